@@ -1,0 +1,1 @@
+//! The cluster role: gives addresses to Services.

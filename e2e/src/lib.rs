@@ -1,0 +1,1 @@
+//! The lab: network namespaces, a real API server, BIRD; and the suites.

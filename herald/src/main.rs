@@ -1,0 +1,2 @@
+//! The Herald binary.
+fn main() {}

@@ -1,0 +1,129 @@
+//! The elements of the constant sets and maps: the whole vocabulary between the rules of a Service and the kernel.
+//!
+//! A Service becomes a list of [`Element`]s (pure, `rules.rs`); the ruleset turns each into one set or map element
+//! (`ruleset/`). Sets, maps and chains never change with the number of Services; only elements come and go.
+//! A NodePort is a [`Frontend`] at each node address, so it needs no maps of its own.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Transport protocol of a Service port (IANA protocol numbers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// 6.
+    Tcp,
+    /// 17.
+    Udp,
+    /// 132.
+    Sctp,
+}
+
+/// Where clients connect to: one address, protocol and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// ClusterIP, externalIP, load balancer address or (for a NodePort) node address.
+    pub address: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Service port or node port.
+    pub port: u16,
+}
+
+/// Which rules a new connection to a frontend passes; one chain each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Policy {
+    /// ClusterIP, `internalTrafficPolicy: Cluster`: sources outside the pod network are masqueraded.
+    Internal,
+    /// ClusterIP, `internalTrafficPolicy: Local`: only endpoints of this node.
+    InternalLocal,
+    /// NodePort, externalIP or load balancer address, `externalTrafficPolicy: Cluster`: always masqueraded.
+    External,
+    /// The same with `externalTrafficPolicy: Local`: pods and this node itself are served cluster-wide (the short
+    /// circuit), everyone else only by endpoints of this node and with the client's address kept.
+    ExternalLocal,
+}
+
+/// Which of a frontend's two endpoint tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Endpoints anywhere.
+    Cluster,
+    /// Endpoints of this node.
+    Local,
+}
+
+/// What happens to a new connection that no endpoint can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Silence: endpoints exist, but the policy keeps them from being used here.
+    Drop,
+    /// ICMP port unreachable: there is no endpoint anywhere.
+    Reject,
+}
+
+/// One element of one set or map. All elements are of the IP family of their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Element {
+    /// Map `services`: frontend → chain of its policy.
+    Service {
+        /// Key.
+        frontend: Frontend,
+        /// Value.
+        policy: Policy,
+    },
+    /// Map `picks` or `local-picks`: frontend → the chain that draws one of `class` slots.
+    Pick {
+        /// Key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// Number of slots; one of the classes that the ruleset has a chain for.
+        class: u16,
+    },
+    /// Map `endpoints` or `local-endpoints`: frontend and slot → address and port to DNAT to.
+    Endpoint {
+        /// First part of the key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// Second part of the key, `0..class`.
+        slot: u16,
+        /// Value.
+        endpoint: SocketAddr,
+    },
+    /// Map `refused`: frontend → drop or reject.
+    Refused {
+        /// Key.
+        frontend: Frontend,
+        /// Value.
+        refusal: Refusal,
+    },
+    /// Set `vips`: an address that Services hold. What no rule took ends here, never at the node or the next router.
+    Vip {
+        /// Key.
+        address: IpAddr,
+    },
+    /// Set `hairpin`: an endpoint of this node that may reach itself through a Service and is then masqueraded.
+    Hairpin {
+        /// Key, twice: as source and as destination address.
+        endpoint: SocketAddr,
+        /// Transport protocol.
+        protocol: Protocol,
+    },
+}
+
+/// One atomic change of the kernel's sets and maps. A replaced value is a removal and an addition of the same key;
+/// removals are applied before additions, in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Elements that go.
+    pub remove: Vec<Element>,
+    /// Elements that come.
+    pub add: Vec<Element>,
+}
+
+impl Changes {
+    /// True when nothing would change.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+}

@@ -1,0 +1,1 @@
+//! The node role: programs the proxy, adds local addresses, announces.
