@@ -1,0 +1,92 @@
+# Everything a developer or a machine runs. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TARGET  := x86_64-unknown-linux-musl
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/herald
+DEBUG   := $(or $(CARGO_TARGET_DIR),target)/debug
+SIZE_LIMIT := 15000000
+
+export PATH := $(PATH):/usr/sbin:/sbin
+export CC_x86_64_unknown_linux_musl ?= musl-gcc
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## Installs what the machine lacks (Debian packages, Rust target)
+	@.ci/setup
+
+.PHONY: build
+build: setup ## Builds the release binary: static, stripped, at most 15 MB
+	@echo "build: herald (release, static)"
+	@cargo build --locked --release --target $(TARGET) --package herald
+	@size=$$(stat -c %s $(RELEASE)); echo "build: $(RELEASE), $$size bytes"; \
+	  if [ $$size -gt $(SIZE_LIMIT) ]; then echo "build: larger than $(SIZE_LIMIT) bytes" >&2; exit 1; fi
+
+.PHONY: cluster
+cluster: setup ## Builds the Kubernetes control plane of the labs (once, cached)
+	@e2e/cluster/build.sh >/dev/null
+
+.PHONY: demo
+demo: build cluster ## Lays out a lab, runs Herald in it, shows a Service that works, and leaves it up
+	@cargo build --locked --quiet --package herald-e2e --bin lab
+	@HERALD_BIN=$(abspath $(RELEASE)) $(DEBUG)/lab demo
+
+.PHONY: demo-down
+demo-down: ## Ends the lab of `make demo` and leaves nothing behind
+	@if [ ! -x $(DEBUG)/lab ]; then cargo build --locked --quiet --package herald-e2e --bin lab; fi
+	@$(DEBUG)/lab down
+
+.PHONY: test
+test: setup cluster ## Runs every test of every level: pure, network namespaces, cluster
+	@echo "test: building"
+	@cargo build --locked --quiet --package herald --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test
+
+.PHONY: test-pure
+test-pure: ## Runs the tests that need no kernel, no root and no network
+	@.ci/test pure
+
+.PHONY: test-netns
+test-netns: setup ## Runs the tests that need network namespaces
+	@.ci/test netns
+
+.PHONY: test-cluster
+test-cluster: setup cluster ## Runs the suites on a real API server
+	@cargo build --locked --quiet --package herald --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test cluster
+
+.PHONY: bench-create
+bench-create: build cluster ## Times a new Service to its first byte, beside MetalLB and kube-proxy
+	@e2e/peers/build.sh >/dev/null
+	@HERALD_BIN=$(abspath $(RELEASE)) cargo run --locked --quiet --release --package herald-e2e --bin bench-create
+
+.PHONY: fmt
+fmt: ## Checks the formatting
+	@cargo fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy, warnings are errors
+	@cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: doc
+doc: ## Builds the documentation, warnings are errors
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+
+.PHONY: gates
+gates: ## Checks the arrows between the crates
+	@.ci/gates
+
+.PHONY: deny
+deny: ## Checks licences, bans and sources of all dependencies
+	@.ci/setup deny
+	@cargo deny --offline --log-level error check bans licenses sources
+
+.PHONY: ci
+ci: setup fmt gates lint doc build ## What must pass before a change lands
+	@cargo fetch --locked --quiet
+	$(MAKE) --no-print-directory deny
+	@# The one command that the README gives for testing.
+	$(MAKE) --no-print-directory test
