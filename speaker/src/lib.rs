@@ -1,1 +1,11 @@
-//! The node role: programs the proxy, adds local addresses, announces.
+//! The node role.
+
+mod addresses;
+mod apply;
+mod ledger;
+mod reason;
+#[path = "bgp/sockopt.rs"]
+mod sockopt;
+mod steps;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,373 @@
+//! Runs steps, and knows what is applied.
+//!
+//! Gets the desired state of the Services of one batch, asks `steps.rs` for the order, and performs each step
+//! through [`Effects`]. What is applied is recorded here, step by step; it is never read back from the kernel.
+//!
+//! A step that fails changes what is desired: the Services behind it lose their claims, the steps are computed
+//! again, and so whatever they share with nobody is withdrawn and what waited for the failed step is not announced.
+//! A refused batch of rules is halved until the Services at fault are known; all others are programmed. A failed
+//! Service is tried again after a back-off ([`Applier::take_due`]).
+//!
+//! Removals wait for the linger and are then checked against what is wanted by that time.
+//!
+//! Invariants, property-tested: no route is out whose rules the kernel has not acknowledged; no rules go while a
+//! route of theirs is out or within the linger after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use herald_runtime::ObjectName;
+use ipnet::IpNet;
+
+use crate::ledger::{Attributes, Claims, Ledger, Touched};
+use crate::reason::Reason;
+use crate::steps::{NodePlan, Step, steps};
+
+/// When this many single Services in a row are refused and none was taken, the fault is not in the Services.
+const HOPELESS: usize = 8;
+/// First pause before a failed Service is tried again; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest pause.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What steps do to the world.
+pub(crate) trait Effects {
+    /// The rules of one Service.
+    type Rules: Clone + PartialEq;
+
+    /// Takes routes back; returns when that is handed to the sockets of all peers, or a deadline has passed.
+    async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>);
+    /// Tells routes to the peers.
+    async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>);
+    /// Makes the kernel hold exactly these rules, in one atomic swap with whatever an earlier run left.
+    async fn replace(
+        &mut self,
+        now: Instant,
+        rules: &BTreeMap<ObjectName, Self::Rules>,
+    ) -> anyhow::Result<()>;
+    /// Adds or changes the rules of some Services, atomically.
+    async fn install(
+        &mut self,
+        now: Instant,
+        rules: &BTreeMap<ObjectName, Self::Rules>,
+    ) -> anyhow::Result<()>;
+    /// Takes out the rules of some Services.
+    async fn remove(&mut self, now: Instant, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
+    /// Puts an address on `lo`.
+    async fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
+    /// Takes an address off `lo`.
+    async fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
+}
+
+/// What one Service should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Desired<R> {
+    /// Its rules; `None`: none.
+    pub(crate) rules: Option<R>,
+    /// Its routes and local addresses.
+    pub(crate) claims: Claims,
+}
+
+impl<R> Default for Desired<R> {
+    fn default() -> Self {
+        Self { rules: None, claims: Claims::default() }
+    }
+}
+
+/// Why a Service is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The word.
+    pub(crate) reason: Reason,
+    /// What the kernel said.
+    pub(crate) error: String,
+    attempts: u32,
+    retry_at: Instant,
+}
+
+/// What has been applied, and by what means.
+#[derive(Debug)]
+pub(crate) struct Applier<E: Effects> {
+    effects: E,
+    linger: Duration,
+    ledger: Ledger,
+    applied: NodePlan<E::Rules>,
+    /// Whether the kernel's tables are this run's.
+    programmed: bool,
+    failures: BTreeMap<ObjectName, Failure>,
+    unwanted_rules: BTreeMap<ObjectName, Instant>,
+    unwanted_addresses: BTreeMap<IpAddr, Instant>,
+}
+
+impl<E: Effects> Applier<E> {
+    /// Nothing is applied but the addresses that an earlier run left on `lo`.
+    pub(crate) fn new(effects: E, linger: Duration, adopted: &BTreeSet<IpAddr>) -> Self {
+        Self {
+            effects,
+            linger,
+            ledger: Ledger::default(),
+            applied: NodePlan { addresses: adopted.clone(), ..NodePlan::default() },
+            programmed: false,
+            failures: BTreeMap::new(),
+            unwanted_rules: BTreeMap::new(),
+            unwanted_addresses: BTreeMap::new(),
+        }
+    }
+
+    /// Brings the node to what these Services want. The first call must have all Services of the node: it replaces
+    /// whatever tables and addresses an earlier run left.
+    pub(crate) async fn apply(&mut self, now: Instant, mut batch: BTreeMap<ObjectName, Desired<E::Rules>>) {
+        let mut touched = Touched::default();
+        if !self.programmed {
+            touched.addresses.clone_from(&self.applied.addresses);
+        }
+        for (service, desired) in &mut batch {
+            touched.extend(self.ledger.claim(service, std::mem::take(&mut desired.claims)));
+            if desired.rules.is_some() {
+                self.unwanted_rules.remove(service);
+            }
+        }
+        let mut rules: BTreeMap<_, _> =
+            batch.into_iter().map(|(service, desired)| (service, desired.rules)).collect();
+        let mut failed = BTreeMap::new();
+        if !self.programmed {
+            let first =
+                rules.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
+            failed = self.install(now, first).await;
+        }
+        loop {
+            for (service, (reason, error)) in std::mem::take(&mut failed) {
+                touched.extend(self.ledger.claim(&service, Claims::default()));
+                // What the kernel has of it stays as it is until the next try.
+                rules.remove(&service);
+                self.fail(now, service, reason, error);
+            }
+            let (desired, applied) = self.compare(&rules, &touched);
+            failed = self.run(now, steps(&desired, &applied)).await;
+            if failed.is_empty() {
+                break;
+            }
+        }
+        for service in rules.keys() {
+            self.failures.remove(service);
+        }
+    }
+
+    /// Withdraws every route; rules and addresses stay.
+    pub(crate) async fn withdraw_all(&mut self, now: Instant) {
+        let applied = NodePlan { routes: self.applied.routes.clone(), ..NodePlan::default() };
+        self.ledger = Ledger::default();
+        self.run(now, steps(&NodePlan::default(), &applied)).await;
+    }
+
+    /// Removes what nobody has wanted since the linger began.
+    pub(crate) async fn expire(&mut self, now: Instant) {
+        let due = |at: &Instant| *at <= now;
+        let addresses: Vec<_> =
+            self.unwanted_addresses.iter().filter(|(_, at)| due(at)).map(|(address, _)| *address).collect();
+        for address in addresses {
+            self.unwanted_addresses.remove(&address);
+            if self.ledger.wants_address(&address) {
+                continue;
+            }
+            match self.effects.remove_address(address).await {
+                Ok(()) => {
+                    self.applied.addresses.remove(&address);
+                }
+                Err(error) => {
+                    tracing::warn!(%address, error = %format!("{error:#}"), "stays on lo until the next try");
+                    self.unwanted_addresses.insert(address, now + RETRY_MAX);
+                }
+            }
+        }
+        let services: BTreeSet<_> = self
+            .unwanted_rules
+            .iter()
+            .filter(|(_, at)| due(at))
+            .map(|(service, _)| service.clone())
+            .collect();
+        if services.is_empty() {
+            return;
+        }
+        self.unwanted_rules.retain(|service, _| !services.contains(service));
+        match self.effects.remove(now, &services).await {
+            Ok(()) => self.applied.rules.retain(|service, _| !services.contains(service)),
+            Err(error) => {
+                tracing::warn!(
+                    services = services.len(), error = %format!("{error:#}"),
+                    "rules of Services that are gone stay until the next try"
+                );
+                self.unwanted_rules.extend(services.into_iter().map(|service| (service, now + RETRY_MAX)));
+            }
+        }
+    }
+
+    /// When [`Self::expire`] or [`Self::take_due`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let retries = self.failures.values().map(|failure| failure.retry_at);
+        retries
+            .chain(self.unwanted_rules.values().copied())
+            .chain(self.unwanted_addresses.values().copied())
+            .min()
+    }
+
+    /// The failed Services whose pause is over; they are to be planned and applied again.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<ObjectName> {
+        let mut due = Vec::new();
+        for (service, failure) in self.failures.iter_mut().filter(|(_, failure)| failure.retry_at <= now) {
+            // Whoever takes it applies it; should that not happen it comes again.
+            failure.retry_at = now + RETRY_MAX;
+            due.push(service.clone());
+        }
+        due
+    }
+
+    /// Why a Service is not as it should be; `None`: it is.
+    pub(crate) fn failure(&self, service: &ObjectName) -> Option<&Failure> {
+        self.failures.get(service)
+    }
+
+    /// Whether the kernel holds this run's tables.
+    pub(crate) fn programmed(&self) -> bool {
+        self.programmed
+    }
+
+    /// The routes that are out.
+    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, Attributes> {
+        &self.applied.routes
+    }
+
+    /// The means.
+    pub(crate) fn effects(&mut self) -> &mut E {
+        &mut self.effects
+    }
+
+    fn fail(&mut self, now: Instant, service: ObjectName, reason: Reason, error: String) {
+        let attempts = self.failures.get(&service).map_or(0, |failure| failure.attempts + 1);
+        let pause = (RETRY_FIRST * 2u32.saturating_pow(attempts.min(16))).min(RETRY_MAX);
+        self.failures.insert(service, Failure { reason, error, attempts, retry_at: now + pause });
+    }
+
+    /// Desired and applied, for the keys in question.
+    fn compare(
+        &self,
+        rules: &BTreeMap<ObjectName, Option<E::Rules>>,
+        touched: &Touched,
+    ) -> (NodePlan<E::Rules>, NodePlan<E::Rules>) {
+        let mut desired = NodePlan::default();
+        let mut applied = NodePlan::default();
+        for (service, rules) in rules {
+            if let Some(rules) = rules {
+                desired.rules.insert(service.clone(), rules.clone());
+            }
+            if let Some(rules) = self.applied.rules.get(service) {
+                applied.rules.insert(service.clone(), rules.clone());
+            }
+        }
+        for prefix in &touched.prefixes {
+            if let Some(attributes) = self.ledger.route(prefix) {
+                desired.routes.insert(*prefix, attributes);
+            }
+            if let Some(attributes) = self.applied.routes.get(prefix) {
+                applied.routes.insert(*prefix, attributes.clone());
+            }
+        }
+        for address in &touched.addresses {
+            if self.ledger.wants_address(address) {
+                desired.addresses.insert(*address);
+            }
+            if self.applied.addresses.contains(address) {
+                applied.addresses.insert(*address);
+            }
+        }
+        (desired, applied)
+    }
+
+    /// Runs steps up to the first that fails; returns the Services that are to blame.
+    async fn run(
+        &mut self,
+        now: Instant,
+        steps: Vec<Step<E::Rules>>,
+    ) -> BTreeMap<ObjectName, (Reason, String)> {
+        for step in steps {
+            match step {
+                Step::Withdraw(prefixes) => {
+                    self.effects.withdraw(&prefixes).await;
+                    self.applied.routes.retain(|prefix, _| !prefixes.contains(prefix));
+                }
+                Step::InstallProxy(rules) => {
+                    let failed = self.install(now, rules).await;
+                    if !failed.is_empty() {
+                        return failed;
+                    }
+                }
+                Step::AddAddress(address) => {
+                    if let Err(error) = self.effects.add_address(address).await {
+                        let blame = (Reason::LocalAddressRefused, format!("{error:#}"));
+                        let owners = self.ledger.owners_of_address(&address);
+                        return owners.into_iter().map(|owner| (owner, blame.clone())).collect();
+                    }
+                    self.applied.addresses.insert(address);
+                    self.unwanted_addresses.remove(&address);
+                }
+                Step::Announce(routes) => {
+                    self.effects.announce(&routes).await;
+                    self.applied.routes.extend(routes);
+                }
+                // The removals behind it are run by `expire`, if they are still unwanted then.
+                Step::Linger => {}
+                Step::RemoveAddress(address) => {
+                    self.unwanted_addresses.entry(address).or_insert(now + self.linger);
+                }
+                Step::RemoveProxy(services) => {
+                    for service in services {
+                        self.unwanted_rules.entry(service).or_insert(now + self.linger);
+                    }
+                }
+            }
+        }
+        BTreeMap::new()
+    }
+
+    /// Puts rules into the kernel; whatever it refuses is halved until the Services at fault stand alone.
+    async fn install(
+        &mut self,
+        now: Instant,
+        rules: BTreeMap<ObjectName, E::Rules>,
+    ) -> BTreeMap<ObjectName, (Reason, String)> {
+        let mut failed = BTreeMap::new();
+        let mut taken = false;
+        let mut batches = vec![rules];
+        while let Some(mut batch) = batches.pop() {
+            let result = if self.programmed {
+                self.effects.install(now, &batch).await
+            } else {
+                self.effects.replace(now, &batch).await
+            };
+            match result {
+                Ok(()) => {
+                    taken = true;
+                    self.programmed = true;
+                    self.applied.rules.extend(batch);
+                }
+                Err(error) if batch.len() <= 1 || (!taken && failed.len() >= HOPELESS) => {
+                    let error = format!("{error:#}");
+                    tracing::debug!(services = batch.len(), error, "the kernel refused the rules");
+                    failed
+                        .extend(batch.into_keys().map(|name| (name, (Reason::RulesRefused, error.clone()))));
+                }
+                Err(_) => {
+                    let middle = batch.keys().nth(batch.len() / 2).cloned();
+                    let second = middle.map(|middle| batch.split_off(&middle)).unwrap_or_default();
+                    batches.push(second);
+                    batches.push(batch);
+                }
+            }
+        }
+        failed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Options of a BGP session's TCP socket: the one module of this crate with `unsafe`.
+//!
+//! Decides nothing about sessions. It makes a connected, non-blocking socket with the options that a BGP
+//! speaker needs:
+//! - source address where configured (a missing one is an error with that address in it, retried by the session),
+//! - `TCP_NODELAY`, DSCP CS6 in both families (RFC 4271 appendix E),
+//! - eBGP without multihop leaves with TTL 1,
+//! - `TCP_USER_TIMEOUT` = hold time, so that a silent path ends the session as early as the hold timer would,
+//! - TCP MD5 (RFC 2385) before the first SYN.
+//!
+//! Invariant: it fails closed. With a password configured no byte leaves on a socket that has no key.
+#![allow(unsafe_code, reason = "TCP_MD5SIG has no safe wrapper in any maintained crate")]
+
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Longest key that the kernel takes (`TCP_MD5SIG_MAXKEYLEN`).
+const MAX_KEY: usize = 80;
+/// DSCP CS6, "network control", as a TOS byte.
+const TOS_CS6: u32 = 0xc0;
+
+/// What a session wants of its socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DialOptions {
+    /// The peer.
+    pub(crate) peer: SocketAddr,
+    /// Address to dial from; `None` lets the kernel's routes choose.
+    pub(crate) source: Option<IpAddr>,
+    /// Time to live of sent packets; `None` is the system's default.
+    pub(crate) ttl: Option<u32>,
+    /// `TCP_USER_TIMEOUT`; `None` leaves the kernel's quarter of an hour.
+    pub(crate) user_timeout: Option<Duration>,
+    /// RFC 2385 key.
+    pub(crate) password: Option<Password>,
+}
+
+/// A key whose text never reaches a log.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub(crate) String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// The key could not be installed, so nothing was sent.
+    #[error("cannot set the TCP MD5 key, so the session is not dialled")]
+    Md5(#[source] io::Error),
+    /// The configured source address is not an address of this node.
+    #[error("cannot dial from the configured source address {0}")]
+    Source(IpAddr, #[source] io::Error),
+    /// Anything else about the socket itself.
+    #[error("cannot prepare the socket")]
+    Socket(#[source] io::Error),
+    /// The peer did not take the connection.
+    #[error("cannot connect to {0}")]
+    Connect(SocketAddr, #[source] io::Error),
+    /// Nobody answered. With a password this is how a wrong key looks.
+    #[error("no answer from {peer} within {} s{}", after.as_secs(), if *password { " (a password is configured: check that both ends have the same)" } else { "" })]
+    TimedOut {
+        /// The peer.
+        peer: SocketAddr,
+        /// How long it was tried.
+        after: Duration,
+        /// Whether a password is configured.
+        password: bool,
+    },
+}
+
+/// Dials the peer.
+pub(crate) async fn dial(options: &DialOptions, deadline: Duration) -> Result<TcpStream, DialError> {
+    let socket = prepare(options)?;
+    match tokio::time::timeout(deadline, socket.connect(options.peer)).await {
+        Ok(connected) => connected.map_err(|error| DialError::Connect(options.peer, error)),
+        Err(_) => Err(DialError::TimedOut {
+            peer: options.peer,
+            after: deadline,
+            password: options.password.is_some(),
+        }),
+    }
+}
+
+/// A socket with all its options, not yet connected.
+fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
+    let domain = Domain::for_address(options.peer);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+        .map_err(DialError::Socket)?;
+    common_options(&socket, options).map_err(DialError::Socket)?;
+    if let Some(password) = &options.password {
+        set_md5(&socket, options.peer, password).map_err(DialError::Md5)?;
+    }
+    if let Some(source) = options.source {
+        socket
+            .bind(&SockAddr::from(SocketAddr::new(source, 0)))
+            .map_err(|error| DialError::Source(source, error))?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+fn common_options(socket: &Socket, options: &DialOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(options.user_timeout)?;
+    match options.peer {
+        SocketAddr::V4(_) => {
+            socket.set_tos_v4(TOS_CS6)?;
+            options.ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(ttl))
+        }
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_tclass_v6(TOS_CS6)?;
+            options.ttl.map_or(Ok(()), |ttl| socket.set_unicast_hops_v6(ttl))
+        }
+    }
+}
+
+/// `struct tcp_md5sig` of `linux/tcp.h`, which libc does not have.
+#[repr(C)]
+struct TcpMd5Sig {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    interface: i32,
+    key: [u8; MAX_KEY],
+}
+
+fn set_md5(socket: &Socket, peer: SocketAddr, password: &Password) -> io::Result<()> {
+    let key = password.0.as_bytes();
+    if key.is_empty() || key.len() > MAX_KEY {
+        let text = format!("the password has {} bytes; 1 to {MAX_KEY} are possible", key.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let peer = SockAddr::from(peer);
+    // SAFETY: all fields of the struct are plain integers, for which all-zero bytes are a valid value.
+    let mut option: TcpMd5Sig = unsafe { zeroed() };
+    // SAFETY: `peer` holds `peer.len()` initialised bytes, never more than a `sockaddr_storage` has, and the two
+    // do not overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            peer.as_ptr().cast::<u8>(),
+            (&raw mut option.address).cast::<u8>(),
+            peer.len() as usize,
+        );
+    }
+    option.key_len = key.len() as u16;
+    option.key[..key.len()].copy_from_slice(key);
+    // SAFETY: the file descriptor is open as long as `socket` is borrowed; pointer and length describe `option`,
+    // which the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MD5SIG,
+            (&raw const option).cast(),
+            size_of::<TcpMd5Sig>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(peer: &str) -> DialOptions {
+        DialOptions {
+            peer: peer.parse().unwrap(),
+            source: None,
+            ttl: Some(1),
+            user_timeout: None,
+            password: None,
+        }
+    }
+
+    #[test]
+    fn the_md5_option_has_the_size_the_kernel_expects() {
+        assert_eq!(size_of::<TcpMd5Sig>(), 128 + 8 + 80);
+    }
+
+    #[test]
+    fn a_password_never_shows_in_debug_output() {
+        let mut with = options("192.0.2.1:179");
+        with.password = Some(Password("secret".to_owned()));
+        assert!(!format!("{with:?}").contains("secret"));
+    }
+
+    #[tokio::test]
+    async fn a_password_that_the_kernel_cannot_take_fails_closed() {
+        for bad in [String::new(), "x".repeat(81)] {
+            let mut with = options("127.0.0.1:9");
+            with.password = Some(Password(bad));
+            assert!(matches!(prepare(&with), Err(DialError::Md5(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_address_that_is_not_ours_is_named_in_the_error() {
+        let mut from = options("127.0.0.1:9");
+        from.source = Some("192.0.2.77".parse().unwrap());
+        let Err(error) = prepare(&from) else { panic!("bound to a foreign address") };
+        assert!(error.to_string().contains("192.0.2.77"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn options_are_on_the_socket_in_both_families() {
+        for peer in ["127.0.0.1:9", "[::1]:9"] {
+            let mut wanted = options(peer);
+            wanted.user_timeout = Some(Duration::from_secs(9));
+            let socket = prepare(&wanted).unwrap();
+            let socket = socket2::SockRef::from(&socket);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
+            let (ttl, tos) = if wanted.peer.is_ipv4() {
+                (socket.ttl_v4().unwrap(), socket.tos_v4().unwrap())
+            } else {
+                (socket.unicast_hops_v6().unwrap(), socket.tclass_v6().unwrap())
+            };
+            assert_eq!((ttl, tos), (1, TOS_CS6));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Who wants which route and which local address: the owner of what Services share.
+//!
+//! An aggregate covers many Services, and two Services may hold one address. So a Service never announces a
+//! prefix itself: it *claims* it here, and a prefix is wanted while somebody claims it. When claims of one prefix
+//! differ in their attributes the route carries the union of the communities and the highest local preference,
+//! whatever the order in which they came.
+//!
+//! Invariant: what is wanted is a function of the set of claims, never of their history; replacing one Service's
+//! claims costs what that Service claims, not what the node announces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use herald_runtime::ObjectName;
+use ipnet::IpNet;
+
+/// What a route says besides its prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Attributes {
+    /// RFC 1997 communities.
+    pub(crate) communities: BTreeSet<u32>,
+    /// LOCAL_PREF; sent to internal peers only.
+    pub(crate) local_pref: Option<u32>,
+}
+
+impl Attributes {
+    /// Adds what another claim of the same prefix wants.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.communities.extend(&other.communities);
+        self.local_pref = self.local_pref.max(other.local_pref);
+    }
+}
+
+/// What one Service wants of the node, besides its rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Claims {
+    /// Routes.
+    pub(crate) routes: BTreeMap<IpNet, Attributes>,
+    /// Addresses on `lo`.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+impl Claims {
+    /// True when nothing is claimed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.routes.is_empty() && self.addresses.is_empty()
+    }
+}
+
+/// What a change of claims may have an effect on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// Prefixes that were or are claimed.
+    pub(crate) prefixes: BTreeSet<IpNet>,
+    /// Addresses that were or are claimed.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+}
+
+impl Touched {
+    /// Adds all of `other`.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.prefixes.extend(other.prefixes);
+        self.addresses.extend(other.addresses);
+    }
+
+    fn add(&mut self, claims: &Claims) {
+        self.prefixes.extend(claims.routes.keys());
+        self.addresses.extend(&claims.addresses);
+    }
+}
+
+/// All claims of all Services.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    claims: BTreeMap<ObjectName, Claims>,
+    routes: BTreeMap<IpNet, BTreeSet<ObjectName>>,
+    addresses: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+}
+
+impl Ledger {
+    /// Replaces what a Service claims; empty claims forget it. Returns what must be looked at again.
+    pub(crate) fn claim(&mut self, service: &ObjectName, claims: Claims) -> Touched {
+        let mut touched = Touched::default();
+        touched.add(&claims);
+        if let Some(former) = self.claims.remove(service) {
+            touched.add(&former);
+            for prefix in former.routes.keys() {
+                forget(&mut self.routes, prefix, service);
+            }
+            for address in &former.addresses {
+                forget(&mut self.addresses, address, service);
+            }
+        }
+        for prefix in claims.routes.keys() {
+            self.routes.entry(*prefix).or_default().insert(service.clone());
+        }
+        for address in &claims.addresses {
+            self.addresses.entry(*address).or_default().insert(service.clone());
+        }
+        if !claims.is_empty() {
+            self.claims.insert(service.clone(), claims);
+        }
+        touched
+    }
+
+    /// The attributes that a prefix is wanted with; `None` when nobody claims it.
+    pub(crate) fn route(&self, prefix: &IpNet) -> Option<Attributes> {
+        let mut merged = Attributes::default();
+        for owner in self.routes.get(prefix)? {
+            if let Some(attributes) = self.claims.get(owner).and_then(|claims| claims.routes.get(prefix)) {
+                merged.merge(attributes);
+            }
+        }
+        Some(merged)
+    }
+
+    /// Whether an address is wanted on `lo`.
+    pub(crate) fn wants_address(&self, address: &IpAddr) -> bool {
+        self.addresses.contains_key(address)
+    }
+
+    /// The Services that want an address on `lo`.
+    pub(crate) fn owners_of_address(&self, address: &IpAddr) -> BTreeSet<ObjectName> {
+        self.addresses.get(address).cloned().unwrap_or_default()
+    }
+
+    /// What one Service claims.
+    pub(crate) fn claims(&self, service: &ObjectName) -> Option<&Claims> {
+        self.claims.get(service)
+    }
+}
+
+fn forget<K: Ord>(owners: &mut BTreeMap<K, BTreeSet<ObjectName>>, key: &K, service: &ObjectName) {
+    if let Some(services) = owners.get_mut(key) {
+        services.remove(service);
+        if services.is_empty() {
+            owners.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(n: u8) -> ObjectName {
+        ObjectName::new("shop", format!("svc-{n}"))
+    }
+
+    fn claims(routes: &[(&str, &[u32], Option<u32>)]) -> Claims {
+        let routes = routes.iter().map(|(prefix, communities, local_pref)| {
+            let communities = communities.iter().copied().collect();
+            (prefix.parse().unwrap(), Attributes { communities, local_pref: *local_pref })
+        });
+        Claims { routes: routes.collect(), addresses: BTreeSet::new() }
+    }
+
+    #[test]
+    fn an_aggregate_is_wanted_until_its_last_service_goes() {
+        let mut ledger = Ledger::default();
+        let aggregate = "192.0.2.0/24".parse().unwrap();
+        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[], None)]));
+        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[], None)]));
+        assert!(ledger.claim(&name(1), Claims::default()).prefixes.contains(&aggregate));
+        assert!(ledger.route(&aggregate).is_some());
+        ledger.claim(&name(2), Claims::default());
+        assert_eq!(ledger.route(&aggregate), None);
+    }
+
+    #[test]
+    fn differing_attributes_merge_to_all_communities_and_the_highest_preference() {
+        let mut ledger = Ledger::default();
+        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[7], Some(50))]));
+        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], Some(200))]));
+        ledger.claim(&name(3), claims(&[("192.0.2.0/24", &[3], None)]));
+        let route = ledger.route(&"192.0.2.0/24".parse().unwrap()).unwrap();
+        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: Some(200) });
+    }
+
+    fn any_claims() -> impl Strategy<Value = Claims> {
+        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), proptest::option::of(0u32..3))
+            .prop_map(|(communities, local_pref)| Attributes { communities, local_pref });
+        let routes = proptest::collection::btree_map(0u8..4, attributes, 0..3);
+        let addresses = proptest::collection::btree_set(0u8..4, 0..3);
+        (routes, addresses).prop_map(|(routes, addresses)| Claims {
+            routes: routes
+                .into_iter()
+                .map(|(n, attributes)| (format!("192.0.2.{n}/32").parse().unwrap(), attributes))
+                .collect(),
+            addresses: addresses.into_iter().map(|n| IpAddr::from([192, 0, 2, n])).collect(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_wanted_depends_on_the_claims_and_not_on_their_history(
+            history in proptest::collection::vec((0u8..4, any_claims()), 0..12)
+        ) {
+            let mut ledger = Ledger::default();
+            let mut last = BTreeMap::new();
+            for (n, claims) in history {
+                ledger.claim(&name(n), claims.clone());
+                last.insert(n, claims);
+            }
+            let mut fresh = Ledger::default();
+            for (n, claims) in last.into_iter().rev() {
+                fresh.claim(&name(n), claims);
+            }
+            for n in 0u8..4 {
+                let address = IpAddr::from([192, 0, 2, n]);
+                let prefix = IpNet::from(address);
+                prop_assert_eq!(ledger.route(&prefix), fresh.route(&prefix));
+                prop_assert_eq!(ledger.owners_of_address(&address), fresh.owners_of_address(&address));
+            }
+        }
+    }
+}

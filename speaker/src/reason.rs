@@ -1,0 +1,85 @@
+//! Why this node does not announce an address: a closed list, one word each.
+//!
+//! The same word stands in the log, the Event and the metric. Where MetalLB has a word for it, it is MetalLB's.
+
+use std::fmt;
+
+/// Why an address of a Service is not announced by this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Reason {
+    /// The address is in none of the configured pools.
+    NotInPool,
+    /// The address is in a pool whose protocol is not BGP.
+    PoolNotBgp,
+    /// The pool has no advertisement, so its addresses are given but not announced (0.2.1 configurations).
+    NoAdvertisement,
+    /// No configured peer selects this node.
+    NoPeer,
+    /// The Node object has not been seen.
+    NodeUnknown,
+    /// Condition `NetworkUnavailable` of the Node is true.
+    NodeNetworkUnavailable,
+    /// The Node has the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    NodeExcluded,
+    /// No endpoint of the Service can take traffic anywhere.
+    NoEndpoints,
+    /// `externalTrafficPolicy: Local`, and no endpoint on this node is ready.
+    NoLocalEndpoints,
+    /// The kernel refused the Service's rules.
+    RulesRefused,
+    /// The address could not be put on `lo`, where the configuration wants it.
+    LocalAddressRefused,
+}
+
+impl Reason {
+    /// All of them, in order; the label values of the metric.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::NotInPool,
+        Self::PoolNotBgp,
+        Self::NoAdvertisement,
+        Self::NoPeer,
+        Self::NodeUnknown,
+        Self::NodeNetworkUnavailable,
+        Self::NodeExcluded,
+        Self::NoEndpoints,
+        Self::NoLocalEndpoints,
+        Self::RulesRefused,
+        Self::LocalAddressRefused,
+    ];
+
+    /// The word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::NotInPool => "notInPool",
+            Self::PoolNotBgp => "poolNotBGP",
+            Self::NoAdvertisement => "noAdvertisement",
+            Self::NoPeer => "noPeer",
+            Self::NodeUnknown => "nodeUnknown",
+            Self::NodeNetworkUnavailable => "nodeNetworkUnavailable",
+            Self::NodeExcluded => "nodeLabeledExcludeBalancers",
+            Self::NoEndpoints => "noEndpoints",
+            Self::NoLocalEndpoints => "noLocalEndpoints",
+            Self::RulesRefused => "rulesRefused",
+            Self::LocalAddressRefused => "localAddressRefused",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_word_of_its_own() {
+        let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), Reason::ALL.len());
+    }
+}

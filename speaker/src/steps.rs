@@ -1,0 +1,107 @@
+//! The one place that knows the order in which a node changes.
+//!
+//! Stop attracting traffic before its path goes; build the path before attracting traffic:
+//!
+//! 1. `Withdraw` what nobody wants any more,
+//! 2. `InstallProxy`: all new and changed rules, one atomic batch,
+//! 3. `AddAddress` on `lo`,
+//! 4. `Announce` what is new or has other attributes,
+//! 5. `Linger` while packets are still on their way,
+//! 6. `RemoveAddress`, then
+//! 7. `RemoveProxy`: in this order, because an address on `lo` without rules would expose the node itself.
+//!
+//! Creating, changing, deleting, draining and stopping a Service all go through [`steps`]; nothing else decides an
+//! order. It compares two values and knows no kernel and no peer. Both plans cover the same keys: those that a
+//! batch touches, so that a change costs what it touches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use herald_runtime::ObjectName;
+use ipnet::IpNet;
+
+use crate::ledger::Attributes;
+
+/// What a node does, or should do, for the keys in question. `R` are the rules of one Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodePlan<R> {
+    /// Rules in the kernel, by Service.
+    pub(crate) rules: BTreeMap<ObjectName, R>,
+    /// Addresses on `lo`.
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Routes announced to all peers of the node.
+    pub(crate) routes: BTreeMap<IpNet, Attributes>,
+}
+
+impl<R> Default for NodePlan<R> {
+    fn default() -> Self {
+        Self { rules: BTreeMap::new(), addresses: BTreeSet::new(), routes: BTreeMap::new() }
+    }
+}
+
+/// One step. Those of a list are run in order, each only after the one before it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step<R> {
+    /// Take routes back from all peers; done when the withdrawals are handed to the sockets.
+    Withdraw(BTreeSet<IpNet>),
+    /// Put rules into the kernel; done when it has acknowledged them.
+    InstallProxy(BTreeMap<ObjectName, R>),
+    /// Put an address on `lo`.
+    AddAddress(IpAddr),
+    /// Tell routes to all peers.
+    Announce(BTreeMap<IpNet, Attributes>),
+    /// Let packets that are on their way arrive. What follows is run afterwards, and only for what is still unwanted.
+    Linger,
+    /// Take an address off `lo`.
+    RemoveAddress(IpAddr),
+    /// Take the rules of Services out of the kernel.
+    RemoveProxy(BTreeSet<ObjectName>),
+}
+
+/// The steps from what is to what should be.
+pub(crate) fn steps<R: Clone + PartialEq>(desired: &NodePlan<R>, applied: &NodePlan<R>) -> Vec<Step<R>> {
+    let mut steps = Vec::new();
+
+    let withdraw: BTreeSet<_> =
+        applied.routes.keys().filter(|prefix| !desired.routes.contains_key(prefix)).copied().collect();
+    if !withdraw.is_empty() {
+        steps.push(Step::Withdraw(withdraw));
+    }
+    let install = differing(&desired.rules, &applied.rules);
+    if !install.is_empty() {
+        steps.push(Step::InstallProxy(install));
+    }
+    steps.extend(desired.addresses.difference(&applied.addresses).copied().map(Step::AddAddress));
+    let announce = differing(&desired.routes, &applied.routes);
+    if !announce.is_empty() {
+        steps.push(Step::Announce(announce));
+    }
+
+    let mut removals: Vec<_> =
+        applied.addresses.difference(&desired.addresses).copied().map(Step::RemoveAddress).collect();
+    let remove: BTreeSet<_> =
+        applied.rules.keys().filter(|service| !desired.rules.contains_key(service)).cloned().collect();
+    if !remove.is_empty() {
+        removals.push(Step::RemoveProxy(remove));
+    }
+    if !removals.is_empty() {
+        steps.push(Step::Linger);
+        steps.append(&mut removals);
+    }
+    steps
+}
+
+/// The entries of `desired` that `applied` does not have in the same form.
+fn differing<K: Ord + Clone, V: Clone + PartialEq>(
+    desired: &BTreeMap<K, V>,
+    applied: &BTreeMap<K, V>,
+) -> BTreeMap<K, V> {
+    desired
+        .iter()
+        .filter(|(key, value)| applied.get(key) != Some(value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
