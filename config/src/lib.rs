@@ -1,1 +1,72 @@
 //! What users write, turned into validated types.
+//!
+//! [`parse`] reads the one YAML document that stands in the ConfigMap `config` under the key `config`, in any
+//! generation of MetalLB's format from 0.2 to 0.12 and with Herald's own keys under `herald:`. It answers with a
+//! [`Config`] that every other part uses without checking again, or with all that is wrong at once: each
+//! [`ConfigError`] names line, column, path and the remedy. The document is taken whole or refused whole.
+//!
+//! What is harmless is a [`Warning`], never a refusal: an unknown key, a pool that is never announced, a field
+//! that Herald does not support yet. `docs/configuration.md` lists every key.
+//!
+//! Nothing here knows Kubernetes, sockets or the clock, and nothing that a user writes can panic, recurse without
+//! bound or grow the memory beyond a small multiple of [`MAX_DOCUMENT_BYTES`].
+//!
+//! ```text
+//! text -> document::tree (located nodes) -> document::reader (path, problems) -> Config
+//! ```
+
+mod address_range;
+mod community;
+mod document;
+mod duration;
+mod options;
+mod peer;
+mod pool;
+mod problem;
+mod selector;
+#[cfg(test)]
+mod tests;
+
+pub use address_range::{AddressIter, AddressRange, RangeError, overlapping};
+pub use community::{Community, CommunityError};
+pub use document::{MAX_DOCUMENT_BYTES, parse};
+pub use duration::{DurationError, parse_duration};
+pub use options::{ExternalIps, HeraldOptions, LocalAddresses};
+pub use peer::{Password, Peer};
+pub use pool::{Advertisement, Pool, Protocol};
+pub use problem::{ConfigError, ConfigErrors, Warning};
+pub use selector::{NodeSelector, Operator, Requirement};
+
+use std::net::IpAddr;
+
+/// A document that was accepted, and what its author should know about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The validated content.
+    pub config: Config,
+    /// In the order of the document's lines.
+    pub warnings: Vec<Warning>,
+}
+
+/// Everything that a user can configure, validated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The BGP neighbours, without exact duplicates.
+    pub peers: Vec<Peer>,
+    /// The pools in the order of the document; no two ranges of all of them overlap, names are unique.
+    pub pools: Vec<Pool>,
+    /// Herald's own keys.
+    pub herald: HeraldOptions,
+}
+
+impl Config {
+    /// The pool with this name.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// The pool that an address belongs to; there is at most one.
+    pub fn pool_containing(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.contains(address))
+    }
+}

@@ -1,0 +1,74 @@
+//! Herald's own settings, which MetalLB does not have: the map `herald:` of the document.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The map `herald:`; the defaults are those of an absent map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeraldOptions {
+    /// Which Service addresses each node also has as local addresses on `lo`.
+    pub local_addresses: LocalAddresses,
+    /// Which externalIPs of Services are served.
+    pub external_ips: ExternalIps,
+    /// How long a released address rests before another Service gets it.
+    pub cool_down: Duration,
+}
+
+impl Default for HeraldOptions {
+    fn default() -> Self {
+        Self {
+            local_addresses: LocalAddresses::None,
+            external_ips: ExternalIps::Default,
+            cool_down: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Which Service addresses are put on `lo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LocalAddresses {
+    /// None: traffic is taken by the rules alone.
+    #[default]
+    None,
+    /// Addresses of Services of type LoadBalancer.
+    LoadBalancer,
+    /// Those, and externalIPs.
+    All,
+}
+
+/// Which externalIPs are served.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ExternalIps {
+    /// All but addresses of nodes, pods, the Service network and other Services.
+    #[default]
+    Default,
+    /// Of those only the ones in these prefixes; an empty list serves none.
+    Allow(Vec<IpNet>),
+}
+
+impl ExternalIps {
+    /// Whether the list, where there is one, has the address; the default policy's exceptions come on top.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Default => true,
+            Self::Allow(prefixes) => prefixes.iter().any(|prefix| prefix.contains(&address)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allow_list_serves_only_what_it_names() {
+        let inside = IpAddr::from([169, 10, 10, 1]);
+        let outside = IpAddr::from([169, 10, 11, 1]);
+        let allow = ExternalIps::Allow(vec!["169.10.10.0/24".parse().expect("a prefix")]);
+        assert!(allow.allows(inside) && !allow.allows(outside));
+        assert!(ExternalIps::Default.allows(outside));
+        assert!(!ExternalIps::Allow(Vec::new()).allows(inside));
+    }
+}
