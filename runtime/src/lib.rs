@@ -1,5 +1,28 @@
-//! What both roles need: client, watches, lease, events, metrics, admin server, shutdown.
+//! What both roles need around their decisions: the shells that talk to the API server, to Prometheus
+//! and to the process' own life.
+//!
+//! ```text
+//!   client ──> Watch::run ──(bounded mpsc)──> the role's loop          1x per kind
+//!        └───> lease::run ──(watch channel: leading?)──> controller    1x
+//!        └───> EventRecorder::run <──(bounded mpsc, drops)── anyone    1x
+//!   AdminServer::run: /livez /readyz /metrics                          1x
+//!   shutdown::signals: SIGTERM/SIGINT -> CancellationToken             1x
+//!   Tasks: the one JoinSet of a role; a task that ends, ends the role
+//! ```
+//!
+//! Nothing in here decides what Herald does; the one decision it contains, who leads, is the pure state
+//! machine [`lease::Election`]. No task is detached, every queue has a bound, every wait a deadline.
 
+pub mod admin;
+pub mod client;
+pub mod events;
+pub mod lease;
+pub mod metrics;
 mod name;
+pub mod readiness;
+pub mod shutdown;
+mod tasks;
+pub mod watch;
 
 pub use name::ObjectName;
+pub use tasks::Tasks;

@@ -1,0 +1,242 @@
+//! The client of the Kubernetes API.
+//!
+//! Where the credentials come from: the kubeconfig file if one is named, otherwise the Pod's service account.
+//! `api_servers` replaces the *address* only, so that Herald, which may be the one that serves the ClusterIP
+//! of `kubernetes`, does not need that ClusterIP to start.
+//!
+//! Several addresses are a fail-over list, not a load balancer: one is used until a connection to it cannot be
+//! made (refused, unreachable, no answer within three seconds, TLS refused), then the same request goes to the
+//! next one, which stays in use. A request that was sent already is never sent twice: its caller gets the error
+//! and tries again as it would with one server.
+//!
+//! kube's own stack is not used because it sets no keep-alive: a watch whose server lost power would hang until
+//! its five minutes are over. Here the kernel ends such a connection after some 20 seconds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+
+/// How long a TCP connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long a server may take to begin its answer; a watch answers its headers at once.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Keep-alive: probes after this much silence, then this often; dead after three unanswered.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// Sent data that is not acknowledged for this long ends the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// Where the API server is and how to log in.
+#[derive(Debug, Clone, Default)]
+pub struct ClientOptions {
+    /// A kubeconfig file; without one the Pod's service account is used.
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses that replace the one of the kubeconfig or of the Pod's environment, first choice first.
+    pub api_servers: Vec<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The named file cannot be read or understood.
+    #[error("kubeconfig {path} cannot be used")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: kube::config::KubeconfigError,
+    },
+    /// No kubeconfig was named and this is no Pod.
+    #[error("not running in a Pod: name a kubeconfig file by --kubeconfig")]
+    NotInCluster(#[source] kube::config::InClusterError),
+    /// An address is no URL.
+    #[error("--api-server {0:?} is no URL like https://10.0.0.1:6443")]
+    Address(String),
+    /// TLS or credentials cannot be set up.
+    #[error("the API client cannot be set up")]
+    Setup(#[source] kube::Error),
+}
+
+type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// Builds the client; needs a running tokio runtime, connects to nothing yet.
+pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
+    let config = base_config(options).await?;
+    let mut servers = Vec::new();
+    for address in &options.api_servers {
+        servers.push(parse_address(address)?);
+    }
+    if servers.is_empty() {
+        servers.push(config.cluster_url.clone());
+    }
+    let default_namespace = config.default_namespace.clone();
+    let stacks = servers
+        .iter()
+        .map(|server| stack(&config, server.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(ClientError::Setup)?;
+    let failover = Arc::new(Failover { servers, stacks, current: AtomicUsize::new(0) });
+    let service = tower::service_fn(move |request| {
+        let failover = Arc::clone(&failover);
+        async move { failover.send(request).await }
+    });
+    Ok(Client::new(service, default_namespace))
+}
+
+async fn base_config(options: &ClientOptions) -> Result<Config, ClientError> {
+    let mut config = match &options.kubeconfig {
+        Some(path) => {
+            let wrap = |source| ClientError::Kubeconfig { path: path.clone(), source };
+            let file = Kubeconfig::read_from(path).map_err(wrap)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrap)?
+        }
+        None => Config::incluster().map_err(ClientError::NotInCluster)?,
+    };
+    config.headers.push((
+        http::header::USER_AGENT,
+        http::HeaderValue::from_static(concat!("herald/", env!("CARGO_PKG_VERSION"))),
+    ));
+    Ok(config)
+}
+
+fn parse_address(address: &str) -> Result<Uri, ClientError> {
+    let uri: Uri = address.trim().parse().map_err(|_| ClientError::Address(address.to_owned()))?;
+    let scheme = matches!(uri.scheme_str(), Some("https" | "http"));
+    if scheme && uri.host().is_some() { Ok(uri) } else { Err(ClientError::Address(address.to_owned())) }
+}
+
+fn stack(config: &Config, server: Uri) -> Result<Stack, kube::Error> {
+    let mut config = config.clone();
+    config.cluster_url = server;
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(3));
+    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(BoxCloneSyncService::new(service.map_err(Into::into)))
+}
+
+struct Failover {
+    servers: Vec<Uri>,
+    stacks: Vec<Stack>,
+    /// The index of the server in use.
+    current: AtomicUsize,
+}
+
+impl Failover {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
+        let (parts, body) = request.into_parts();
+        let body = match body.try_clone() {
+            Some(_) => body,
+            None => Body::from(body.collect_bytes().await?),
+        };
+        let mut at = self.current.load(Ordering::Relaxed);
+        let mut left = self.stacks.len();
+        loop {
+            let request = Request::from_parts(parts.clone(), body.try_clone().unwrap_or_else(Body::empty));
+            let Some(stack) = self.stacks.get(at) else { return Err("no API server is configured".into()) };
+            let error = match tokio::time::timeout(ANSWER, stack.clone().oneshot(request)).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
+            };
+            left -= 1;
+            if left == 0 || !is_connect(&*error) {
+                return Err(error);
+            }
+            let next = (at + 1) % self.stacks.len();
+            // Only who still sees the failed server in use moves on, so that many failing requests move it once.
+            if self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                tracing::warn!(from = %self.servers[at], to = %self.servers[next], %error, "API server cannot be reached, using the next");
+            }
+            at = next;
+        }
+    }
+}
+
+/// True if the connection was never made, so that nothing of the request can have been sent.
+fn is_connect(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return error.is_connect();
+        }
+        at = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_needs_a_scheme_and_a_host() {
+        assert!(parse_address("https://10.0.0.1:6443").is_ok());
+        assert!(parse_address(" http://[2001:db8:10::1]:8080 ").is_ok());
+        for bad in ["10.0.0.1:6443", "ftp://10.0.0.1", "", "/readyz"] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_next_server_is_used_when_the_first_refuses() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let refused = refusing.local_addr().unwrap();
+            drop(refusing);
+            let serving = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let served = serving.local_addr().unwrap();
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                loop {
+                    let (mut stream, _) = serving.accept().await.unwrap();
+                    let mut seen = [0; 2048];
+                    let n = stream.read(&mut seen).await.unwrap();
+                    assert!(String::from_utf8_lossy(&seen[..n]).contains("user-agent: herald/"));
+                    stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+                        .await
+                        .unwrap();
+                }
+            });
+            let mut config = Config::new(format!("http://{refused}").parse().unwrap());
+            config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static("herald/test")));
+            let servers: Vec<Uri> =
+                [refused, served].iter().map(|a| format!("http://{a}").parse().unwrap()).collect();
+            let stacks = servers.iter().map(|s| stack(&config, s.clone()).unwrap()).collect();
+            let failover = Failover { servers, stacks, current: AtomicUsize::new(0) };
+            for _ in 0..2 {
+                let response =
+                    failover.send(Request::get("/readyz").body(Body::empty()).unwrap()).await.unwrap();
+                assert_eq!(response.status(), 200);
+            }
+            assert_eq!(failover.current.load(Ordering::Relaxed), 1);
+        });
+    }
+}
