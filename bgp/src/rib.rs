@@ -1,0 +1,273 @@
+//! Adj-RIB-Out of one peer (RFC 4271 §3.2): what it shall have, what it was told, and the next message of the difference.
+//!
+//! Desired routes arrive whole and cheap to share ([`RouteSet`]); the difference to the previous set decides what is
+//! pending, so a route that flaps back before its message was drawn is never sent. Messages are made one at a time
+//! when the driver asks ([`AdjRibOut::next_message`]): memory stays bounded by the routes, and a KEEPALIVE never waits behind them.
+//!
+//! Order: withdrawals of all families first, then per family the announcements grouped by attributes, then its
+//! End-of-RIB. A changed attribute is an UPDATE that replaces; it needs no withdrawal (RFC 4271 §3.1).
+//!
+//! Only negotiated families are sent, and no route without a usable next hop; such a route is counted and, if the peer had
+//! it with other attributes, withdrawn.
+
+mod queue;
+mod route;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::session::LocalAddresses;
+use crate::wire::{PathContext, RefreshSubtype, RouteRefresh};
+use crate::wire::{encode_announcement, encode_end_of_rib, encode_withdrawal};
+use crate::{Families, Family};
+use queue::{Queue, Refresh};
+pub use route::{Attributes, Route, RouteSet};
+
+/// What of an Established session decides what is sent on it and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) path: PathContext,
+    pub(crate) families: Families,
+    pub(crate) local: LocalAddresses,
+    /// RFC 7313: whether a refresh is framed by BoRR and EoRR.
+    pub(crate) enhanced_refresh: bool,
+}
+
+/// A drawn message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RibMessage {
+    Update(Vec<u8>),
+    Refresh(Vec<u8>),
+}
+
+/// The Adj-RIB-Out.
+#[derive(Debug, Default)]
+pub(crate) struct AdjRibOut {
+    desired: Arc<RouteSet>,
+    peer: Option<Peer>,
+}
+
+/// What is known and pending while a session is Established.
+#[derive(Debug)]
+struct Peer {
+    terms: Terms,
+    /// What the peer was told and not untold.
+    advertised: BTreeMap<IpNet, Arc<Attributes>>,
+    /// Desired, of a negotiated family, and not sendable.
+    unusable: BTreeSet<IpNet>,
+    queues: [Queue; 2],
+}
+
+impl AdjRibOut {
+    /// The session came up: everything is pending, and an End-of-RIB per family.
+    pub(crate) fn up(&mut self, terms: Terms) {
+        let mut peer = Peer {
+            terms,
+            advertised: BTreeMap::new(),
+            unusable: BTreeSet::new(),
+            // RFC 4724 §4: the marker follows the first full table, also an empty one.
+            queues: Family::ALL.map(|family| Queue::new(terms.families.contains(family))),
+        };
+        for (prefix, attributes) in self.desired.iter() {
+            peer.place(prefix, Some(attributes));
+        }
+        self.peer = Some(peer);
+    }
+
+    /// The session went down: the peer has nothing of us any more.
+    pub(crate) fn down(&mut self) {
+        self.peer = None;
+    }
+
+    /// Replaces the desired routes.
+    pub(crate) fn set_desired(&mut self, desired: Arc<RouteSet>) {
+        if let Some(peer) = &mut self.peer {
+            for (prefix, old, new) in self.desired.differences(&desired) {
+                peer.unplace(prefix, old);
+                peer.place(prefix, new);
+            }
+        }
+        self.desired = desired;
+    }
+
+    /// The peer asks for a family again (RFC 2918 §4). Ignored if the family was not negotiated.
+    pub(crate) fn refresh(&mut self, family: Family) {
+        if let Some(peer) = &mut self.peer
+            && peer.terms.families.contains(family)
+        {
+            peer.queues[family.index()].refresh = Refresh::Requested;
+        }
+    }
+
+    /// Whether every change of the desired routes has been drawn.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.peer.as_ref().is_none_or(|peer| peer.queues.iter().all(Queue::is_settled))
+    }
+
+    /// Whether [`AdjRibOut::next_message`] has something.
+    pub(crate) fn has_message(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.queues.iter().any(Queue::has_message))
+    }
+
+    /// How many routes the peer was told.
+    pub(crate) fn advertised(&self) -> usize {
+        self.peer.as_ref().map_or(0, |peer| peer.advertised.len())
+    }
+
+    /// How many desired routes cannot be sent: no usable next hop, or attributes that fill a message.
+    pub(crate) fn unusable(&self) -> usize {
+        self.peer.as_ref().map_or(0, |peer| peer.unusable.len())
+    }
+
+    /// Draws the next message.
+    pub(crate) fn next_message(&mut self) -> Option<RibMessage> {
+        let peer = self.peer.as_mut()?;
+        for family in Family::ALL {
+            if let Some(message) = peer.next_withdrawal(family) {
+                return Some(message);
+            }
+        }
+        Family::ALL.into_iter().find_map(|family| peer.next_of_family(family, &self.desired))
+    }
+}
+
+impl Peer {
+    /// Makes pending what brings the peer from what it has to what it shall have.
+    fn place(&mut self, prefix: IpNet, desired: Option<&Arc<Attributes>>) {
+        let family = Family::of(&prefix);
+        if !self.terms.families.contains(family) {
+            return;
+        }
+        let usable = desired.filter(|attributes| self.next_hop(family, attributes).is_some());
+        if desired.is_some() && usable.is_none() {
+            self.unusable.insert(prefix);
+        }
+        let queue = &mut self.queues[family.index()];
+        match (usable, self.advertised.get(&prefix)) {
+            // RFC 7313 §4: during a refresh every route must come again, or the peer drops it at the EoRR.
+            (Some(new), Some(old)) if new == old && queue.refresh != Refresh::Running => {}
+            (Some(new), _) => queue.announce(new, prefix),
+            (None, Some(_)) => {
+                queue.withdraw.insert(prefix);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Takes back what was pending for a prefix.
+    fn unplace(&mut self, prefix: IpNet, desired: Option<&Arc<Attributes>>) {
+        self.unusable.remove(&prefix);
+        self.queues[Family::of(&prefix).index()].forget(desired, &prefix);
+    }
+
+    /// The next hop to send: the route's own or the session's address of the family, never one that peers refuse.
+    fn next_hop(&self, family: Family, attributes: &Attributes) -> Option<IpAddr> {
+        let local = match family {
+            Family::Ipv4Unicast => self.terms.local.v4.map(IpAddr::V4),
+            Family::Ipv6Unicast => self.terms.local.v6.map(IpAddr::V6),
+        };
+        let next_hop = attributes.next_hop.or(local)?;
+        let valid = match (family, next_hop) {
+            // RFC 4271 §6.3: a valid IP host address.
+            (Family::Ipv4Unicast, IpAddr::V4(v4)) => {
+                !(v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
+            }
+            // RFC 2545 §3: an IPv6 address; one that wraps an IPv4 address is none.
+            (Family::Ipv6Unicast, IpAddr::V6(v6)) => {
+                let wrapped = v6.to_ipv4_mapped().is_some();
+                !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || wrapped)
+            }
+            (Family::Ipv4Unicast, IpAddr::V6(_)) | (Family::Ipv6Unicast, IpAddr::V4(_)) => false,
+        };
+        valid.then_some(next_hop)
+    }
+
+    fn next_withdrawal(&mut self, family: Family) -> Option<RibMessage> {
+        let withdraw = &mut self.queues[family.index()].withdraw;
+        if withdraw.is_empty() {
+            return None;
+        }
+        let mut taken = Vec::new();
+        let message = encode_withdrawal(family, withdraw, &mut taken);
+        for prefix in taken {
+            self.advertised.remove(&prefix);
+        }
+        Some(RibMessage::Update(message))
+    }
+
+    fn next_of_family(&mut self, family: Family, desired: &RouteSet) -> Option<RibMessage> {
+        let enhanced = self.terms.enhanced_refresh;
+        let queue = &mut self.queues[family.index()];
+        // RFC 7313 §4: no BoRR before the End-of-RIB of the initial table.
+        if queue.refresh == Refresh::Requested && !queue.end_of_rib {
+            queue.refresh = Refresh::Running;
+            self.mark_all(family, desired);
+            if enhanced {
+                return Some(RibMessage::Refresh(RouteRefresh::new(family, RefreshSubtype::Begin).encode()));
+            }
+        }
+        if let Some(message) = self.next_announcement(family) {
+            return Some(RibMessage::Update(message));
+        }
+        // A route whose attributes turned out to fill a message is withdrawn before the table is called complete.
+        if let Some(message) = self.next_withdrawal(family) {
+            return Some(message);
+        }
+        let queue = &mut self.queues[family.index()];
+        if std::mem::take(&mut queue.end_of_rib) {
+            return Some(RibMessage::Update(encode_end_of_rib(family)));
+        }
+        if queue.refresh == Refresh::Running {
+            queue.refresh = Refresh::None;
+            if enhanced {
+                return Some(RibMessage::Refresh(RouteRefresh::new(family, RefreshSubtype::End).encode()));
+            }
+        }
+        None
+    }
+
+    fn next_announcement(&mut self, family: Family) -> Option<Vec<u8>> {
+        while let Some((attributes, mut prefixes)) = self.queues[family.index()].take_group() {
+            let next_hop = self.next_hop(family, &attributes);
+            let mut taken = Vec::new();
+            let message = next_hop.and_then(|next_hop| {
+                encode_announcement(&self.terms.path, next_hop, &attributes, &mut prefixes, &mut taken)
+            });
+            let Some(message) = message else {
+                self.give_up(family, prefixes);
+                continue;
+            };
+            self.queues[family.index()].put_group(&attributes, prefixes);
+            for prefix in taken {
+                self.advertised.insert(prefix, Arc::clone(&attributes));
+            }
+            return Some(message);
+        }
+        None
+    }
+
+    /// These prefixes cannot be sent: the peer must not keep older attributes of them either.
+    fn give_up(&mut self, family: Family, prefixes: BTreeSet<IpNet>) {
+        for prefix in prefixes {
+            if self.advertised.contains_key(&prefix) {
+                self.queues[family.index()].withdraw.insert(prefix);
+            }
+            self.unusable.insert(prefix);
+        }
+    }
+
+    /// Makes the whole family pending again.
+    fn mark_all(&mut self, family: Family, desired: &RouteSet) {
+        for (prefix, attributes) in desired.iter() {
+            if Family::of(&prefix) == family && !self.unusable.contains(&prefix) {
+                self.queues[family.index()].announce(attributes, prefix);
+            }
+        }
+    }
+}

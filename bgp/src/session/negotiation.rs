@@ -1,0 +1,155 @@
+//! Whether a peer's OPEN is acceptable (RFC 4271 §6.2) and what follows from both OPENs.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::SessionConfig;
+use crate::wire::{Capability, Code, Notification, Open};
+use crate::{Families, Family};
+
+/// What both sides agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The peer's AS.
+    pub peer_as: u32,
+    /// The peer's BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Whether the peer is in our AS.
+    pub internal: bool,
+    /// The families that both offered.
+    pub families: Families,
+    /// The smaller hold time; zero for none.
+    pub hold_time: Duration,
+    /// Whether AS numbers take four octets.
+    pub four_octet_as: bool,
+    /// Whether both know ROUTE-REFRESH.
+    pub route_refresh: bool,
+    /// Whether a refresh is framed by BoRR and EoRR.
+    pub enhanced_route_refresh: bool,
+    /// Whether the peer could keep routes over a restart of ours.
+    pub peer_graceful_restart: bool,
+}
+
+impl fmt::Display for Negotiated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.internal { "internal" } else { "external" };
+        write!(
+            f,
+            "AS {} ({kind}), router id {}, {}, hold time ",
+            self.peer_as, self.router_id, self.families
+        )?;
+        if self.hold_time.is_zero() {
+            f.write_str("none")?;
+        } else {
+            write!(f, "{} s", self.hold_time.as_secs())?;
+        }
+        for (has, name) in [
+            (self.four_octet_as, "4-octet AS"),
+            (self.route_refresh, "route refresh"),
+            (self.enhanced_route_refresh, "enhanced route refresh"),
+        ] {
+            if has {
+                write!(f, ", {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why we refuse a peer's OPEN.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenRefusal {
+    /// It is in another AS than configured.
+    #[error("peer is in AS {got}, configured is AS {expected}")]
+    PeerAs {
+        /// As it says.
+        got: u32,
+        /// As configured.
+        expected: u32,
+    },
+    /// Its identifier is zero, or ours within one AS.
+    #[error("peer has the unusable router id {0}")]
+    RouterId(Ipv4Addr),
+    /// One or two seconds.
+    #[error("peer proposes a hold time of {0} s")]
+    HoldTime(u16),
+    /// It shares no family with us.
+    #[error("peer offers none of our address families ({0})")]
+    Families(Families),
+}
+
+impl OpenRefusal {
+    /// What the peer is told.
+    pub fn notification(&self) -> Notification {
+        match self {
+            Self::PeerAs { .. } => Notification::new(Code::BAD_PEER_AS),
+            Self::RouterId(_) => Notification::new(Code::BAD_IDENTIFIER),
+            Self::HoldTime(_) => Notification::new(Code::UNACCEPTABLE_HOLD_TIME),
+            Self::Families(ours) => {
+                // RFC 5492 §5: the data lists the capabilities that we miss.
+                let mut data = Vec::new();
+                ours.iter().for_each(|family| Capability::family(family).encode(&mut data));
+                Notification::with_data(Code::UNSUPPORTED_CAPABILITY, &data)
+            }
+        }
+    }
+}
+
+/// Judges the peer's OPEN against the configuration and what we offered.
+pub(super) fn negotiate(
+    config: &SessionConfig,
+    offered: &[Capability],
+    open: &Open,
+) -> Result<Negotiated, OpenRefusal> {
+    let peer_as = open.asn();
+    // RFC 4271 §6.2: the AS must be the configured one. RFC 6793 §4.1: the capability's if there is one.
+    if peer_as != config.peer_as {
+        return Err(OpenRefusal::PeerAs { got: peer_as, expected: config.peer_as });
+    }
+    // RFC 6286 §2.2: zero is invalid; so is ours, but only within one AS.
+    let same = config.is_internal() && open.router_id == config.router_id;
+    if open.router_id.is_unspecified() || same {
+        return Err(OpenRefusal::RouterId(open.router_id));
+    }
+    // RFC 4271 §6.2: hold times of one or two seconds are refused.
+    if matches!(open.hold_time, 1 | 2) {
+        return Err(OpenRefusal::HoldTime(open.hold_time));
+    }
+    let families = families(offered).intersection(families(&open.capabilities));
+    if families.is_empty() {
+        return Err(OpenRefusal::Families(config.offered()));
+    }
+    let both =
+        |capability: &Capability| offered.contains(capability) && open.capabilities.contains(capability);
+    let offers_as4 = offered.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
+    Ok(Negotiated {
+        peer_as,
+        router_id: open.router_id,
+        internal: config.is_internal(),
+        families,
+        // RFC 4271 §4.2: the smaller of both.
+        hold_time: Duration::from_secs(u64::from(config.hold_time.seconds().min(open.hold_time))),
+        four_octet_as: offers_as4 && open.four_octet_as().is_some(),
+        route_refresh: both(&Capability::RouteRefresh),
+        enhanced_route_refresh: both(&Capability::EnhancedRouteRefresh),
+        peer_graceful_restart: open.capabilities.iter().any(|c| matches!(c, Capability::GracefulRestart(_))),
+    })
+}
+
+/// The families of a list of capabilities. RFC 4760 §8: without any multiprotocol capability, IPv4 unicast.
+fn families(capabilities: &[Capability]) -> Families {
+    let mut codes = capabilities
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::MultiProtocol { afi, safi } => Some((*afi, *safi)),
+            _ => None,
+        })
+        .peekable();
+    if codes.peek().is_none() {
+        return Families::IPV4;
+    }
+    codes.filter_map(|(afi, safi)| Family::from_codes(afi, safi)).collect()
+}
