@@ -1,0 +1,293 @@
+//! Statements as nf_tables expressions: small programs over registers, just as `nft` 1.0.6 would write them.
+//!
+//! There are sixteen registers of four bytes (8 to 23), also addressed as four of sixteen (1 to 4), and the verdict (0).
+//! A lookup's fields lie in a row from the first on.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::attributes::Writer;
+use super::wire::{
+    NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+};
+use crate::family::IpFamily;
+use crate::ruleset::{Expression, IcmpType, SetName, Statement};
+
+/// First data register.
+const FIRST: u32 = 1;
+const VERDICT: u32 = 0;
+
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+
+const META_PRIORITY: u32 = 2;
+const META_MARK: u32 = 3;
+const META_L4PROTO: u32 = 16;
+
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// Bits of `ct state`, in the host's order.
+const STATE_INVALID: u32 = 1;
+const STATE_NEW: u32 = 8;
+const STATE_UNTRACKED: u32 = 64;
+/// `IPS_DST_NAT`.
+const STATUS_DNAT: u32 = 32;
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+
+const FIB_ADDRTYPE: u32 = 3;
+const FIB_SADDR: u32 = 1;
+const FIB_DADDR: u32 = 2;
+const RTN_LOCAL: u32 = 2;
+
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const RANDOM_FULLY: u32 = 0x10;
+
+/// Register at a place in the row of four-byte registers.
+fn register(place: u32) -> u32 {
+    if place.is_multiple_of(4) { FIRST + place / 4 } else { 8 + place }
+}
+
+/// Writes the expressions of one statement, inside a rule's list. `set_id` numbers the sets of this batch.
+pub(super) fn write(w: &mut Writer, family: IpFamily, statement: &Statement, set_id: &dyn Fn(SetName) -> u32) {
+    match statement {
+        Statement::SourceIn(prefix) => source(w, *prefix, EQUAL),
+        Statement::SourceNotIn(prefix) => source(w, *prefix, NOT_EQUAL),
+        Statement::SourceIsLocal => local(w, FIB_SADDR),
+        Statement::DestinationIsLocal => local(w, FIB_DADDR),
+        Statement::StateNew => any_bit(w, CT_STATE, STATE_NEW),
+        Statement::StateInvalid => any_bit(w, CT_STATE, STATE_INVALID),
+        Statement::StateNotKnown => any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
+        Statement::StatusDnat => any_bit(w, CT_STATUS, STATUS_DNAT),
+        Statement::Icmp(kind) => icmp(w, family, *kind),
+        Statement::MarkHas(mask) => {
+            meta(w, META_MARK, FIRST);
+            bitwise(w, &mask.to_ne_bytes(), &[0; 4]);
+            compare(w, EQUAL, &mask.to_ne_bytes());
+        }
+        Statement::SetMark(mask) => change_mark(w, !mask, *mask),
+        Statement::ClearMark(mask) => change_mark(w, !mask, 0),
+        Statement::InSet(key, set) => {
+            load(w, family, key);
+            lookup(w, *set, None, set_id);
+        }
+        Statement::SetPriority(key, map) => {
+            load(w, family, key);
+            lookup(w, *map, Some(FIRST), set_id);
+            set_meta(w, META_PRIORITY);
+        }
+        Statement::ClearPriority => {
+            expression(w, "immediate", |w| {
+                w.number(1, FIRST);
+                w.nest(2, |w| w.bytes(NFTA_DATA_VALUE, &[0; 4]));
+            });
+            set_meta(w, META_PRIORITY);
+        }
+        Statement::DispatchPriority(map) => {
+            load(w, family, &[Expression::Priority]);
+            lookup(w, *map, Some(VERDICT), set_id);
+        }
+        Statement::Dnat(key, map) => {
+            load(w, family, key);
+            lookup(w, *map, Some(FIRST), set_id);
+            dnat(w, family);
+        }
+        Statement::Masquerade => expression(w, "masq", |w| w.number(1, RANDOM_FULLY)),
+        Statement::Goto(chain) => verdict(w, NFT_GOTO.cast_unsigned(), Some(chain)),
+        Statement::Jump(chain) => verdict(w, NFT_JUMP.cast_unsigned(), Some(chain)),
+        Statement::Accept => verdict(w, NF_ACCEPT, None),
+        Statement::Drop => verdict(w, NF_DROP, None),
+        Statement::Reject => reject(w, family),
+    }
+}
+
+/// `NFTA_DATA_VERDICT`, also the value of an element of a verdict map.
+pub(super) fn verdict_data(w: &mut Writer, code: u32, chain: Option<&str>) {
+    w.nest(NFTA_DATA_VERDICT, |w| {
+        w.number(NFTA_VERDICT_CODE, code);
+        if let Some(chain) = chain {
+            w.string(NFTA_VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+fn expression(w: &mut Writer, name: &str, body: impl FnOnce(&mut Writer)) {
+    w.nest(NFTA_LIST_ELEM, |w| {
+        w.string(NFTA_EXPR_NAME, name);
+        w.nest(NFTA_EXPR_DATA, body);
+    });
+}
+
+/// Four-byte words of an address.
+fn words(family: IpFamily) -> u32 {
+    match family {
+        IpFamily::V4 => 1,
+        IpFamily::V6 => 4,
+    }
+}
+
+/// Loads fields into registers in a row.
+fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) {
+    let (saddr, daddr) = match family {
+        IpFamily::V4 => (12, 16),
+        IpFamily::V6 => (8, 24),
+    };
+    let mut place = 0;
+    for field in fields {
+        let to = register(place);
+        match field {
+            Expression::SourceAddress => payload(w, NETWORK_HEADER, saddr, 4 * words(family), to),
+            Expression::DestinationAddress => payload(w, NETWORK_HEADER, daddr, 4 * words(family), to),
+            Expression::Protocol => meta(w, META_L4PROTO, to),
+            Expression::DestinationPort => payload(w, TRANSPORT_HEADER, 2, 2, to),
+            Expression::Priority => meta(w, META_PRIORITY, to),
+            Expression::RandomSlot(slots) => expression(w, "numgen", |w| {
+                w.number(1, to);
+                w.number(2, u32::from(*slots));
+                w.number(3, 1);
+                w.number(4, 0);
+            }),
+        }
+        place += match field {
+            Expression::SourceAddress | Expression::DestinationAddress => words(family),
+            _ => 1,
+        };
+    }
+}
+
+fn payload(w: &mut Writer, header: u32, offset: u32, len: u32, to: u32) {
+    expression(w, "payload", |w| {
+        w.number(1, to);
+        w.number(2, header);
+        w.number(3, offset);
+        w.number(4, len);
+    });
+}
+
+fn meta(w: &mut Writer, key: u32, to: u32) {
+    expression(w, "meta", |w| {
+        w.number(2, key);
+        w.number(1, to);
+    });
+}
+
+fn set_meta(w: &mut Writer, key: u32) {
+    expression(w, "meta", |w| {
+        w.number(2, key);
+        w.number(3, FIRST);
+    });
+}
+
+fn compare(w: &mut Writer, operator: u32, value: &[u8]) {
+    expression(w, "cmp", |w| {
+        w.number(1, FIRST);
+        w.number(2, operator);
+        w.nest(3, |w| w.bytes(NFTA_DATA_VALUE, value));
+    });
+}
+
+/// The first register, masked and changed.
+fn bitwise(w: &mut Writer, mask: &[u8], xor: &[u8]) {
+    expression(w, "bitwise", |w| {
+        w.number(1, FIRST);
+        w.number(2, FIRST);
+        w.number(3, u32::try_from(mask.len()).unwrap_or(4));
+        w.nest(4, |w| w.bytes(NFTA_DATA_VALUE, mask));
+        w.nest(5, |w| w.bytes(NFTA_DATA_VALUE, xor));
+    });
+}
+
+fn change_mark(w: &mut Writer, keep: u32, set: u32) {
+    meta(w, META_MARK, FIRST);
+    bitwise(w, &keep.to_ne_bytes(), &set.to_ne_bytes());
+    set_meta(w, META_MARK);
+}
+
+fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, set_id: &dyn Fn(SetName) -> u32) {
+    expression(w, "lookup", |w| {
+        w.number(2, FIRST);
+        if let Some(to) = to {
+            w.number(3, to);
+        }
+        w.string(1, set.as_str());
+        w.number(4, set_id(set));
+    });
+}
+
+fn source(w: &mut Writer, prefix: IpNet, operator: u32) {
+    load(w, IpFamily::of(prefix.addr()), &[Expression::SourceAddress]);
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    if prefix.prefix_len() < prefix.max_prefix_len() {
+        let mask = octets(prefix.netmask());
+        bitwise(w, &mask, &vec![0; mask.len()]);
+    }
+    compare(w, operator, &octets(prefix.network()));
+}
+
+fn local(w: &mut Writer, side: u32) {
+    expression(w, "fib", |w| {
+        w.number(3, side);
+        w.number(2, FIB_ADDRTYPE);
+        w.number(1, FIRST);
+    });
+    compare(w, EQUAL, &RTN_LOCAL.to_ne_bytes());
+}
+
+fn any_bit(w: &mut Writer, key: u32, bits: u32) {
+    expression(w, "ct", |w| {
+        w.number(2, key);
+        w.number(1, FIRST);
+    });
+    bitwise(w, &bits.to_ne_bytes(), &[0; 4]);
+    compare(w, NOT_EQUAL, &[0; 4]);
+}
+
+fn icmp(w: &mut Writer, family: IpFamily, kind: IcmpType) {
+    let (protocol, kind) = match (family, kind) {
+        (IpFamily::V4, IcmpType::EchoRequest) => (1, 8),
+        (_, IcmpType::EchoRequest) => (58, 128),
+        (_, IcmpType::NeighborSolicitation) => (58, 135),
+        (_, IcmpType::NeighborAdvertisement) => (58, 136),
+    };
+    meta(w, META_L4PROTO, FIRST);
+    compare(w, EQUAL, &[protocol]);
+    payload(w, TRANSPORT_HEADER, 0, 1, FIRST);
+    compare(w, EQUAL, &[kind]);
+}
+
+fn dnat(w: &mut Writer, family: IpFamily) {
+    let number = match family {
+        IpFamily::V4 => libc::NFPROTO_IPV4,
+        IpFamily::V6 => libc::NFPROTO_IPV6,
+    };
+    expression(w, "nat", |w| {
+        w.number(1, 1);
+        w.number(2, number.cast_unsigned());
+        w.number(3, FIRST);
+        w.number(5, register(words(family)));
+    });
+}
+
+fn verdict(w: &mut Writer, code: u32, chain: Option<&str>) {
+    expression(w, "immediate", |w| {
+        w.number(1, VERDICT);
+        w.nest(2, |w| verdict_data(w, code, chain));
+    });
+}
+
+fn reject(w: &mut Writer, family: IpFamily) {
+    let port_unreachable = match family {
+        IpFamily::V4 => 3,
+        IpFamily::V6 => 4,
+    };
+    expression(w, "reject", |w| {
+        w.number(1, 0);
+        w.bytes(2, &[port_unreachable]);
+    });
+}

@@ -1,0 +1,267 @@
+//! The kernel's side of the ruleset: nf_tables over netlink, in transactions.
+//!
+//! [`Kernel`] writes and never reads intent back. Each call is one batch that the kernel commits whole or not at all, and
+//! returns after the kernel's acknowledgement: what `Ok` says is in force. A refusal changes nothing. Only after
+//! [`KernelError::Timeout`] and [`KernelError::Lost`] it is unknown what is in force, and [`Kernel::replace`] settles it.
+//!
+//! The calls block (a batch is handled inside `send`); from tokio, call them in a blocking task. A socket belongs to the
+//! network namespace of the thread that opened it. Never uses the `nft` binary.
+
+mod attributes;
+mod batch;
+mod expressions;
+mod reply;
+mod socket;
+mod userdata;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+pub use self::batch::Subject;
+use self::attributes::Writer;
+use self::batch::{Batch, message_type, protocol_family};
+use self::reply::{Reply, replies};
+use self::socket::NetlinkSocket;
+use self::wire::{
+    NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_TABLE_NAME, NLM_F_ACK,
+    NLM_F_REQUEST,
+};
+use crate::element::{Changes, Element};
+use crate::family::IpFamily;
+use crate::ruleset::{Ruleset, is_class};
+
+/// How long the kernel may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// How often a batch is sent again that the kernel could not handle just now.
+const ATTEMPTS: u32 = 5;
+
+/// Why the kernel's ruleset is not as wanted.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// No socket: no permission, or no nf_tables.
+    #[error("cannot open a netlink socket for nf_tables (CAP_NET_ADMIN is needed)")]
+    Open(#[source] io::Error),
+    /// The batch did not reach the kernel; nothing changed.
+    #[error("cannot send a transaction of {bytes} bytes")]
+    Send {
+        /// Its size.
+        bytes: usize,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The answer cannot be read.
+    #[error("cannot read the kernel's answer")]
+    Receive(#[source] io::Error),
+    /// No answer came; what is in force is unknown.
+    #[error("the kernel did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The answer did not fit the socket's buffer; what is in force is unknown.
+    #[error("the kernel's answer was lost for want of buffer space")]
+    Lost,
+    /// The kernel refused; nothing changed.
+    #[error("the kernel refused {subject}: {source}{}", reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    Refused {
+        /// What it refused.
+        subject: Subject,
+        /// Its error number.
+        source: io::Error,
+        /// Its words, if any.
+        reason: Option<String>,
+    },
+    /// An element asks for a class that the ruleset has no chain for; nothing was sent.
+    #[error("there is no chain for the class in {0:?}")]
+    UnknownClass(Element),
+}
+
+impl KernelError {
+    /// True when the tables themselves are missing, for instance after somebody's `nft flush ruleset`: only
+    /// [`Kernel::replace`] helps.
+    pub fn is_table_missing(&self) -> bool {
+        matches!(self, Self::Refused { subject: Subject::Object(_), source, .. }
+            if source.raw_os_error() == Some(libc::ENOENT))
+    }
+}
+
+/// A connection to the kernel's nf_tables.
+#[derive(Debug)]
+pub struct Kernel {
+    socket: NetlinkSocket,
+    sequence: u32,
+}
+
+impl Kernel {
+    /// Opens a connection to the nf_tables of the calling thread's network namespace.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(Self { socket: NetlinkSocket::open().map_err(KernelError::Open)?, sequence: 1 })
+    }
+
+    /// Puts this ruleset with these elements in place of whatever tables of ours there are, in one transaction: each
+    /// packet meets either all of the old or all of the new. Connections keep their translations.
+    pub fn replace(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
+        check_classes(elements)?;
+        self.transact(&[], elements, elements.len(), |batch| {
+            for table in &ruleset.tables {
+                batch.delete_table(table.family);
+                batch.add_table(table);
+            }
+            batch.elements(elements, false);
+            for table in &ruleset.tables {
+                batch.add_rules(table);
+            }
+        })
+    }
+
+    /// Removes and adds elements, in one transaction. To remove what is not there is refused, as is to add a key that
+    /// is there with another value; to add what is there already is no error.
+    pub fn apply(&mut self, changes: &Changes) -> Result<(), KernelError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        check_classes(&changes.add)?;
+        let count = changes.add.len() + changes.remove.len();
+        self.transact(&changes.remove, &changes.add, count, |batch| {
+            batch.elements(&changes.remove, true);
+            batch.elements(&changes.add, false);
+        })
+    }
+
+    /// Removes our tables, if there are any.
+    pub fn remove(&mut self) -> Result<(), KernelError> {
+        self.transact(&[], &[], 0, |batch| {
+            for family in IpFamily::ALL {
+                batch.delete_table(family);
+            }
+        })
+    }
+
+    /// True when both of our tables are there, for instance from an earlier run.
+    pub fn exists(&mut self) -> Result<bool, KernelError> {
+        for family in IpFamily::ALL {
+            if !self.has_table(family, Ruleset::TABLE)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// True when rules of kube-proxy are in force: its nftables mode's tables, or its iptables mode's chains if written
+    /// by iptables-nft. (The chains of iptables-legacy are not visible here.)
+    pub fn kube_proxy_tables(&mut self) -> Result<bool, KernelError> {
+        for family in IpFamily::ALL {
+            if self.has_table(family, "kube-proxy")? || self.has_chain(family, "nat", "KUBE-SERVICES")? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn has_table(&mut self, family: IpFamily, name: &str) -> Result<bool, KernelError> {
+        self.find(NFT_MSG_GETTABLE, family, |w| w.string(NFTA_TABLE_NAME, name))
+    }
+
+    fn has_chain(&mut self, family: IpFamily, table: &str, name: &str) -> Result<bool, KernelError> {
+        self.find(NFT_MSG_GETCHAIN, family, |w| {
+            w.string(NFTA_CHAIN_TABLE, table);
+            w.string(NFTA_CHAIN_NAME, name);
+        })
+    }
+
+    /// Asks for one object by name.
+    fn find(
+        &mut self,
+        kind: u16,
+        family: IpFamily,
+        body: impl FnOnce(&mut Writer),
+    ) -> Result<bool, KernelError> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        let mut writer = Writer::default();
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        writer.message(message_type(kind), flags, sequence, protocol_family(family), 0, body);
+        self.send(writer.as_slice())?;
+        let answer = self.answer(|reply| (reply.sequence == sequence && reply.error.is_some()).then_some(reply))?;
+        match answer.error.unwrap_or_default() {
+            0 => Ok(true),
+            libc::ENOENT => Ok(false),
+            error => Err(refused(Subject::Batch, error, answer.reason)),
+        }
+    }
+
+    /// Sends a batch until the kernel has had time for it, and reads its answer.
+    fn transact(
+        &mut self,
+        removed: &[Element],
+        added: &[Element],
+        elements: usize,
+        fill: impl Fn(&mut Batch),
+    ) -> Result<(), KernelError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut batch = Batch::new(self.sequence, elements);
+            fill(&mut batch);
+            batch.finish();
+            self.sequence = batch.end();
+            self.send(batch.as_slice())?;
+            let Some(refusal) = self.outcome(&batch)? else { return Ok(()) };
+            let error = refusal.error.unwrap_or_default();
+            // The kernel was interrupted, lacked a module just then, or somebody else committed meanwhile.
+            if attempt < ATTEMPTS && matches!(error, libc::EINTR | libc::EAGAIN | libc::ERESTART) {
+                continue;
+            }
+            let subject = batch.subject(refusal.sequence, refusal.offset, removed, added);
+            return Err(refused(subject, error, refusal.reason));
+        }
+    }
+
+    /// The first refusal, or `None` when the batch is committed.
+    fn outcome(&self, batch: &Batch) -> Result<Option<Reply>, KernelError> {
+        let mut first = None;
+        self.answer(|reply| {
+            let error = reply.error.filter(|_| batch.contains(reply.sequence))?;
+            let is_end = reply.sequence == batch.last() || reply.sequence == batch.first();
+            if error != 0 && first.is_none() {
+                first = Some(reply);
+            }
+            is_end.then_some(())
+        })?;
+        Ok(first)
+    }
+
+    fn send(&mut self, datagram: &[u8]) -> Result<(), KernelError> {
+        let bytes = datagram.len();
+        self.socket.send(datagram).map_err(|source| KernelError::Send { bytes, source })
+    }
+
+    /// Reads replies until one is the answer. Late ones to an earlier question are passed over.
+    fn answer<T>(&self, mut is_answer: impl FnMut(Reply) -> Option<T>) -> Result<T, KernelError> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let datagram = self.socket.receive(deadline).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOBUFS) => KernelError::Lost,
+                _ if error.kind() == io::ErrorKind::WouldBlock => KernelError::Timeout(ANSWER),
+                _ => KernelError::Receive(error),
+            })?;
+            if let Some(answer) = replies(&datagram).find_map(&mut is_answer) {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+fn refused(subject: Subject, error: i32, reason: Option<String>) -> KernelError {
+    KernelError::Refused { subject, source: io::Error::from_raw_os_error(error), reason }
+}
+
+/// A class without chains would be accepted by the kernel and then match nothing.
+fn check_classes(elements: &[Element]) -> Result<(), KernelError> {
+    let unknown = elements.iter().find(|e| matches!(e, Element::Pick { class, .. } if !is_class(*class)));
+    unknown.map_or(Ok(()), |element| Err(KernelError::UnknownClass(*element)))
+}

@@ -1,0 +1,246 @@
+//! The one description of the ruleset. Everything that a packet meets stands in this file.
+
+use ipnet::IpNet;
+
+use super::class::classes;
+use super::entry::{Entry, class_number, policy_number};
+use super::model::{
+    Base, Chain, ChainType, Expression, Hook, IcmpType, Rule, Set, SetName, Statement, Table,
+};
+use crate::element::Policy;
+use crate::family::IpFamily;
+
+/// Before everyone who translates at `dstnat` (-100): the first binding of a connection wins. `dstnat` - 10 is left for
+/// source ranges, which must be judged before the translation.
+const DNAT_PRIORITY: i32 = -105;
+
+/// After the translation and just before the host's own filters (0).
+const FILTER_PRIORITY: i32 = -5;
+
+/// Before everyone who masquerades at `srcnat` (100).
+const MASQUERADE_PRIORITY: i32 = 95;
+
+/// A frontend: address, protocol, port.
+const FRONTEND: [Expression; 3] =
+    [Expression::DestinationAddress, Expression::Protocol, Expression::DestinationPort];
+
+/// What the constant part of the ruleset depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesetConfig {
+    /// Where pods have their addresses. A family without one has no detector: connections to its ClusterIPs are never
+    /// masqueraded and pods get no short circuit.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Bit 0 to 31 of the packet mark that says "to be masqueraded" between the hooks of one packet.
+    pub mark_bit: u8,
+}
+
+impl Default for RulesetConfig {
+    /// No detector; kube-proxy's bit.
+    fn default() -> Self {
+        Self { cluster_cidrs: Vec::new(), mark_bit: 14 }
+    }
+}
+
+/// Both tables. Equal configurations give equal rulesets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    /// `ip herald`, then `ip6 herald`.
+    pub tables: [Table; 2],
+}
+
+impl Ruleset {
+    /// Name of both tables.
+    pub const TABLE: &'static str = "herald";
+
+    /// The ruleset for a configuration.
+    pub fn new(config: &RulesetConfig) -> Self {
+        Self { tables: IpFamily::ALL.map(|family| table(family, config)) }
+    }
+}
+
+fn table(family: IpFamily, config: &RulesetConfig) -> Table {
+    let mark = 1u32.wrapping_shl(u32::from(config.mark_bit));
+    let pods: Vec<IpNet> = config
+        .cluster_cidrs
+        .iter()
+        .filter(|cidr| IpFamily::of(cidr.network()) == family)
+        .map(IpNet::trunc)
+        .collect();
+    let mut chains = vec![
+        base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
+        base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
+        base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
+        base("forward-guard", ChainType::Filter, Hook::Forward, FILTER_PRIORITY, forward_guard()),
+        base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, vec![guard()]),
+        base("postrouting-masquerade", ChainType::Nat, Hook::Postrouting, MASQUERADE_PRIORITY, masquerade(mark)),
+    ];
+    chains.extend(policies(&pods, mark));
+    chains.push(chain("guard", refuse()));
+    chains.push(chain("unserved", unserved(family)));
+    for class in classes() {
+        chains.push(chain(pick_chain(class), vec![draw(class, SetName::Endpoints)]));
+        chains.push(chain(local_pick_chain(class), vec![draw(class, SetName::LocalEndpoints)]));
+    }
+    let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
+    Table { family, sets, chains }
+}
+
+fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), base: Some(Base { kind, hook, priority }), rules }
+}
+
+fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.into(), base: None, rules }
+}
+
+fn pick_chain(class: u16) -> String {
+    format!("pick-{class}")
+}
+
+fn local_pick_chain(class: u16) -> String {
+    format!("local-pick-{class}")
+}
+
+fn policy_chain(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Internal => "internal",
+        Policy::InternalLocal => "internal-local",
+        Policy::External => "external",
+        Policy::ExternalLocal => "external-local",
+    }
+}
+
+/// Elements of the constant maps: numbers to chains.
+fn constants(family: IpFamily, set: SetName) -> Vec<Entry> {
+    match set {
+        SetName::Policies => {
+            [Policy::Internal, Policy::InternalLocal, Policy::External, Policy::ExternalLocal]
+                .map(|policy| {
+                    Entry::dispatch(family, set, policy_number(policy), policy_chain(policy).to_owned())
+                })
+                .into()
+        }
+        SetName::Classes => {
+            classes().map(|c| Entry::dispatch(family, set, class_number(c), pick_chain(c))).collect()
+        }
+        SetName::LocalClasses => {
+            classes().map(|c| Entry::dispatch(family, set, class_number(c), local_pick_chain(c))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The only rule that a packet of somebody else's connection meets: one lookup.
+fn dispatch_service() -> Rule {
+    vec![
+        Statement::SetPriority(FRONTEND.into(), SetName::Services),
+        Statement::DispatchPriority(SetName::Policies),
+    ]
+}
+
+/// One chain per policy, and `cluster` for those who are served cluster-wide and keep their address.
+fn policies(pods: &[IpNet], mark: u32) -> Vec<Chain> {
+    let pick = || {
+        vec![
+            Statement::SetPriority(FRONTEND.into(), SetName::Picks),
+            Statement::DispatchPriority(SetName::Classes),
+        ]
+    };
+    let local_pick = || {
+        vec![
+            Statement::SetPriority(FRONTEND.into(), SetName::LocalPicks),
+            Statement::DispatchPriority(SetName::LocalClasses),
+        ]
+    };
+    // Who is no pod is masqueraded, so that the reply comes back through this node.
+    let mark_strangers = || {
+        let mut rule: Rule = pods.iter().copied().map(Statement::SourceNotIn).collect();
+        rule.push(Statement::SetMark(mark));
+        rule
+    };
+    let detected = |rules: [Rule; 2]| -> Vec<Rule> {
+        let skip = usize::from(pods.is_empty());
+        rules.into_iter().skip(skip).collect()
+    };
+    // Who is inside reaches all endpoints, as if it had gone out to the load balancer and back.
+    let mut external_local: Vec<Rule> =
+        pods.iter().map(|pods| vec![Statement::SourceIn(*pods), Statement::Goto("cluster")]).collect();
+    external_local.push(vec![Statement::SourceIsLocal, Statement::Goto("external")]);
+    external_local.push(local_pick());
+    vec![
+        chain("internal", detected([mark_strangers(), pick()])),
+        chain("internal-local", detected([mark_strangers(), local_pick()])),
+        chain("external", vec![vec![Statement::SetMark(mark)], pick()]),
+        chain("external-local", external_local),
+        chain("cluster", vec![pick()]),
+    ]
+}
+
+/// Draws a slot and translates. The scratch number goes first: it is nobody's priority.
+fn draw(class: u16, map: SetName) -> Rule {
+    let mut key = Vec::from(FRONTEND);
+    key.push(Expression::RandomSlot(class));
+    vec![Statement::ClearPriority, Statement::Dnat(key, map)]
+}
+
+/// Packets of known connections pass: replies, and what was translated before.
+fn guard() -> Rule {
+    vec![Statement::StateNotKnown, Statement::Jump("guard")]
+}
+
+/// Only what would be routed on meets the announced prefixes: the node's own addresses, and its own way to its routers,
+/// may well lie inside them.
+fn forward_guard() -> Vec<Rule> {
+    vec![
+        guard(),
+        vec![
+            Statement::StateNotKnown,
+            Statement::InSet(vec![Expression::DestinationAddress], SetName::Announced),
+            Statement::Drop,
+        ],
+    ]
+}
+
+/// What no translation took: frontends without endpoints, then all else that Services' addresses are asked for.
+fn refuse() -> Vec<Rule> {
+    vec![
+        vec![Statement::StateNew, Statement::InSet(FRONTEND.into(), SetName::Dropped), Statement::Drop],
+        vec![Statement::StateNew, Statement::InSet(FRONTEND.into(), SetName::Rejected), Statement::Reject],
+        vec![
+            Statement::InSet(vec![Expression::DestinationAddress], SetName::Vips),
+            Statement::Goto("unserved"),
+        ],
+    ]
+}
+
+/// A packet for a Service's address that no rule took never reaches this node's sockets and is never routed on.
+/// What keeps the address itself alive passes: ping where this node holds it, and neighbour discovery.
+fn unserved(family: IpFamily) -> Vec<Rule> {
+    let neighbours = match family {
+        IpFamily::V4 => Vec::new(),
+        IpFamily::V6 => [IcmpType::NeighborSolicitation, IcmpType::NeighborAdvertisement]
+            .map(|kind| vec![Statement::Icmp(kind), Statement::Accept])
+            .into(),
+    };
+    let mut rules = neighbours;
+    rules.extend([
+        // A reset for a packet that conntrack merely failed to place would cut a living connection.
+        vec![Statement::StateInvalid, Statement::Drop],
+        vec![Statement::Icmp(IcmpType::EchoRequest), Statement::DestinationIsLocal, Statement::Accept],
+        vec![Statement::Reject],
+    ]);
+    rules
+}
+
+fn masquerade(mark: u32) -> Vec<Rule> {
+    let hairpin = vec![
+        Expression::SourceAddress,
+        Expression::DestinationAddress,
+        Expression::Protocol,
+        Expression::DestinationPort,
+    ];
+    vec![
+        vec![Statement::MarkHas(mark), Statement::ClearMark(mark), Statement::Masquerade],
+        vec![Statement::StatusDnat, Statement::InSet(hairpin, SetName::Hairpin), Statement::Masquerade],
+    ]
+}

@@ -1,0 +1,192 @@
+//! An [`Element`] as the bytes of a set element: key, value, set and family.
+//!
+//! The layout is the kernel's: each field of a concatenation starts at a multiple of four bytes, addresses and ports in
+//! network order, numbers that the kernel itself made (slots, priorities) in the host's. The text rendering reads these
+//! bytes back by the set's field types, so text and netlink cannot differ.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::model::SetName;
+use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
+use crate::family::IpFamily;
+
+/// Longest key: two IPv6 addresses, protocol and port.
+const CAPACITY: usize = 40;
+
+/// A few bytes, without an allocation per element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Buffer {
+    bytes: [u8; CAPACITY],
+    len: usize,
+}
+
+impl Buffer {
+    pub(crate) const EMPTY: Self = Self { bytes: [0; CAPACITY], len: 0 };
+
+    /// Appends, padded to four bytes. What would not fit is left out; no key of this module is that long.
+    fn push(mut self, field: &[u8]) -> Self {
+        let end = self.len + field.len();
+        if let Some(room) = self.bytes.get_mut(self.len..end) {
+            room.copy_from_slice(field);
+            self.len = end.next_multiple_of(4);
+        }
+        self
+    }
+
+    fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.push(&address.octets()),
+            IpAddr::V6(address) => self.push(&address.octets()),
+        }
+    }
+
+    fn port(self, port: u16) -> Self {
+        self.push(&port.to_be_bytes())
+    }
+
+    fn number(self, number: u32) -> Self {
+        self.push(&number.to_ne_bytes())
+    }
+
+    fn protocol(self, protocol: Protocol) -> Self {
+        self.push(&[protocol_number(protocol)])
+    }
+
+    fn frontend(self, frontend: &Frontend) -> Self {
+        self.address(frontend.address).protocol(frontend.protocol).port(frontend.port)
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&self.bytes)
+    }
+}
+
+/// Value of an element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// A set has none.
+    None,
+    /// `goto` this chain.
+    Goto(String),
+    /// Bytes of a number, or of address and port.
+    Value(Buffer),
+}
+
+/// One element of one set or map, as the kernel sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Which table.
+    pub(crate) family: IpFamily,
+    /// Which set.
+    pub(crate) set: SetName,
+    /// The key; of an interval, where it starts.
+    pub(crate) key: Buffer,
+    /// For an interval, all of it.
+    pub(crate) prefix: Option<IpNet>,
+    /// The value.
+    pub(crate) data: Data,
+}
+
+impl Entry {
+    fn new(address: IpAddr, set: SetName, key: Buffer, data: Data) -> Self {
+        Self { family: IpFamily::of(address), set, key, prefix: None, data }
+    }
+
+    /// A constant element: a number and the chain that it stands for.
+    pub(super) fn dispatch(family: IpFamily, set: SetName, number: u32, chain: String) -> Self {
+        Self { family, set, key: Buffer::EMPTY.number(number), prefix: None, data: Data::Goto(chain) }
+    }
+
+    /// Where an interval ends: the first address behind it, unless it reaches the last of all.
+    pub(crate) fn end(&self) -> Option<Buffer> {
+        match self.prefix?.broadcast() {
+            IpAddr::V4(last) => {
+                let end = u32::from(last).checked_add(1)?;
+                Some(Buffer::EMPTY.push(&end.to_be_bytes()))
+            }
+            IpAddr::V6(last) => {
+                let end = u128::from(last).checked_add(1)?;
+                Some(Buffer::EMPTY.push(&end.to_be_bytes()))
+            }
+        }
+    }
+}
+
+impl From<&Element> for Entry {
+    fn from(element: &Element) -> Self {
+        let key = Buffer::EMPTY;
+        match element {
+            Element::Service { frontend, policy } => {
+                let value = Buffer::EMPTY.number(policy_number(*policy));
+                Self::new(frontend.address, SetName::Services, key.frontend(frontend), Data::Value(value))
+            }
+            Element::Pick { frontend, scope, class } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::Picks,
+                    Scope::Local => SetName::LocalPicks,
+                };
+                let value = Buffer::EMPTY.number(class_number(*class));
+                Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
+            }
+            Element::Endpoint { frontend, scope, slot, endpoint } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::Endpoints,
+                    Scope::Local => SetName::LocalEndpoints,
+                };
+                let value = socket_address(Buffer::EMPTY, endpoint);
+                let key = key.frontend(frontend).number(u32::from(*slot));
+                Self::new(frontend.address, set, key, Data::Value(value))
+            }
+            Element::Refused { frontend, refusal } => {
+                let set = match refusal {
+                    Refusal::Drop => SetName::Dropped,
+                    Refusal::Reject => SetName::Rejected,
+                };
+                Self::new(frontend.address, set, key.frontend(frontend), Data::None)
+            }
+            Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
+            Element::Announced { prefix } => {
+                let prefix = prefix.trunc();
+                let start = prefix.network();
+                let entry = Self::new(start, SetName::Announced, key.address(start), Data::None);
+                Self { prefix: Some(prefix), ..entry }
+            }
+            Element::Hairpin { endpoint, protocol } => {
+                let address = endpoint.ip();
+                let key = key.address(address).address(address).protocol(*protocol).port(endpoint.port());
+                Self::new(address, SetName::Hairpin, key, Data::None)
+            }
+        }
+    }
+}
+
+fn socket_address(buffer: Buffer, address: &SocketAddr) -> Buffer {
+    buffer.address(address.ip()).port(address.port())
+}
+
+/// IANA protocol number.
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+/// A policy as a `classid`: `1:1` to `1:4` in listings.
+pub(super) fn policy_number(policy: Policy) -> u32 {
+    0x1_0000
+        | match policy {
+            Policy::Internal => 1,
+            Policy::InternalLocal => 2,
+            Policy::External => 3,
+            Policy::ExternalLocal => 4,
+        }
+}
+
+/// A class as a `classid`: `2:` and the number of slots in hexadecimal in listings.
+pub(super) fn class_number(class: u16) -> u32 {
+    0x2_0000 | u32::from(class)
+}

@@ -1,0 +1,34 @@
+//! The ruleset: one typed description of tables `ip herald` and `ip6 herald`, rendered to text and to netlink messages.
+//!
+//! Decides what the kernel does with a packet, given the elements of `element.rs`. The number of tables, chains, sets
+//! and rules depends on nothing but [`RulesetConfig`]; Services and endpoints are elements only. Hooks, priorities, maps
+//! and a packet's walk stand in `docs/ruleset.md`.
+//!
+//! Two limits shape it:
+//! - `nft` 1.0.6 must be able to load the text and to list what netlink wrote (it aborts on forms that it could not
+//!   have written itself). So only statements that both renderings know exist in [`Statement`].
+//! - A `goto` in a map element makes the kernel walk all verdict maps of the table at each commit: a fifth of a second
+//!   per thousand thousand elements, and the square of that where such maps nest. So no element of a Service carries a
+//!   verdict: `services` and `picks` map to numbers (of type `classid`), and small constant maps turn the number into a
+//!   chain. The number travels in the packet's priority, which is zeroed again before the translation.
+//!
+//! Not here: who owns an element (`rules.rs`), how messages reach the kernel (`netlink/`).
+
+mod build;
+mod class;
+mod entry;
+mod model;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::{Ruleset, RulesetConfig};
+pub use class::class_for;
+pub use model::{
+    Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName, Statement, Table,
+};
+
+pub(crate) use class::is_class;
+pub(crate) use text::SLOT_EXAMPLE;
+pub(crate) use entry::{Data, Entry};

@@ -1,0 +1,278 @@
+//! The types of a ruleset. Plain values; nothing here knows a socket or a text format.
+
+use ipnet::IpNet;
+
+use super::entry::Entry;
+use crate::family::IpFamily;
+
+/// A table: one family's sets and chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// `ip` or `ip6`.
+    pub family: IpFamily,
+    /// Sets and maps.
+    pub sets: Vec<Set>,
+    /// Base chains and the chains that they reach.
+    pub chains: Vec<Chain>,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Unique in the table.
+    pub name: String,
+    /// Where it is hooked in; `None` for a chain that others go to.
+    pub base: Option<Base>,
+    /// In order.
+    pub rules: Vec<Rule>,
+}
+
+/// Statements, each of which the packet must pass to reach the next.
+pub type Rule = Vec<Statement>;
+
+/// The hook of a base chain. Its policy is always accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// Type of the chain.
+    pub kind: ChainType,
+    /// Hook.
+    pub hook: Hook,
+    /// Lower runs earlier.
+    pub priority: i32,
+}
+
+/// Type of a base chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainType {
+    /// Sees the first packet of a connection only.
+    Nat,
+    /// Sees every packet.
+    Filter,
+}
+
+/// Netfilter's hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// Packets that arrive.
+    Prerouting,
+    /// Packets for this node.
+    Input,
+    /// Packets that pass through.
+    Forward,
+    /// Packets of this node's processes.
+    Output,
+    /// Packets that leave.
+    Postrouting,
+}
+
+/// The sets and maps. Their shapes are constant, so the name says all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SetName {
+    /// frontend → number of its policy.
+    Services,
+    /// frontend → number of its class.
+    Picks,
+    /// The same for endpoints of this node.
+    LocalPicks,
+    /// frontend and slot → endpoint.
+    Endpoints,
+    /// The same for endpoints of this node.
+    LocalEndpoints,
+    /// Frontends that answer nothing.
+    Dropped,
+    /// Frontends that answer with port unreachable.
+    Rejected,
+    /// Addresses of Services.
+    Vips,
+    /// Prefixes that this node announces.
+    Announced,
+    /// Endpoints of this node that may talk to themselves.
+    Hairpin,
+    /// Number of a policy → its chain; constant.
+    Policies,
+    /// Number of a class → chain that draws from `endpoints`; constant.
+    Classes,
+    /// Number of a class → chain that draws from `local-endpoints`; constant.
+    LocalClasses,
+}
+
+/// A set or map and its constant elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Name; also decides the shape.
+    pub name: SetName,
+    /// Elements that never change.
+    pub(crate) elements: Vec<Entry>,
+}
+
+/// One field of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    /// Address of the table's family.
+    Address,
+    /// `inet_proto`.
+    Protocol,
+    /// `inet_service`.
+    Port,
+    /// A slot: what `numgen` draws.
+    Slot,
+    /// `classid`: a number in the packet's priority.
+    ClassId,
+}
+
+/// Value of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataType {
+    /// `goto` a chain.
+    Verdict,
+    /// A number for the packet's priority.
+    ClassId,
+    /// Address and port to translate to.
+    AddressPort,
+}
+
+impl SetName {
+    /// All, in the order in which they are declared.
+    pub const ALL: [Self; 13] = [
+        Self::Services,
+        Self::Picks,
+        Self::LocalPicks,
+        Self::Endpoints,
+        Self::LocalEndpoints,
+        Self::Dropped,
+        Self::Rejected,
+        Self::Vips,
+        Self::Announced,
+        Self::Hairpin,
+        Self::Policies,
+        Self::Classes,
+        Self::LocalClasses,
+    ];
+
+    /// The name in the kernel.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Services => "services",
+            Self::Picks => "picks",
+            Self::LocalPicks => "local-picks",
+            Self::Endpoints => "endpoints",
+            Self::LocalEndpoints => "local-endpoints",
+            Self::Dropped => "dropped",
+            Self::Rejected => "rejected",
+            Self::Vips => "vips",
+            Self::Announced => "announced",
+            Self::Hairpin => "hairpin",
+            Self::Policies => "policies",
+            Self::Classes => "classes",
+            Self::LocalClasses => "local-classes",
+        }
+    }
+
+    /// Fields of the key.
+    pub const fn key(self) -> &'static [FieldType] {
+        use FieldType::{Address, ClassId, Port, Protocol, Slot};
+        match self {
+            Self::Services | Self::Picks | Self::LocalPicks | Self::Dropped | Self::Rejected => {
+                &[Address, Protocol, Port]
+            }
+            Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, Slot],
+            Self::Vips | Self::Announced => &[Address],
+            Self::Hairpin => &[Address, Address, Protocol, Port],
+            Self::Policies | Self::Classes | Self::LocalClasses => &[ClassId],
+        }
+    }
+
+    /// Value; `None` for a set.
+    pub const fn data(self) -> Option<DataType> {
+        match self {
+            Self::Services | Self::Picks | Self::LocalPicks => Some(DataType::ClassId),
+            Self::Endpoints | Self::LocalEndpoints => Some(DataType::AddressPort),
+            Self::Policies | Self::Classes | Self::LocalClasses => Some(DataType::Verdict),
+            Self::Dropped | Self::Rejected | Self::Vips | Self::Announced | Self::Hairpin => None,
+        }
+    }
+
+    /// True when the keys are prefixes.
+    pub const fn is_interval(self) -> bool {
+        matches!(self, Self::Announced)
+    }
+}
+
+/// Something that a packet has, or that is drawn for it: one field of a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expression {
+    /// `ip saddr`.
+    SourceAddress,
+    /// `ip daddr`.
+    DestinationAddress,
+    /// `meta l4proto`.
+    Protocol,
+    /// `th dport`.
+    DestinationPort,
+    /// `meta priority`.
+    Priority,
+    /// `numgen random mod M`.
+    RandomSlot(u16),
+}
+
+/// One statement of a rule: a match, an effect or a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// Goes on when the source is inside the prefix.
+    SourceIn(IpNet),
+    /// Goes on when the source is outside the prefix.
+    SourceNotIn(IpNet),
+    /// Goes on when the source is an address of this node.
+    SourceIsLocal,
+    /// Goes on when the destination is an address of this node.
+    DestinationIsLocal,
+    /// Goes on for `ct state new`.
+    StateNew,
+    /// Goes on for `ct state invalid`.
+    StateInvalid,
+    /// Goes on for everything but established and related.
+    StateNotKnown,
+    /// Goes on when the destination was translated, by whomever.
+    StatusDnat,
+    /// Goes on for an ICMP or ICMPv6 message of a type.
+    Icmp(IcmpType),
+    /// Goes on when all bits of the mask are set in the packet's mark.
+    MarkHas(u32),
+    /// Goes on when the key is in the set.
+    InSet(Vec<Expression>, SetName),
+    /// Sets the bits of the mask in the packet's mark.
+    SetMark(u32),
+    /// Clears them.
+    ClearMark(u32),
+    /// Sets the packet's priority to the map's value; goes on when the key is there.
+    SetPriority(Vec<Expression>, SetName),
+    /// Sets the packet's priority to 0.
+    ClearPriority,
+    /// Goes where the map of verdicts says for the packet's priority.
+    DispatchPriority(SetName),
+    /// Translates the destination to the map's value, if the key is there.
+    Dnat(Vec<Expression>, SetName),
+    /// Translates the source to the address of the interface that the packet leaves by, with a random port.
+    Masquerade,
+    /// Goes to a chain and does not come back.
+    Goto(&'static str),
+    /// Goes to a chain and comes back.
+    Jump(&'static str),
+    /// Ends the base chain.
+    Accept,
+    /// Ends the packet.
+    Drop,
+    /// Ends the packet with port unreachable.
+    Reject,
+}
+
+/// ICMP types that the rules tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IcmpType {
+    /// Ping.
+    EchoRequest,
+    /// RFC 4861 §4.3; the unicast probes of §7.3.3 go to the address itself. IPv6 only.
+    NeighborSolicitation,
+    /// RFC 4861 §4.4. IPv6 only.
+    NeighborAdvertisement,
+}

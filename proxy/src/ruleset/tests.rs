@@ -1,0 +1,134 @@
+//! Golden files (`UPDATE_GOLDEN=1` rewrites them) and laws of the ruleset.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::*;
+use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
+
+fn config() -> RulesetConfig {
+    let cluster_cidrs = ["10.244.0.0/16", "2001:db8:2::/64"].map(|cidr| cidr.parse().unwrap()).into();
+    RulesetConfig { cluster_cidrs, ..RulesetConfig::default() }
+}
+
+fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
+    Frontend { address: address.parse().unwrap(), protocol, port }
+}
+
+/// One of each element in each family.
+fn elements() -> Vec<Element> {
+    let mut elements = Vec::new();
+    for (vip, endpoint, prefix) in [
+        ("192.0.2.1", "10.244.0.1:8080", "192.0.2.0/28"),
+        ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96"),
+    ] {
+        let http = frontend(vip, Protocol::Tcp, 80);
+        let endpoint = endpoint.parse().unwrap();
+        elements.extend([
+            Element::Service { frontend: http, policy: Policy::ExternalLocal },
+            Element::Pick { frontend: http, scope: Scope::Cluster, class: 2048 },
+            Element::Pick { frontend: http, scope: Scope::Local, class: 1 },
+            Element::Endpoint { frontend: http, scope: Scope::Cluster, slot: 258, endpoint },
+            Element::Endpoint { frontend: http, scope: Scope::Local, slot: 0, endpoint },
+            Element::Refused { frontend: frontend(vip, Protocol::Udp, 53), refusal: Refusal::Drop },
+            Element::Refused { frontend: frontend(vip, Protocol::Sctp, 99), refusal: Refusal::Reject },
+            Element::Vip { address: http.address },
+            Element::Announced { prefix: prefix.parse().unwrap() },
+            Element::Hairpin { endpoint, protocol: Protocol::Tcp },
+        ]);
+    }
+    elements
+}
+
+fn assert_golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(golden == text, "{} differs; UPDATE_GOLDEN=1 rewrites it", path.display());
+}
+
+#[test]
+fn an_empty_ruleset_is_as_its_golden_file() {
+    assert_golden("empty.nft", &Ruleset::new(&RulesetConfig::default()).text(&[]));
+}
+
+#[test]
+fn one_of_each_element_is_as_its_golden_file() {
+    assert_golden("elements.nft", &Ruleset::new(&config()).text(&elements()));
+}
+
+#[test]
+fn the_ruleset_has_the_same_objects_whatever_the_elements() {
+    let ruleset = Ruleset::new(&config());
+    let objects = |text: &str| {
+        text.lines().filter(|l| l.starts_with('\t') && l.ends_with('{') && !l.contains('=')).count()
+    };
+    assert_eq!(objects(&ruleset.text(&[])), objects(&ruleset.text(&elements())));
+    assert_eq!(ruleset.tables[0].sets.len(), SetName::ALL.len());
+    assert_eq!(ruleset.tables[0].chains.len(), ruleset.tables[1].chains.len());
+}
+
+#[test]
+fn every_chain_that_is_gone_to_exists() {
+    for table in Ruleset::new(&config()).tables {
+        let names: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
+        assert_eq!(names.len(), table.chains.len());
+        let verdicts = table.sets.iter().flat_map(|set| &set.elements).filter_map(|entry| match &entry.data {
+            Data::Goto(chain) => Some(chain.as_str()),
+            _ => None,
+        });
+        let statements = table.chains.iter().flat_map(|c| &c.rules).flatten().filter_map(|s| match s {
+            Statement::Goto(chain) | Statement::Jump(chain) => Some(*chain),
+            _ => None,
+        });
+        for chain in verdicts.chain(statements) {
+            assert!(names.contains(chain), "{chain}");
+        }
+    }
+}
+
+#[test]
+fn without_a_pod_network_nobody_is_marked_for_being_no_pod() {
+    let ruleset = Ruleset::new(&RulesetConfig::default());
+    let internal = ruleset.tables[0].chains.iter().find(|chain| chain.name == "internal").unwrap();
+    assert!(!internal.rules.iter().flatten().any(|s| matches!(s, Statement::SetMark(_))));
+    let external = ruleset.tables[0].chains.iter().find(|chain| chain.name == "external").unwrap();
+    assert!(external.rules.iter().flatten().any(|s| matches!(s, Statement::SetMark(_))));
+}
+
+#[test]
+fn several_pod_networks_must_all_not_contain_a_stranger() {
+    let cluster_cidrs = ["10.244.0.0/16", "10.245.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
+    let text = Ruleset::new(&RulesetConfig { cluster_cidrs, mark_bit: 3 }).text(&[]);
+    assert!(text.contains(
+        "ip saddr != 10.244.0.0/16 ip saddr != 10.245.0.0/16 meta mark set meta mark | 0x00000008"
+    ));
+    assert!(text.contains("meta mark & 0x00000008 == 0x00000008 meta mark set meta mark & 0xfffffff7"));
+}
+
+#[test]
+fn up_to_64_endpoints_have_a_class_of_their_own_and_more_have_16_slots_each() {
+    assert_eq!(class_for(0), 0);
+    for endpoints in 1..=1024 {
+        let class = class_for(endpoints);
+        assert!(is_class(class), "{endpoints}");
+        assert!(usize::from(class) == endpoints || usize::from(class) >= 16 * endpoints, "{endpoints}");
+    }
+    assert_eq!(class_for(65), 2048);
+    assert_eq!(class_for(1025), 16384);
+    assert_eq!(class_for(usize::MAX), 16384);
+}
+
+#[test]
+fn an_interval_ends_behind_its_last_address_unless_that_is_the_last_of_all() {
+    let end = |prefix: &str| {
+        let entry = Entry::from(&Element::Announced { prefix: prefix.parse().unwrap() });
+        entry.end().map(|end| end.as_slice().to_vec())
+    };
+    assert_eq!(end("192.0.2.7/24"), Some(vec![192, 0, 3, 0]));
+    assert_eq!(end("255.255.255.0/24"), None);
+    assert_eq!(end("::/0"), None);
+    assert_eq!(end("2001:db8::/32").unwrap()[..4], [0x20, 0x01, 0x0d, 0xb9]);
+}

@@ -1,0 +1,244 @@
+//! The ruleset as `nft -f` reads it: for golden files, dry runs and people. The kernel gets the same by `netlink/`.
+
+use std::fmt::{self, Write};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::build::Ruleset;
+use super::entry::{Data, Entry};
+use super::model::{
+    Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Set, SetName, Statement, Table,
+};
+use crate::element::Element;
+use crate::family::IpFamily;
+
+impl Ruleset {
+    /// One transaction for `nft -f` that replaces both tables, with these elements in them.
+    pub fn text(&self, elements: &[Element]) -> String {
+        let entries: Vec<Entry> = elements.iter().map(Entry::from).collect();
+        let mut out = String::new();
+        for table in &self.tables {
+            // Writing to a String cannot fail.
+            let _ = write_table(&mut out, table, &entries);
+        }
+        out
+    }
+}
+
+fn write_table(out: &mut String, table: &Table, entries: &[Entry]) -> fmt::Result {
+    let (family, name) = (keyword(table.family), Ruleset::TABLE);
+    writeln!(out, "table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{")?;
+    for set in &table.sets {
+        let own = entries.iter().filter(|entry| entry.family == table.family && entry.set == set.name);
+        write_set(out, table.family, set, set.elements.iter().chain(own))?;
+    }
+    for chain in &table.chains {
+        write_chain(out, table.family, chain)?;
+    }
+    writeln!(out, "}}")
+}
+
+fn write_set<'a>(
+    out: &mut String,
+    family: IpFamily,
+    set: &Set,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> fmt::Result {
+    let name = set.name;
+    let kind = if name.data().is_some() { "map" } else { "set" };
+    writeln!(out, "\t{kind} {} {{\n\t\t{}", name.as_str(), set_type(family, name))?;
+    if name.is_interval() {
+        writeln!(out, "\t\tflags interval")?;
+    }
+    let mut lines: Vec<String> = entries.map(entry_text).collect();
+    lines.sort_unstable();
+    if !lines.is_empty() {
+        writeln!(out, "\t\telements = {{\n\t\t\t{}\n\t\t}}", lines.join(",\n\t\t\t"))?;
+    }
+    writeln!(out, "\t}}")
+}
+
+/// The slot has no type name of its own ("integer" is no complete type), so its maps are declared by example.
+fn set_type(family: IpFamily, name: SetName) -> String {
+    if name.data() == Some(DataType::AddressPort) {
+        let daddr = expression_text(family, Expression::DestinationAddress);
+        return format!(
+            "typeof {daddr} . meta l4proto . th dport . numgen random mod {} : {daddr} . th dport",
+            SLOT_EXAMPLE
+        );
+    }
+    let address = match family {
+        IpFamily::V4 => "ipv4_addr",
+        IpFamily::V6 => "ipv6_addr",
+    };
+    let fields: Vec<&str> = name
+        .key()
+        .iter()
+        .map(|field| match field {
+            FieldType::Address => address,
+            FieldType::Protocol => "inet_proto",
+            FieldType::Port => "inet_service",
+            FieldType::Slot => "integer",
+            FieldType::ClassId => "classid",
+        })
+        .collect();
+    let key = fields.join(" . ");
+    match name.data() {
+        Some(DataType::Verdict) => format!("type {key} : verdict"),
+        Some(DataType::ClassId) => format!("type {key} : classid"),
+        Some(DataType::AddressPort) | None => format!("type {key}"),
+    }
+}
+
+/// The modulus in the declaration of a map with slots. Any would do; the largest class says how far slots may go.
+pub(crate) const SLOT_EXAMPLE: u16 = 16384;
+
+fn entry_text(entry: &Entry) -> String {
+    if let Some(prefix) = entry.prefix {
+        return prefix.to_string();
+    }
+    let key = fields_text(entry.family, entry.set.key(), entry.key.as_slice());
+    match &entry.data {
+        Data::None => key,
+        Data::Goto(chain) => format!("{key} : goto {chain}"),
+        Data::Value(value) => {
+            let fields: &[FieldType] = match entry.set.data() {
+                Some(DataType::AddressPort) => &[FieldType::Address, FieldType::Port],
+                _ => &[FieldType::ClassId],
+            };
+            format!("{key} : {}", fields_text(entry.family, fields, value.as_slice()))
+        }
+    }
+}
+
+fn fields_text(family: IpFamily, fields: &[FieldType], bytes: &[u8]) -> String {
+    let mut rest = bytes;
+    let texts: Vec<String> = fields
+        .iter()
+        .map(|field| {
+            let (text, len) = field_text(family, *field, rest);
+            rest = rest.get(len..).unwrap_or_default();
+            text
+        })
+        .collect();
+    texts.join(" . ")
+}
+
+/// Text of the first field, and the bytes that it takes.
+fn field_text(family: IpFamily, field: FieldType, bytes: &[u8]) -> (String, usize) {
+    let word: [u8; 4] = bytes.first_chunk().copied().unwrap_or_default();
+    let text = match field {
+        FieldType::Address => {
+            return match family {
+                IpFamily::V4 => (Ipv4Addr::from(word).to_string(), 4),
+                IpFamily::V6 => {
+                    let address: [u8; 16] = bytes.first_chunk().copied().unwrap_or_default();
+                    (Ipv6Addr::from(address).to_string(), 16)
+                }
+            };
+        }
+        FieldType::Protocol => match word[0] {
+            6 => "tcp".to_owned(),
+            17 => "udp".to_owned(),
+            132 => "sctp".to_owned(),
+            other => other.to_string(),
+        },
+        FieldType::Port => u16::from_be_bytes([word[0], word[1]]).to_string(),
+        FieldType::Slot => u32::from_ne_bytes(word).to_string(),
+        FieldType::ClassId => {
+            let number = u32::from_ne_bytes(word);
+            format!("{:x}:{:x}", number >> 16, number & 0xffff)
+        }
+    };
+    (text, 4)
+}
+
+fn write_chain(out: &mut String, family: IpFamily, chain: &Chain) -> fmt::Result {
+    writeln!(out, "\tchain {} {{", chain.name)?;
+    if let Some(Base { kind, hook, priority }) = chain.base {
+        let kind = match kind {
+            ChainType::Nat => "nat",
+            ChainType::Filter => "filter",
+        };
+        let hook = match hook {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        };
+        writeln!(out, "\t\ttype {kind} hook {hook} priority {priority}; policy accept;")?;
+    }
+    for rule in &chain.rules {
+        let statements: Vec<String> =
+            rule.iter().map(|statement| statement_text(family, statement)).collect();
+        writeln!(out, "\t\t{}", statements.join(" "))?;
+    }
+    writeln!(out, "\t}}")
+}
+
+fn keyword(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
+    }
+}
+
+fn expression_text(family: IpFamily, expression: Expression) -> String {
+    match expression {
+        Expression::SourceAddress => format!("{} saddr", keyword(family)),
+        Expression::DestinationAddress => format!("{} daddr", keyword(family)),
+        Expression::Protocol => "meta l4proto".to_owned(),
+        Expression::DestinationPort => "th dport".to_owned(),
+        Expression::Priority => "meta priority".to_owned(),
+        Expression::RandomSlot(slots) => format!("numgen random mod {slots}"),
+    }
+}
+
+fn key_text(family: IpFamily, key: &[Expression]) -> String {
+    let fields: Vec<String> = key.iter().map(|field| expression_text(family, *field)).collect();
+    fields.join(" . ")
+}
+
+fn statement_text(family: IpFamily, statement: &Statement) -> String {
+    let saddr = || expression_text(family, Expression::SourceAddress);
+    match statement {
+        Statement::SourceIn(prefix) => format!("{} {prefix}", saddr()),
+        Statement::SourceNotIn(prefix) => format!("{} != {prefix}", saddr()),
+        Statement::SourceIsLocal => "fib saddr type local".to_owned(),
+        Statement::DestinationIsLocal => "fib daddr type local".to_owned(),
+        Statement::StateNew => "ct state new".to_owned(),
+        Statement::StateInvalid => "ct state invalid".to_owned(),
+        Statement::StateNotKnown => "ct state invalid,new,untracked".to_owned(),
+        Statement::StatusDnat => "ct status dnat".to_owned(),
+        Statement::Icmp(kind) => {
+            let protocol = match family {
+                IpFamily::V4 => "icmp",
+                IpFamily::V6 => "icmpv6",
+            };
+            let kind = match kind {
+                IcmpType::EchoRequest => "echo-request",
+                IcmpType::NeighborSolicitation => "nd-neighbor-solicit",
+                IcmpType::NeighborAdvertisement => "nd-neighbor-advert",
+            };
+            format!("{protocol} type {kind}")
+        }
+        Statement::MarkHas(mask) => format!("meta mark & {mask:#010x} == {mask:#010x}"),
+        Statement::InSet(key, set) => format!("{} @{}", key_text(family, key), set.as_str()),
+        Statement::SetMark(mask) => format!("meta mark set meta mark | {mask:#010x}"),
+        Statement::ClearMark(mask) => format!("meta mark set meta mark & {:#010x}", !mask),
+        Statement::SetPriority(key, map) => {
+            format!("meta priority set {} map @{}", key_text(family, key), map.as_str())
+        }
+        Statement::ClearPriority => "meta priority set none".to_owned(),
+        Statement::DispatchPriority(map) => format!("meta priority vmap @{}", map.as_str()),
+        Statement::Dnat(key, map) => {
+            format!("dnat {} to {} map @{}", keyword(family), key_text(family, key), map.as_str())
+        }
+        Statement::Masquerade => "masquerade fully-random".to_owned(),
+        Statement::Goto(chain) => format!("goto {chain}"),
+        Statement::Jump(chain) => format!("jump {chain}"),
+        Statement::Accept => "accept".to_owned(),
+        Statement::Drop => "drop".to_owned(),
+        Statement::Reject => "reject".to_owned(),
+    }
+}

@@ -1,0 +1,71 @@
+//! Figures, printed: `cargo test --release -p herald-proxy --test netns -- --ignored --nocapture figures`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use herald_proxy::ruleset::{Ruleset, RulesetConfig};
+use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Scope};
+
+use crate::net::Namespace;
+
+/// A Service of one port with three endpoints.
+fn service(index: u32) -> Vec<Element> {
+    let address = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 96, 0, 0)) + index));
+    let frontend = Frontend { address, protocol: Protocol::Tcp, port: 80 };
+    let mut elements = vec![
+        Element::Service { frontend, policy: Policy::Internal },
+        Element::Pick { frontend, scope: Scope::Cluster, class: 3 },
+        Element::Vip { address },
+    ];
+    elements.extend((0..3).map(|slot| {
+        let pod = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + 3 * index + u32::from(slot));
+        let endpoint = SocketAddr::from((pod, 8080));
+        Element::Endpoint { frontend, scope: Scope::Cluster, slot, endpoint }
+    }));
+    elements
+}
+
+/// Median and worst of a list of durations.
+fn median_and_worst(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort_unstable();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
+    let namespace = Namespace::new();
+    let ruleset = Ruleset::new(&RulesetConfig::default());
+    let mut kernel = namespace.kernel();
+    for services in [10_000, 45_000] {
+        let elements: Vec<Element> = (0..services).flat_map(service).collect();
+        let start = Instant::now();
+        kernel.replace(&ruleset, &elements).unwrap();
+        let load = start.elapsed();
+        let start = Instant::now();
+        kernel.replace(&ruleset, &elements).unwrap();
+        let again = start.elapsed();
+        let (mut adds, mut removals) = (Vec::new(), Vec::new());
+        for index in services..services + 100 {
+            let start = Instant::now();
+            kernel.apply(&Changes { remove: vec![], add: service(index) }).unwrap();
+            adds.push(start.elapsed());
+            let start = Instant::now();
+            kernel.apply(&Changes { remove: service(index), add: vec![] }).unwrap();
+            removals.push(start.elapsed());
+        }
+        let (add, add_worst) = median_and_worst(adds);
+        let (removal, removal_worst) = median_and_worst(removals);
+        println!(
+            "{services} services x 3 ({} elements): load {load:.2?}, replace {again:.2?}, one more {add:.2?} \
+             (worst {add_worst:.2?}), one less {removal:.2?} (worst {removal_worst:.2?})",
+            elements.len()
+        );
+        assert!(load <= Duration::from_secs(3), "{load:?}");
+        assert!(add <= Duration::from_millis(5), "{add:?}");
+        assert!(removal <= Duration::from_millis(5), "{removal:?}");
+    }
+    let start = Instant::now();
+    kernel.remove().unwrap();
+    println!("all removed {:.2?}", start.elapsed());
+}
