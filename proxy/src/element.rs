@@ -4,7 +4,10 @@
 //! (`ruleset/`). Sets, maps and chains never change with the number of Services; only elements come and go.
 //! A NodePort is a [`Frontend`] at each node address, so it needs no maps of its own.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 /// Transport protocol of a Service port (IANA protocol numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,17 +93,23 @@ pub enum Element {
         /// Value.
         endpoint: SocketAddr,
     },
-    /// Map `refused`: frontend → drop or reject.
+    /// Set `dropped` or `rejected`: a frontend whose new connections are refused.
     Refused {
         /// Key.
         frontend: Frontend,
-        /// Value.
+        /// Which of the two sets.
         refusal: Refusal,
     },
     /// Set `vips`: an address that Services hold. What no rule took ends here, never at the node or the next router.
     Vip {
         /// Key.
         address: IpAddr,
+    },
+    /// Set `announced`: a prefix that this node announces. What enters the node for an address inside it and has no rule
+    /// is dropped, never routed on. Prefixes of one set are disjoint; the kernel refuses overlaps.
+    Announced {
+        /// Key; host bits are ignored.
+        prefix: IpNet,
     },
     /// Set `hairpin`: an endpoint of this node that may reach itself through a Service and is then masqueraded.
     Hairpin {
@@ -126,4 +135,31 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
     }
+
+    /// Joins changes that follow each other into one atomic change. An element that one of them adds and a later one
+    /// removes again (or the other way round) does not appear at all.
+    pub fn join(changes: impl IntoIterator<Item = Self>) -> Self {
+        let changes: Vec<Self> = changes.into_iter().collect();
+        let mut net: HashMap<Element, i32> = HashMap::new();
+        for Self { remove, add } in &changes {
+            remove.iter().for_each(|element| *net.entry(*element).or_default() -= 1);
+            add.iter().for_each(|element| *net.entry(*element).or_default() += 1);
+        }
+        // The order of additions is kept: endpoints before the dispatch that leads to them.
+        let mut joined = Self::default();
+        for Self { remove, add } in changes {
+            joined.remove.extend(remove.into_iter().filter(|e| net.get_mut(e).is_some_and(|n| took(n, -1))));
+            joined.add.extend(add.into_iter().filter(|e| net.get_mut(e).is_some_and(|n| took(n, 1))));
+        }
+        joined
+    }
+}
+
+/// Takes the whole of a net change of this sign, once.
+fn took(net: &mut i32, sign: i32) -> bool {
+    let takes = net.signum() == sign;
+    if takes {
+        *net = 0;
+    }
+    takes
 }

@@ -1,5 +1,34 @@
 //! The service proxy: endpoint choice, ruleset, netlink, health servers.
 
+mod choice;
 mod element;
+mod endpoints;
+pub mod external_ips;
+mod family;
+pub mod health;
+mod metrics;
+pub mod netlink;
+mod node;
+mod note;
+mod program;
+mod rules;
+pub mod ruleset;
+mod service;
+mod slice;
+mod tracer;
 
+#[cfg(test)]
+mod testing;
+
+pub use choice::{Choice, Uses, choose};
 pub use element::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
+pub use endpoints::{Endpoint, EndpointsView};
+pub use family::IpFamily;
+pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
+pub use node::{NodeView, ProxyMode};
+pub use note::{AddressField, Note};
+pub use program::{Conflict, Program};
+pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};
+pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};
+pub use slice::{Hints, Names, SliceEndpoint, SliceIgnored, SlicePort, SliceReading, SliceView, service_name};
+pub use tracer::{Hook, Masquerade, Packet, Share, Tracer, Verdict};

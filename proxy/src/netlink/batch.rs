@@ -8,13 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::attributes::Writer;
-use super::expressions;
+use super::objects::{write_base, write_element, write_element_list, write_rule, write_set, write_table};
 use super::wire::*;
 use crate::element::Element;
 use crate::family::IpFamily;
-use crate::ruleset::{Base, ChainType, Data, DataType, Entry, FieldType, Hook, Ruleset, SetName, Table};
-
-use super::userdata::userdata;
+use crate::ruleset::{Entry, Ruleset, SetName, Table};
 
 /// An attribute's length has 16 bits, so a list of elements ends before. Also about what one error may blur.
 const BYTES_PER_MESSAGE: usize = 48 * 1024;
@@ -142,24 +140,17 @@ impl Batch {
 
     /// Makes sure that there is no table of this family, whether there was one or not.
     pub(super) fn delete_table(&mut self, family: IpFamily) {
-        self.create_table(family);
-        self.object(NFT_MSG_DELTABLE, 0, family, "deletion of table".to_owned(), |w| {
-            w.string(NFTA_TABLE_NAME, Ruleset::TABLE);
-        });
+        for (kind, flags) in [(NFT_MSG_NEWTABLE, NLM_F_CREATE), (NFT_MSG_DELTABLE, 0)] {
+            self.object(kind, flags, family, "old table".to_owned(), |w| {
+                w.string(NFTA_TABLE_NAME, Ruleset::TABLE);
+            });
+        }
     }
 
-    fn create_table(&mut self, family: IpFamily) {
-        self.object(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, "table".to_owned(), |w| {
-            w.string(NFTA_TABLE_NAME, Ruleset::TABLE);
-            w.number(NFTA_TABLE_FLAGS, 0);
-        });
-    }
-
-    /// A table with its chains, sets and constant elements, but without rules: elements are cheapest to add before a
-    /// rule uses their set.
+    /// A table with its chains and sets, all empty.
     pub(super) fn add_table(&mut self, table: &Table) {
         let family = table.family;
-        self.create_table(family);
+        self.object(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, "table".to_owned(), |w| write_table(w, table));
         for chain in &table.chains {
             self.object(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, format!("chain {}", chain.name), |w| {
                 w.string(NFTA_CHAIN_TABLE, Ruleset::TABLE);
@@ -170,38 +161,46 @@ impl Batch {
             });
         }
         for set in &table.sets {
-            let name = set.name;
-            self.object(NFT_MSG_NEWSET, NLM_F_CREATE, family, format!("set {}", name.as_str()), |w| {
-                write_set(w, family, name);
-            });
-            if !set.elements.is_empty() {
-                let what = format!("elements of {}", name.as_str());
-                self.object(NFT_MSG_NEWSETELEM, NLM_F_CREATE, family, what, |w| {
-                    write_element_list(w, name);
-                    w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
-                        for entry in &set.elements {
-                            write_element(w, entry);
-                        }
-                    });
+            let what = format!("set {}", set.name.as_str());
+            self.object(NFT_MSG_NEWSET, NLM_F_CREATE, family, what, |w| write_set(w, family, set.name));
+        }
+    }
+
+    /// Empties the chains and sets of a table that has this layout already.
+    pub(super) fn flush_table(&mut self, table: &Table) {
+        let family = table.family;
+        self.object(NFT_MSG_DELRULE, 0, family, "old rules".to_owned(), |w| {
+            w.string(NFTA_RULE_TABLE, Ruleset::TABLE);
+        });
+        for set in &table.sets {
+            let what = format!("old elements of {}", set.name.as_str());
+            self.object(NFT_MSG_DELSETELEM, 0, family, what, |w| write_element_list(w, set.name));
+        }
+    }
+
+    /// The constant elements of a table's maps.
+    pub(super) fn add_constants(&mut self, table: &Table) {
+        for set in table.sets.iter().filter(|set| !set.elements.is_empty()) {
+            let what = format!("elements of {}", set.name.as_str());
+            self.object(NFT_MSG_NEWSETELEM, NLM_F_CREATE, table.family, what, |w| {
+                write_element_list(w, set.name);
+                w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
+                    for entry in &set.elements {
+                        write_element(w, entry);
+                    }
                 });
-            }
+            });
         }
     }
 
     /// The rules of a table.
     pub(super) fn add_rules(&mut self, table: &Table) {
-        let family = table.family;
+        let (kind, flags) = (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
         for chain in &table.chains {
             for rule in &chain.rules {
                 let what = format!("rule of {}", chain.name);
-                self.object(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, family, what, |w| {
-                    w.string(NFTA_RULE_TABLE, Ruleset::TABLE);
-                    w.string(NFTA_RULE_CHAIN, &chain.name);
-                    w.nest(NFTA_RULE_EXPRESSIONS, |w| {
-                        for statement in rule {
-                            expressions::write(w, family, statement, &|set| set_id(family, set));
-                        }
-                    });
+                self.object(kind, flags, table.family, what, |w| {
+                    write_rule(w, table.family, &chain.name, rule);
                 });
             }
         }
@@ -286,98 +285,3 @@ impl Batch {
         }
     }
 }
-
-/// Number of a set in a batch that creates it.
-fn set_id(family: IpFamily, set: SetName) -> u32 {
-    let place = SetName::ALL.iter().position(|name| *name == set).unwrap_or_default();
-    let base = match family {
-        IpFamily::V4 => 1,
-        IpFamily::V6 => 101,
-    };
-    base + u32::try_from(place).unwrap_or_default()
-}
-
-fn write_base(w: &mut Writer, base: &Base) {
-    let hook = match base.hook {
-        Hook::Prerouting => 0,
-        Hook::Input => 1,
-        Hook::Forward => 2,
-        Hook::Output => 3,
-        Hook::Postrouting => 4,
-    };
-    w.nest(NFTA_CHAIN_HOOK, |w| {
-        w.number(NFTA_HOOK_HOOKNUM, hook);
-        w.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
-    });
-    w.number(NFTA_CHAIN_POLICY, NF_ACCEPT);
-    let kind = match base.kind {
-        ChainType::Nat => "nat",
-        ChainType::Filter => "filter",
-    };
-    w.string(NFTA_CHAIN_TYPE, kind);
-}
-
-/// Type number and length of a concatenation: six bits per field as `nft` composes them, and each padded to a word.
-fn shape(family: IpFamily, fields: &[FieldType]) -> (u32, u32) {
-    fields.iter().fold((0, 0), |(kind, len), field| {
-        let (number, bytes) = match (field, family) {
-            (FieldType::Address, IpFamily::V4) => (7, 4),
-            (FieldType::Address, IpFamily::V6) => (8, 16),
-            (FieldType::Protocol, _) => (12, 4),
-            (FieldType::Port, _) => (13, 4),
-            (FieldType::Slot, _) => (4, 4),
-            (FieldType::ClassId, _) => (23, 4),
-        };
-        (kind << 6 | number, len + bytes)
-    })
-}
-
-fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
-    let map = if set.data().is_some() { NFT_SET_MAP } else { 0 };
-    let interval = if set.is_interval() { NFT_SET_INTERVAL } else { 0 };
-    let (kind, len) = shape(family, set.key());
-    w.string(NFTA_SET_TABLE, Ruleset::TABLE);
-    w.string(NFTA_SET_NAME, set.as_str());
-    w.number(NFTA_SET_FLAGS, map | interval);
-    w.number(NFTA_SET_KEY_TYPE, kind);
-    w.number(NFTA_SET_KEY_LEN, len);
-    let data = match set.data() {
-        None => None,
-        Some(DataType::Verdict) => Some((NFT_DATA_VERDICT, 0)),
-        Some(DataType::ClassId) => Some(shape(family, &[FieldType::ClassId])),
-        Some(DataType::AddressPort) => Some(shape(family, &[FieldType::Address, FieldType::Port])),
-    };
-    if let Some((kind, len)) = data {
-        w.number(NFTA_SET_DATA_TYPE, kind);
-        w.number(NFTA_SET_DATA_LEN, len);
-    }
-    w.number(NFTA_SET_ID, set_id(family, set));
-    w.bytes(NFTA_SET_USERDATA, &userdata(family, set));
-}
-
-fn write_element_list(w: &mut Writer, set: SetName) {
-    w.string(NFTA_SET_ELEM_LIST_TABLE, Ruleset::TABLE);
-    w.string(NFTA_SET_ELEM_LIST_SET, set.as_str());
-}
-
-fn write_element(w: &mut Writer, entry: &Entry) {
-    w.nest(NFTA_LIST_ELEM, |w| {
-        w.nest(NFTA_SET_ELEM_KEY, |w| w.bytes(NFTA_DATA_VALUE, entry.key.as_slice()));
-        match &entry.data {
-            Data::None => {}
-            Data::Goto(chain) => w.nest(NFTA_SET_ELEM_DATA, |w| {
-                expressions::verdict_data(w, NFT_GOTO.cast_unsigned(), Some(chain));
-            }),
-            Data::Value(value) => {
-                w.nest(NFTA_SET_ELEM_DATA, |w| w.bytes(NFTA_DATA_VALUE, value.as_slice()));
-            }
-        }
-    });
-    if let Some(end) = entry.end() {
-        w.nest(NFTA_LIST_ELEM, |w| {
-            w.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
-            w.nest(NFTA_SET_ELEM_KEY, |w| w.bytes(NFTA_DATA_VALUE, end.as_slice()));
-        });
-    }
-}
-

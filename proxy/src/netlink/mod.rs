@@ -10,6 +10,7 @@
 mod attributes;
 mod batch;
 mod expressions;
+mod objects;
 mod reply;
 mod socket;
 mod userdata;
@@ -24,17 +25,18 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 pub use self::batch::Subject;
-use self::attributes::Writer;
+use self::attributes::{Writer, attributes};
 use self::batch::{Batch, message_type, protocol_family};
 use self::reply::{Reply, replies};
 use self::socket::NetlinkSocket;
+use self::userdata::comment;
 use self::wire::{
-    NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_TABLE_NAME, NLM_F_ACK,
-    NLM_F_REQUEST,
+    NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA,
+    NLM_F_ACK, NLM_F_REQUEST,
 };
 use crate::element::{Changes, Element};
 use crate::family::IpFamily;
-use crate::ruleset::{Ruleset, is_class};
+use crate::ruleset::{Ruleset, Table, is_class};
 
 /// How long the kernel may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -89,6 +91,14 @@ impl KernelError {
     }
 }
 
+/// The first refusal in an answer.
+struct Refusal {
+    sequence: u32,
+    error: i32,
+    offset: Option<u32>,
+    reason: Option<String>,
+}
+
 /// A connection to the kernel's nf_tables.
 #[derive(Debug)]
 pub struct Kernel {
@@ -102,14 +112,39 @@ impl Kernel {
         Ok(Self { socket: NetlinkSocket::open().map_err(KernelError::Open)?, sequence: 1 })
     }
 
-    /// Puts this ruleset with these elements in place of whatever tables of ours there are, in one transaction: each
-    /// packet meets either all of the old or all of the new. Connections keep their translations.
+    /// Puts this ruleset with these elements in place of whatever is in our tables, in one transaction. Connections keep
+    /// their translations.
+    ///
+    /// Tables of the same layout, such as an earlier run's, are refilled rather than replaced: a packet that is between
+    /// two hooks while the kernel changes over would find the new hook too early and the old one too late, and go
+    /// untranslated. (That is some 100 ns; it can happen only when the layout changes, with a new version of Herald.)
     pub fn replace(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
         check_classes(elements)?;
+        if self.has_layout(ruleset)? {
+            match self.write(ruleset, elements, Batch::flush_table) {
+                // Somebody changed the table under its old name.
+                Err(KernelError::Refused { subject: Subject::Object(_), .. }) => {}
+                written => return written,
+            }
+        }
+        self.write(ruleset, elements, |batch, table| {
+            batch.delete_table(table.family);
+            batch.add_table(table);
+        })
+    }
+
+    /// Makes both tables ready, then fills them. Elements come before rules: they are cheapest to add to a set that no
+    /// rule uses yet.
+    fn write(
+        &mut self,
+        ruleset: &Ruleset,
+        elements: &[Element],
+        prepare: impl Fn(&mut Batch, &Table),
+    ) -> Result<(), KernelError> {
         self.transact(&[], elements, elements.len(), |batch| {
             for table in &ruleset.tables {
-                batch.delete_table(table.family);
-                batch.add_table(table);
+                prepare(batch, table);
+                batch.add_constants(table);
             }
             batch.elements(elements, false);
             for table in &ruleset.tables {
@@ -141,6 +176,17 @@ impl Kernel {
         })
     }
 
+    /// True when both of our tables are there with the layout of this ruleset.
+    fn has_layout(&mut self, ruleset: &Ruleset) -> Result<bool, KernelError> {
+        for table in &ruleset.tables {
+            let found = self.table_userdata(table.family, Ruleset::TABLE)?;
+            if found.as_deref() != Some(comment(&table.layout()).as_slice()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// True when both of our tables are there, for instance from an earlier run.
     pub fn exists(&mut self) -> Result<bool, KernelError> {
         for family in IpFamily::ALL {
@@ -163,34 +209,51 @@ impl Kernel {
     }
 
     fn has_table(&mut self, family: IpFamily, name: &str) -> Result<bool, KernelError> {
-        self.find(NFT_MSG_GETTABLE, family, |w| w.string(NFTA_TABLE_NAME, name))
+        Ok(self.table_userdata(family, name)?.is_some())
+    }
+
+    /// A table's userdata, empty without any; `None` without a table.
+    fn table_userdata(&mut self, family: IpFamily, name: &str) -> Result<Option<Vec<u8>>, KernelError> {
+        self.find(NFT_MSG_GETTABLE, NFTA_TABLE_USERDATA, family, |w| w.string(NFTA_TABLE_NAME, name))
     }
 
     fn has_chain(&mut self, family: IpFamily, table: &str, name: &str) -> Result<bool, KernelError> {
-        self.find(NFT_MSG_GETCHAIN, family, |w| {
+        let found = self.find(NFT_MSG_GETCHAIN, NFTA_CHAIN_NAME, family, |w| {
             w.string(NFTA_CHAIN_TABLE, table);
             w.string(NFTA_CHAIN_NAME, name);
-        })
+        })?;
+        Ok(found.is_some())
     }
 
-    /// Asks for one object by name.
+    /// Asks for one object by name, and for one of its attributes.
     fn find(
         &mut self,
         kind: u16,
+        attribute: u16,
         family: IpFamily,
         body: impl FnOnce(&mut Writer),
-    ) -> Result<bool, KernelError> {
+    ) -> Result<Option<Vec<u8>>, KernelError> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         let mut writer = Writer::default();
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         writer.message(message_type(kind), flags, sequence, protocol_family(family), 0, body);
         self.send(writer.as_slice())?;
-        let answer = self.answer(|reply| (reply.sequence == sequence && reply.error.is_some()).then_some(reply))?;
-        match answer.error.unwrap_or_default() {
-            0 => Ok(true),
-            libc::ENOENT => Ok(false),
-            error => Err(refused(Subject::Batch, error, answer.reason)),
+        let mut value = Vec::new();
+        let (error, reason) = self.answer(|reply| {
+            if reply.sequence != sequence {
+                return None;
+            }
+            if reply.error.is_none() {
+                let found = attributes(reply.attributes).find(|(kind, _)| *kind == attribute);
+                value = found.map(|(_, value)| value.to_vec()).unwrap_or_default();
+            }
+            Some((reply.error?, reply.reason))
+        })?;
+        match error {
+            0 => Ok(Some(value)),
+            libc::ENOENT => Ok(None),
+            error => Err(refused(Subject::Batch, error, reason)),
         }
     }
 
@@ -210,25 +273,27 @@ impl Kernel {
             batch.finish();
             self.sequence = batch.end();
             self.send(batch.as_slice())?;
-            let Some(refusal) = self.outcome(&batch)? else { return Ok(()) };
-            let error = refusal.error.unwrap_or_default();
+            let Some(Refusal { sequence, error, offset, reason }) = self.outcome(&batch)? else {
+                return Ok(());
+            };
             // The kernel was interrupted, lacked a module just then, or somebody else committed meanwhile.
             if attempt < ATTEMPTS && matches!(error, libc::EINTR | libc::EAGAIN | libc::ERESTART) {
                 continue;
             }
-            let subject = batch.subject(refusal.sequence, refusal.offset, removed, added);
-            return Err(refused(subject, error, refusal.reason));
+            let subject = batch.subject(sequence, offset, removed, added);
+            return Err(refused(subject, error, reason));
         }
     }
 
     /// The first refusal, or `None` when the batch is committed.
-    fn outcome(&self, batch: &Batch) -> Result<Option<Reply>, KernelError> {
+    fn outcome(&self, batch: &Batch) -> Result<Option<Refusal>, KernelError> {
         let mut first = None;
         self.answer(|reply| {
             let error = reply.error.filter(|_| batch.contains(reply.sequence))?;
             let is_end = reply.sequence == batch.last() || reply.sequence == batch.first();
             if error != 0 && first.is_none() {
-                first = Some(reply);
+                let Reply { sequence, offset, reason, .. } = reply;
+                first = Some(Refusal { sequence, error, offset, reason });
             }
             is_end.then_some(())
         })?;
@@ -241,7 +306,7 @@ impl Kernel {
     }
 
     /// Reads replies until one is the answer. Late ones to an earlier question are passed over.
-    fn answer<T>(&self, mut is_answer: impl FnMut(Reply) -> Option<T>) -> Result<T, KernelError> {
+    fn answer<T>(&self, mut is_answer: impl FnMut(Reply<'_>) -> Option<T>) -> Result<T, KernelError> {
         let deadline = Instant::now() + ANSWER;
         loop {
             let datagram = self.socket.receive(deadline).map_err(|error| match error.raw_os_error() {

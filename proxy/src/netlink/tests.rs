@@ -33,6 +33,7 @@ fn a_batch_numbers_its_messages_and_only_its_last_asks_for_an_answer() {
     for table in &Ruleset::new(&RulesetConfig::default()).tables {
         batch.delete_table(table.family);
         batch.add_table(table);
+        batch.add_constants(table);
         batch.add_rules(table);
     }
     batch.finish();
@@ -82,7 +83,13 @@ fn a_refusal_is_read_with_its_words_and_place() {
     bytes.extend([7, 0, 1, 0, b'n', b'o', 0, 0]);
     let len = bytes.len() as u32;
     bytes[..4].copy_from_slice(&len.to_ne_bytes());
-    let expected = Reply { sequence: 9, error: Some(17), reason: Some("no".into()), offset: Some(400) };
+    let expected = Reply {
+        sequence: 9,
+        error: Some(17),
+        attributes: &[],
+        reason: Some("no".into()),
+        offset: Some(400),
+    };
     assert_eq!(replies(&bytes).collect::<Vec<_>>(), [expected]);
 }
 

@@ -1,5 +1,5 @@
-//! What `nft` keeps with a set for itself: byte orders and the expressions of `typeof`. The kernel ignores it; without
-//! it `nft list` prints numbers in the wrong order, or aborts at a key with a slot.
+//! What `nft` keeps with an object for itself: comments, byte orders, the expressions of `typeof`. The kernel ignores it;
+//! without it `nft list` prints numbers in the wrong order, or aborts at a key with a slot.
 //!
 //! The encoding is libnftnl's: type (1 byte), length (1 byte), value; nested without alignment.
 
@@ -22,6 +22,16 @@ const PAYLOAD: u32 = 7;
 const META: u32 = 9;
 const CONCATENATION: u32 = 13;
 const NUMGEN: u32 = 23;
+
+/// `NFTNL_UDATA_TABLE_COMMENT`.
+const TABLE_COMMENT: u8 = 0;
+
+/// Userdata of a table: a comment, with its closing NUL.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, TABLE_COMMENT, &[text.as_bytes(), &[0]].concat());
+    out
+}
 
 /// Userdata of a set.
 pub(super) fn userdata(family: IpFamily, set: SetName) -> Vec<u8> {

@@ -78,8 +78,8 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
     chains.push(chain("guard", refuse()));
     chains.push(chain("unserved", unserved(family)));
     for class in classes() {
-        chains.push(chain(pick_chain(class), vec![draw(class, SetName::Endpoints)]));
-        chains.push(chain(local_pick_chain(class), vec![draw(class, SetName::LocalEndpoints)]));
+        chains.push(chain(pick_chain(class), draw(class, SetName::Endpoints)));
+        chains.push(chain(local_pick_chain(class), draw(class, SetName::LocalEndpoints)));
     }
     let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
     Table { family, sets, chains }
@@ -176,11 +176,16 @@ fn policies(pods: &[IpNet], mark: u32) -> Vec<Chain> {
     ]
 }
 
-/// Draws a slot and translates. The scratch number goes first: it is nobody's priority.
-fn draw(class: u16, map: SetName) -> Rule {
-    let mut key = Vec::from(FRONTEND);
-    key.push(Expression::RandomSlot(class));
-    vec![Statement::ClearPriority, Statement::Dnat(key, map)]
+/// Draws a slot and translates. The scratch number goes first: it is nobody's priority. A slot may be missing for a
+/// packet that looks up its class just before a transaction and the slot just after; then slot 0 takes it.
+fn draw(class: u16, map: SetName) -> Vec<Rule> {
+    let draw = |slots| {
+        let mut key = Vec::from(FRONTEND);
+        key.push(Expression::RandomSlot(slots));
+        Statement::Dnat(key, map)
+    };
+    let first = vec![Statement::ClearPriority, draw(class)];
+    if class == 1 { vec![first] } else { vec![first, vec![draw(1)]] }
 }
 
 /// Packets of known connections pass: replies, and what was translated before.

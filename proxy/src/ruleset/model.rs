@@ -16,6 +16,28 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
+impl Table {
+    /// A word that changes with the tables' sets, chains and hooks, but not with rules or elements. The kernel keeps it
+    /// as the table's comment, so that a later run knows what it finds.
+    pub fn layout(&self) -> String {
+        use std::fmt::Write;
+        let mut shape = String::new();
+        for set in &self.sets {
+            let name = set.name;
+            // Writing to a String cannot fail.
+            let _ = write!(shape, "{} {:?} {:?} {};", name.as_str(), name.key(), name.data(), name.is_interval());
+        }
+        for chain in &self.chains {
+            let _ = write!(shape, "{} {:?};", chain.name, chain.base);
+        }
+        // FNV-1a, 64 bits: equal in every version of Herald and on every machine.
+        let hash = shape.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("herald layout {hash:016x}")
+    }
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

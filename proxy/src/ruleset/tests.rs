@@ -71,6 +71,17 @@ fn the_ruleset_has_the_same_objects_whatever_the_elements() {
 }
 
 #[test]
+fn the_layout_changes_with_hooks_but_not_with_rules() {
+    let layout = |config: &RulesetConfig| Ruleset::new(config).tables.map(|table| table.layout());
+    let plain = layout(&RulesetConfig::default());
+    assert_eq!(plain, layout(&config()));
+    assert_eq!(plain[0], plain[1]);
+    let mut ruleset = Ruleset::new(&config());
+    ruleset.tables[0].chains[0].base.as_mut().unwrap().priority += 1;
+    assert_ne!(ruleset.tables[0].layout(), plain[0]);
+}
+
+#[test]
 fn every_chain_that_is_gone_to_exists() {
     for table in Ruleset::new(&config()).tables {
         let names: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();

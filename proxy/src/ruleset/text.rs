@@ -27,6 +27,7 @@ impl Ruleset {
 fn write_table(out: &mut String, table: &Table, entries: &[Entry]) -> fmt::Result {
     let (family, name) = (keyword(table.family), Ruleset::TABLE);
     writeln!(out, "table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{")?;
+    writeln!(out, "\tcomment \"{}\"", table.layout())?;
     for set in &table.sets {
         let own = entries.iter().filter(|entry| entry.family == table.family && entry.set == set.name);
         write_set(out, table.family, set, set.elements.iter().chain(own))?;

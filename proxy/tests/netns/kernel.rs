@@ -187,6 +187,32 @@ fn our_tables_come_and_go_and_others_stay() {
 
 #[test]
 #[ignore = "needs a network namespace"]
+fn a_table_of_the_same_layout_is_refilled_and_any_other_is_replaced() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let expected = {
+        kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
+        normalised(&namespace.list_ruleset())
+    };
+    // What others put into our chains and sets goes; the same elements, and other rules, come.
+    namespace.nft("add rule ip herald guard drop; add element ip herald vips { 192.0.2.99 }");
+    kernel.replace(&Ruleset::new(&RulesetConfig::default()), &elements()).unwrap();
+    assert!(!namespace.list_ruleset().contains("10.250.0.0/16"));
+    kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
+    assert_eq!(normalised(&namespace.list_ruleset()), expected);
+    // The table of another version, and one that only claims to be of ours.
+    let layout = Ruleset::new(&config()).tables[0].layout();
+    for comment in ["something else", &layout] {
+        namespace.nft(&format!(
+            "delete table ip herald; table ip herald {{ comment \"{comment}\"; chain old {{ }}; }}"
+        ));
+        kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
+        assert_eq!(normalised(&namespace.list_ruleset()), expected, "{comment}");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
 fn kube_proxy_is_seen_in_both_of_its_modes() {
     for rules in [
         "table ip kube-proxy { }",

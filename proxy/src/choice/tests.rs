@@ -1,0 +1,111 @@
+use super::*;
+use crate::testing::{node, socket};
+
+const BOTH: Uses = Uses { cluster: true, local: true };
+
+/// `r` ready, `t` serving while terminating, `x` neither; a second letter `l` makes it local.
+fn endpoints(states: &[&'static str]) -> Vec<Endpoint<'static>> {
+    let build = |(i, state): (usize, &&str)| Endpoint {
+        address: socket(&format!("10.244.1.{}:80", i + 1)),
+        ready: state.starts_with('r'),
+        serving_terminating: state.starts_with('t'),
+        local: state.ends_with('l'),
+        node: None,
+        zones: Vec::new(),
+        nodes: Vec::new(),
+    };
+    states.iter().enumerate().map(build).collect()
+}
+
+fn zoned(zones: &[&'static [&'static str]]) -> Vec<Endpoint<'static>> {
+    let mut endpoints = endpoints(&vec!["r"; zones.len()]);
+    endpoints.iter_mut().zip(zones).for_each(|(endpoint, zones)| endpoint.zones = zones.to_vec());
+    endpoints
+}
+
+/// Positions (from 1) of the chosen: cluster, local; and whether there is any.
+fn chosen(uses: Uses, endpoints: &[Endpoint<'_>]) -> (Vec<u8>, Vec<u8>, bool) {
+    let choice = choose(uses, endpoints, &node());
+    let positions = |chosen: &[&Endpoint<'_>]| {
+        let last = |endpoint: &&Endpoint<'_>| match endpoint.address.ip() {
+            std::net::IpAddr::V4(v4) => v4.octets()[3],
+            std::net::IpAddr::V6(_) => 0,
+        };
+        chosen.iter().map(last).collect()
+    };
+    (positions(&choice.cluster), positions(&choice.local), choice.has_any)
+}
+
+// Facts 1.4.
+
+#[test]
+fn ready_endpoints_are_used_before_terminating_ones_in_each_set_by_itself() {
+    for (states, cluster, local, has_any) in [
+        (&["r", "r", "rl"][..], &[1, 2, 3][..], &[3][..], true),
+        (&["r", "t", "tl", "x", "xl"], &[1], &[3], true),
+        (&["t", "t", "tl", "x"], &[1, 2, 3], &[3], true),
+        (&["r", "rl", "tl"], &[1, 2], &[2], true),
+        (&["r"], &[1], &[], true),
+        (&["x", "xl"], &[], &[], false),
+        (&[], &[], &[], false),
+    ] {
+        let found = chosen(BOTH, &endpoints(states));
+        assert_eq!(found, (cluster.to_vec(), local.to_vec(), has_any), "{states:?}");
+    }
+}
+
+#[test]
+fn a_set_that_no_policy_needs_is_empty_and_still_tells_whether_there_is_any() {
+    let all = endpoints(&["r", "rl"]);
+    assert_eq!(chosen(Uses { cluster: true, local: false }, &all), (vec![1, 2], vec![], true));
+    assert_eq!(chosen(Uses { cluster: false, local: true }, &all), (vec![], vec![2], true));
+    assert_eq!(chosen(Uses { cluster: false, local: true }, &endpoints(&["r"])), (vec![], vec![], true));
+}
+
+#[test]
+fn zone_hints_count_when_every_ready_endpoint_has_one_and_one_is_of_this_zone() {
+    let found = |zones| chosen(BOTH, &zoned(zones)).0;
+    assert_eq!(found(&[&["west"], &["east"]]), [1]);
+    assert_eq!(found(&[&["west", "east"], &["east"]]), [1]);
+    assert_eq!(found(&[&["west"], &[]]), [1, 2], "one has no hint");
+    assert_eq!(found(&[&["east"], &["east"]]), [1, 2], "none is of this zone");
+}
+
+#[test]
+fn hints_of_endpoints_that_are_not_ready_do_not_count() {
+    let mut all = zoned(&[&["west"], &["east"], &[]]);
+    all[2].ready = false;
+    assert_eq!(chosen(BOTH, &all).0, [1]);
+    all[0].ready = false;
+    all[0].serving_terminating = true;
+    assert_eq!(chosen(BOTH, &all).0, [2], "the only hint for this zone is of one that is not ready");
+    all[1].ready = false;
+    all[1].serving_terminating = true;
+    assert_eq!(chosen(BOTH, &all).0, [1, 2], "the fallback knows no topology");
+}
+
+#[test]
+fn node_hints_go_before_zone_hints() {
+    let mut all = zoned(&[&["west"], &["west"]]);
+    all[0].nodes = vec!["b"];
+    all[1].nodes = vec!["a", "b"];
+    assert_eq!(chosen(BOTH, &all).0, [2]);
+    all[0].nodes = vec![];
+    assert_eq!(chosen(BOTH, &all).0, [1, 2], "not every one has a node hint");
+}
+
+#[test]
+fn a_node_without_a_zone_has_no_zone_preference() {
+    let all = zoned(&[&["west"], &["east"]]);
+    for zone in [None, Some(String::new())] {
+        let node = NodeView { zone, ..node() };
+        assert_eq!(choose(BOTH, &all, &node).cluster.len(), 2);
+    }
+}
+
+#[test]
+fn topology_does_not_touch_the_local_set() {
+    let mut all = zoned(&[&["east"], &["west"]]);
+    all[0].local = true;
+    assert_eq!(chosen(BOTH, &all), (vec![2], vec![1], true));
+}

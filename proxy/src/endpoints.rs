@@ -1,0 +1,169 @@
+//! All EndpointSlices of one Service, and the endpoints that they make together.
+//!
+//! A Service may have any number of slices, and an endpoint may stand in several while it is moved between them.
+//! Slices are kept by name, so that an update replaces one slice and no other. Endpoints are merged when asked for:
+//! one per address and port. Where duplicates disagree, any *ready* wins, any *serving while terminating* wins, any
+//! *local* wins, and hints are joined; the result does not depend on the order of slices. (kube-proxy keeps whichever
+//! it saw last.)
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::element::Protocol;
+use crate::family::IpFamily;
+use crate::slice::{SliceEndpoint, SliceView};
+
+/// One endpoint of one Service port, merged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint<'a> {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// It may get new connections.
+    pub ready: bool,
+    /// It is going away but still answers: the fallback when nothing is ready.
+    pub serving_terminating: bool,
+    /// It runs on the node that was asked for.
+    pub local: bool,
+    /// The node it runs on; of several that of the local duplicate.
+    pub node: Option<&'a str>,
+    /// Zones that it is meant for.
+    pub zones: Vec<&'a str>,
+    /// Nodes that it is meant for.
+    pub nodes: Vec<&'a str>,
+}
+
+impl<'a> Endpoint<'a> {
+    fn of(endpoint: &'a SliceEndpoint, port: u16, node_name: &str) -> Self {
+        let node = endpoint.node.as_deref();
+        let (mut zones, mut nodes) = (Vec::new(), Vec::new());
+        if let Some(hints) = &endpoint.hints {
+            zones.extend(hints.zones.iter().map(Arc::as_ref));
+            nodes.extend(hints.nodes.iter().map(Arc::as_ref));
+        }
+        Self {
+            address: SocketAddr::new(endpoint.address, port),
+            ready: endpoint.ready,
+            serving_terminating: endpoint.serving && endpoint.terminating,
+            local: node == Some(node_name),
+            node,
+            zones,
+            nodes,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        if (other.local, other.node) > (self.local, self.node) {
+            self.node = other.node;
+        }
+        self.ready |= other.ready;
+        self.serving_terminating |= other.serving_terminating;
+        self.local |= other.local;
+        join(&mut self.zones, other.zones);
+        join(&mut self.nodes, other.nodes);
+    }
+}
+
+fn join<'a>(into: &mut Vec<&'a str>, other: Vec<&'a str>) {
+    if !other.is_empty() {
+        into.extend(other);
+        into.sort_unstable();
+        into.dedup();
+    }
+}
+
+/// The slices of one Service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointsView {
+    // Sorted by name. Most Services have one or two slices: a vector is the smallest map.
+    slices: Vec<(Box<str>, SliceView)>,
+}
+
+impl EndpointsView {
+    /// Puts a slice in, in place of an earlier one of that name; true when anything changed.
+    pub fn apply(&mut self, slice_name: &str, slice: SliceView) -> bool {
+        match self.position(slice_name) {
+            Ok(at) if self.slices[at].1 == slice => false,
+            Ok(at) => {
+                self.slices[at].1 = slice;
+                true
+            }
+            Err(at) => {
+                self.slices.reserve_exact(1);
+                self.slices.insert(at, (slice_name.into(), slice));
+                true
+            }
+        }
+    }
+
+    /// Takes a slice out; true when it was there.
+    pub fn remove(&mut self, slice_name: &str) -> bool {
+        match self.position(slice_name) {
+            Ok(at) => {
+                self.slices.remove(at);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// True when there is no slice.
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Names of the slices, sorted.
+    pub fn slice_names(&self) -> impl Iterator<Item = &str> {
+        self.slices.iter().map(|(name, _)| &**name)
+    }
+
+    /// The endpoints of one Service port in one family as seen from a node: merged, sorted by address and port.
+    pub fn of_port(
+        &self,
+        family: IpFamily,
+        port_name: &str,
+        protocol: Protocol,
+        node_name: &str,
+    ) -> Vec<Endpoint<'_>> {
+        let mut all = Vec::new();
+        for slice in self.slices.iter().map(|(_, slice)| slice).filter(|slice| slice.family == family) {
+            for port in slice.ports.iter().filter(|p| *p.name == *port_name && p.protocol == protocol) {
+                all.extend(slice.endpoints.iter().map(|e| Endpoint::of(e, port.number, node_name)));
+            }
+        }
+        all.sort_by_key(|endpoint| endpoint.address);
+        let mut merged: Vec<Endpoint<'_>> = Vec::with_capacity(all.len());
+        for endpoint in all {
+            match merged.last_mut() {
+                Some(last) if last.address == endpoint.address => last.merge(endpoint),
+                _ => merged.push(endpoint),
+            }
+        }
+        merged
+    }
+
+    /// The number of the node's own ready endpoints that the health check node port tells: distinct addresses over all
+    /// ports, of the family that has more (a dual-stack pod is one endpoint). Terminating ones never count.
+    pub fn local_ready(&self, node_name: &str) -> usize {
+        let mut by_address: BTreeMap<IpAddr, (bool, bool)> = BTreeMap::new();
+        for (_, slice) in self.slices.iter().filter(|(_, slice)| !slice.ports.is_empty()) {
+            for endpoint in &slice.endpoints {
+                let (ready, local) = by_address.entry(endpoint.address).or_default();
+                *ready |= endpoint.ready;
+                *local |= endpoint.node.as_deref() == Some(node_name);
+            }
+        }
+        let count = |family| {
+            let of_family = by_address.iter().filter(|(ip, _)| IpFamily::of(**ip) == family);
+            of_family.filter(|(_, (ready, local))| *ready && *local).count()
+        };
+        count(IpFamily::V4).max(count(IpFamily::V6))
+    }
+
+    fn position(&self, slice_name: &str) -> Result<usize, usize> {
+        self.slices.binary_search_by(|(name, _)| (**name).cmp(slice_name))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! Which externalIPs of a Service are served.
+//!
+//! Anyone who may write a Service may write any address into `spec.externalIPs` and so take traffic that is not theirs
+//! (CVE-2020-8554). Served by default is everything but what visibly belongs to somebody: addresses of nodes, pod and
+//! Service networks, and addresses that another Service was given (ClusterIP or load balancer address). With an
+//! allow-list only addresses inside it are served, and the rest of the rules still hold.
+//!
+//! Two Services may name the same externalIP and share it by ports; a port that both want is `Program`'s to decide.
+//! A refused address is left out and told by an Event; the rest of the Service is served.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_runtime::ObjectName;
+use ipnet::IpNet;
+
+use crate::service::ServiceView;
+
+/// What an externalIP is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Addresses of all nodes.
+    pub node_addresses: &'a BTreeSet<IpAddr>,
+    /// Pod networks.
+    pub pod_cidrs: &'a [IpNet],
+    /// Networks of ClusterIPs.
+    pub service_cidrs: &'a [IpNet],
+    /// The allow-list, where one is configured; an empty one allows nothing.
+    pub allowed: Option<&'a [IpNet]>,
+    /// Addresses that Services were given.
+    pub holders: &'a Holders,
+}
+
+/// Why an externalIP is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// A node has it.
+    #[error("externalIP {ip} is the address of a node")]
+    NodeAddress {
+        /// The address.
+        ip: IpAddr,
+    },
+    /// Pods have it.
+    #[error("externalIP {ip} is inside the pod network {cidr}")]
+    PodCidr {
+        /// The address.
+        ip: IpAddr,
+        /// The network.
+        cidr: IpNet,
+    },
+    /// ClusterIPs have it.
+    #[error("externalIP {ip} is inside the Service network {cidr}")]
+    ServiceCidr {
+        /// The address.
+        ip: IpAddr,
+        /// The network.
+        cidr: IpNet,
+    },
+    /// Another Service was given it.
+    #[error("externalIP {ip} is the address of Service {holder}")]
+    HeldBy {
+        /// The address.
+        ip: IpAddr,
+        /// The Service.
+        holder: ObjectName,
+    },
+    /// An allow-list is configured without it.
+    #[error("externalIP {ip} is in none of the allowed networks")]
+    NotAllowed {
+        /// The address.
+        ip: IpAddr,
+    },
+}
+
+impl Refused {
+    /// The word for log, Event and metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NodeAddress { .. } => "ExternalIPIsNodeAddress",
+            Self::PodCidr { .. } => "ExternalIPInPodNetwork",
+            Self::ServiceCidr { .. } => "ExternalIPInServiceNetwork",
+            Self::HeldBy { .. } => "ExternalIPHeldByService",
+            Self::NotAllowed { .. } => "ExternalIPNotAllowed",
+        }
+    }
+}
+
+/// Judges one externalIP of one Service.
+pub fn judge(ip: IpAddr, service: &ObjectName, context: &Context<'_>) -> Result<(), Refused> {
+    let inside = |cidrs: &[IpNet]| cidrs.iter().copied().find(|cidr| cidr.contains(&ip));
+    if context.node_addresses.contains(&ip) {
+        return Err(Refused::NodeAddress { ip });
+    }
+    if let Some(cidr) = inside(context.pod_cidrs) {
+        return Err(Refused::PodCidr { ip, cidr });
+    }
+    // A Service's own address is its own, wherever it lies.
+    let (own, other) = context.holders.of(ip, service);
+    if !own && let Some(cidr) = inside(context.service_cidrs) {
+        return Err(Refused::ServiceCidr { ip, cidr });
+    }
+    if !own && let Some(holder) = other {
+        return Err(Refused::HeldBy { ip, holder: holder.clone() });
+    }
+    match context.allowed {
+        Some(allowed) if inside(allowed).is_none() => Err(Refused::NotAllowed { ip }),
+        _ => Ok(()),
+    }
+}
+
+/// The Service with the admitted externalIPs only, and the refusals.
+pub fn admit<'a>(
+    name: &ObjectName,
+    service: &'a ServiceView,
+    context: &Context<'_>,
+) -> (Cow<'a, ServiceView>, Vec<Refused>) {
+    let mut refused = Vec::new();
+    let mut admitted = Vec::with_capacity(service.external_ips.len());
+    for &ip in &service.external_ips {
+        match judge(ip, name, context) {
+            Ok(()) => admitted.push(ip),
+            Err(reason) => refused.push(reason),
+        }
+    }
+    if refused.is_empty() {
+        return (Cow::Borrowed(service), refused);
+    }
+    let service = ServiceView { external_ips: admitted.into_boxed_slice(), ..service.clone() };
+    (Cow::Owned(service), refused)
+}
+
+/// Who was given which address: ClusterIPs and load balancer addresses of all Services.
+#[derive(Debug, Default)]
+pub struct Holders {
+    // Nearly every address has one holder.
+    by_address: HashMap<IpAddr, Vec<Arc<ObjectName>>>,
+    by_service: HashMap<Arc<ObjectName>, Box<[IpAddr]>>,
+}
+
+impl Holders {
+    /// Replaces what a Service was given (`None`: it is gone) and returns the addresses whose holders changed; Services
+    /// that name one of them as externalIP are to be judged again.
+    pub fn set(&mut self, name: &ObjectName, service: Option<&ServiceView>) -> BTreeSet<IpAddr> {
+        let after: BTreeSet<IpAddr> = service
+            .iter()
+            .flat_map(|view| view.cluster_ips.iter().chain(&view.load_balancer_ips))
+            .copied()
+            .collect();
+        let (name, before) =
+            self.by_service.remove_entry(name).unwrap_or_else(|| (Arc::new(name.clone()), Box::default()));
+        let before: BTreeSet<IpAddr> = before.into_iter().collect();
+        for gone in before.difference(&after) {
+            if let Some(holders) = self.by_address.get_mut(gone) {
+                holders.retain(|holder| *holder != name);
+                if holders.is_empty() {
+                    self.by_address.remove(gone);
+                }
+            }
+        }
+        for &new in after.difference(&before) {
+            let holders = self.by_address.entry(new).or_default();
+            holders.reserve_exact(1);
+            holders.push(Arc::clone(&name));
+            holders.sort_unstable();
+        }
+        let changed = before.symmetric_difference(&after).copied().collect();
+        if !after.is_empty() {
+            self.by_service.insert(name, after.into_iter().collect());
+        }
+        changed
+    }
+
+    /// Whether `service` itself holds the address, and the first other Service that does.
+    fn of(&self, ip: IpAddr, service: &ObjectName) -> (bool, Option<&ObjectName>) {
+        let holders = || self.by_address.get(&ip).into_iter().flatten().map(Arc::as_ref);
+        (holders().any(|holder| holder == service), holders().find(|holder| *holder != service))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,248 @@
+//! kube-proxy's metrics under kube-proxy's names, so that dashboards and alerts stay.
+//!
+//! Only those that mean something here: nothing of iptables, nothing of listing or of localhost node ports. The struct
+//! is cheap to clone; whoever does the counted thing holds one.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::family::IpFamily;
+
+impl EncodeLabelValue for IpFamily {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        write!(encoder, "{self}")
+    }
+}
+
+/// Label `ip_family`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FamilyLabel {
+    /// `IPv4` or `IPv6`.
+    pub ip_family: IpFamily,
+}
+
+/// Label `traffic_policy` beside `ip_family`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyLabel {
+    /// `IPv4` or `IPv6`.
+    pub ip_family: IpFamily,
+    /// `internal` or `external`.
+    pub traffic_policy: TrafficPolicy,
+}
+
+/// Which of a Service's traffic policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TrafficPolicy {
+    /// `internalTrafficPolicy`.
+    Internal,
+    /// `externalTrafficPolicy`.
+    External,
+}
+
+impl EncodeLabelValue for TrafficPolicy {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Internal => "internal",
+            Self::External => "external",
+        })
+    }
+}
+
+/// Label `code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: u16,
+}
+
+type Histograms = Family<FamilyLabel, Histogram, fn() -> Histogram>;
+type Timestamps = Family<FamilyLabel, Gauge<f64, AtomicU64>>;
+
+/// The metrics of the proxy.
+#[derive(Debug, Clone)]
+pub struct ProxyMetrics {
+    /// Any write to the kernel, decision included.
+    pub sync_duration: Histograms,
+    /// Loads of everything.
+    pub sync_full_duration: Histograms,
+    /// Writes of a change.
+    pub sync_partial_duration: Histograms,
+    /// From the change of a pod or Service to the kernel.
+    pub network_programming_duration: Histograms,
+    /// When rules last reached the kernel, Unix seconds.
+    pub last_sync: Timestamps,
+    /// When a change was last queued, Unix seconds.
+    pub last_queued: Timestamps,
+    /// Changes of endpoints that wait.
+    pub endpoint_changes_pending: Gauge,
+    /// Changes of endpoints so far.
+    pub endpoint_changes: Counter,
+    /// Changes of Services that wait.
+    pub service_changes_pending: Gauge,
+    /// Changes of Services so far.
+    pub service_changes: Counter,
+    /// Services with policy Local and no endpoint on this node.
+    pub no_local_endpoints: Family<PolicyLabel, Gauge>,
+    /// Batches that the kernel refused.
+    pub sync_failures: Family<FamilyLabel, Counter>,
+    healthz: Family<CodeLabel, Counter>,
+    livez: Family<CodeLabel, Counter>,
+}
+
+impl ProxyMetrics {
+    /// Creates the metrics and registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            sync_duration: histograms(sync_buckets),
+            sync_full_duration: histograms(sync_buckets),
+            sync_partial_duration: histograms(sync_buckets),
+            network_programming_duration: histograms(programming_buckets),
+            last_sync: Family::default(),
+            last_queued: Family::default(),
+            endpoint_changes_pending: Gauge::default(),
+            endpoint_changes: Counter::default(),
+            service_changes_pending: Gauge::default(),
+            service_changes: Counter::default(),
+            no_local_endpoints: Family::default(),
+            sync_failures: Family::default(),
+            healthz: Family::default(),
+            livez: Family::default(),
+        };
+        metrics.register(registry.sub_registry_with_prefix("kubeproxy"));
+        metrics
+    }
+
+    /// Counts an answer of `/healthz`.
+    pub(crate) fn healthz(&self, code: u16) {
+        self.healthz.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts an answer of `/livez`.
+    pub(crate) fn livez(&self, code: u16) {
+        self.livez.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        // Every field is named here, so that a metric that is not registered does not compile.
+        let Self {
+            sync_duration,
+            sync_full_duration,
+            sync_partial_duration,
+            network_programming_duration,
+            last_sync,
+            last_queued,
+            endpoint_changes_pending,
+            endpoint_changes,
+            service_changes_pending,
+            service_changes,
+            no_local_endpoints,
+            sync_failures,
+            healthz,
+            livez,
+        } = self.clone();
+        registry.register("sync_proxy_rules_duration_seconds", "Writing rules, in seconds", sync_duration);
+        registry.register(
+            "sync_full_proxy_rules_duration_seconds",
+            "Writing all rules, in seconds",
+            sync_full_duration,
+        );
+        registry.register(
+            "sync_partial_proxy_rules_duration_seconds",
+            "Writing changed rules, in seconds",
+            sync_partial_duration,
+        );
+        registry.register(
+            "network_programming_duration_seconds",
+            "From a change of endpoints to the kernel, in seconds",
+            network_programming_duration,
+        );
+        registry.register(
+            "sync_proxy_rules_last_timestamp_seconds",
+            "When rules last reached the kernel",
+            last_sync,
+        );
+        registry.register(
+            "sync_proxy_rules_last_queued_timestamp_seconds",
+            "When a change was last queued",
+            last_queued,
+        );
+        registry.register(
+            "sync_proxy_rules_endpoint_changes_pending",
+            "Changes of endpoints that wait",
+            endpoint_changes_pending,
+        );
+        registry.register("sync_proxy_rules_endpoint_changes", "Changes of endpoints", endpoint_changes);
+        registry.register(
+            "sync_proxy_rules_service_changes_pending",
+            "Changes of Services that wait",
+            service_changes_pending,
+        );
+        registry.register("sync_proxy_rules_service_changes", "Changes of Services", service_changes);
+        registry.register(
+            "sync_proxy_rules_no_local_endpoints_total",
+            "Services with a Local traffic policy and no endpoint on this node",
+            no_local_endpoints,
+        );
+        registry.register(
+            "sync_proxy_rules_nftables_sync_failures",
+            "Batches that the kernel refused",
+            sync_failures,
+        );
+        registry.register("proxy_healthz", "Answers of /healthz", healthz);
+        registry.register("proxy_livez", "Answers of /livez", livez);
+    }
+}
+
+fn histograms(buckets: fn() -> Histogram) -> Histograms {
+    Family::new_with_constructor(buckets)
+}
+
+/// 1 ms to 16 s, doubling.
+fn sync_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+fn programming_buckets() -> Histogram {
+    let seconds = (1..60).chain((60..120).step_by(5)).chain((120..=300).step_by(30));
+    Histogram::new([0.0, 0.25, 0.5].into_iter().chain(seconds.map(f64::from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_and_labels_are_those_of_kube_proxy() {
+        let mut registry = Registry::default();
+        let metrics = ProxyMetrics::new(&mut registry);
+        let family = FamilyLabel { ip_family: IpFamily::V4 };
+        metrics.sync_duration.get_or_create(&family).observe(0.003);
+        metrics.network_programming_duration.get_or_create(&family).observe(0.1);
+        metrics.sync_failures.get_or_create(&FamilyLabel { ip_family: IpFamily::V6 }).inc();
+        let policy = PolicyLabel { ip_family: IpFamily::V6, traffic_policy: TrafficPolicy::External };
+        metrics.no_local_endpoints.get_or_create(&policy).set(2);
+        metrics.service_changes.inc();
+        metrics.healthz(503);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.002",ip_family="IPv4"} 0"#,
+            r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="16.384",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="0.25",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_network_programming_duration_seconds_bucket{le="300.0",ip_family="IPv4"} 1"#,
+            r#"kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"} 1"#,
+            r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv6",traffic_policy="external"} 2"#,
+            "kubeproxy_sync_proxy_rules_service_changes_total 1",
+            r#"kubeproxy_proxy_healthz_total{code="503"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The rules of one Service on one node: every frontend, its policy and its endpoints, as set and map elements.
+//!
+//! Pure: `ServiceView` + `EndpointsView` + `NodeView` → [`ServiceRules`]. Frontends are kept in a compact form from
+//! which the elements follow ([`FrontendRules::elements`]); `program.rs` compares them with what stands in the kernel.
+//!
+//! What a frontend has, by policy and endpoints (facts of kube-proxy, "no usable endpoints"):
+//!
+//! | endpoints                        | elements |
+//! |----------------------------------|----------|
+//! | none usable anywhere             | `Refused` Reject |
+//! | Internal, External               | `Service`, cluster `Pick` and `Endpoint`s |
+//! | InternalLocal, some local        | `Service`, local `Pick` and `Endpoint`s |
+//! | InternalLocal, none local        | `Refused` Drop |
+//! | ExternalLocal, some local        | `Service`, cluster and local `Pick` and `Endpoint`s |
+//! | ExternalLocal, none local        | `Service`, cluster `Pick` and `Endpoint`s, `Refused` Drop |
+//!
+//! In the last line pods and the node itself are still served (the short circuit); everyone else finds no local pick,
+//! stays without DNAT and meets the drop in the filter hooks. All frontends but node ports have a `Vip` as well, and
+//! every local endpoint in use a `Hairpin`.
+//!
+//! Shares are equal: slot *i* holds endpoint *i mod n* of the sorted endpoints.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::choice::{Choice, Uses, choose};
+use crate::element::{Element, Frontend, Policy, Refusal, Scope};
+use crate::endpoints::{Endpoint, EndpointsView};
+use crate::family::IpFamily;
+use crate::node::{NodeView, ProxyMode};
+use crate::ruleset::class_for;
+use crate::service::{ServicePort, ServiceView};
+
+/// Which of a Service's ways in a frontend is. The order is the precedence where two claim the same key: what the API
+/// server hands out, then what a controller hands out, then what anyone can write into a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// A node port at one node address.
+    NodePort,
+    /// `status.loadBalancer.ingress`.
+    LoadBalancer,
+    /// `spec.externalIPs`.
+    ExternalIp,
+}
+
+/// What all frontends of one Service port and family have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backends {
+    /// Name of the Service port.
+    pub port: Box<str>,
+    /// Endpoints anywhere, sorted; empty where no policy needs them.
+    pub cluster: Box<[SocketAddr]>,
+    /// Endpoints of this node, sorted; empty where no policy needs them.
+    pub local: Box<[SocketAddr]>,
+    /// Those of both that run on this node.
+    pub hairpin: Box<[SocketAddr]>,
+    /// Some endpoint somewhere can be used.
+    pub has_any: bool,
+    /// Some endpoint of this node is ready (and not merely serving while it terminates).
+    pub local_ready: bool,
+}
+
+/// The rules of one frontend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontendRules {
+    /// The key.
+    pub frontend: Frontend,
+    /// Which way in it is.
+    pub kind: FrontendKind,
+    /// Which endpoints serve which sources.
+    pub policy: Policy,
+    /// The address is the Service's alone: what no rule takes ends at it.
+    pub vip: bool,
+    /// Its endpoints.
+    pub backends: Arc<Backends>,
+}
+
+/// The rules of one Service on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// When the Service was created; decides contested frontends.
+    pub created: i64,
+    /// Sorted by key, each key once.
+    pub frontends: Box<[FrontendRules]>,
+    /// The health check node port to serve and the number of endpoints it tells.
+    pub health: Option<HealthCheck>,
+}
+
+/// What a health check node port tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// `spec.healthCheckNodePort`.
+    pub port: u16,
+    /// Ready endpoints of this node.
+    pub local_endpoints: usize,
+}
+
+impl FrontendRules {
+    /// Endpoints that serve cluster-wide, in slot order.
+    pub fn cluster(&self) -> &[SocketAddr] {
+        match self.policy {
+            Policy::Internal | Policy::External | Policy::ExternalLocal => &self.backends.cluster,
+            Policy::InternalLocal => &[],
+        }
+    }
+
+    /// Endpoints of this node that serve under policy Local, in slot order.
+    pub fn local(&self) -> &[SocketAddr] {
+        match self.policy {
+            Policy::InternalLocal | Policy::ExternalLocal => &self.backends.local,
+            Policy::Internal | Policy::External => &[],
+        }
+    }
+
+    /// What becomes of a connection that no endpoint may take; `None` when there is none such.
+    pub fn refusal(&self) -> Option<Refusal> {
+        if !self.backends.has_any {
+            return Some(Refusal::Reject);
+        }
+        match self.policy {
+            Policy::InternalLocal | Policy::ExternalLocal if self.backends.local.is_empty() => {
+                Some(Refusal::Drop)
+            }
+            _ => None,
+        }
+    }
+
+    /// True when a client that comes to this node from outside is served.
+    pub fn serves_clients(&self) -> bool {
+        match self.policy {
+            Policy::Internal | Policy::External => !self.cluster().is_empty(),
+            Policy::InternalLocal | Policy::ExternalLocal => !self.local().is_empty(),
+        }
+    }
+
+    /// The frontend's elements: endpoints, then picks, then the dispatch, so that a load that is cut anywhere never
+    /// sends a packet to an endpoint that is not there yet; what ends the unserved comes last.
+    pub fn elements(&self) -> Vec<Element> {
+        let mut elements = Vec::new();
+        for (scope, endpoints) in [(Scope::Cluster, self.cluster()), (Scope::Local, self.local())] {
+            let frontend = self.frontend;
+            elements.extend(slots(endpoints).map(|(slot, endpoint)| Element::Endpoint {
+                frontend,
+                scope,
+                slot,
+                endpoint,
+            }));
+            elements.extend(class(endpoints).map(|class| Element::Pick { frontend, scope, class }));
+        }
+        elements.extend(self.dispatch());
+        elements.extend(self.refused());
+        elements.extend(self.shared());
+        elements
+    }
+
+    /// The dispatch element, when some endpoint serves.
+    pub(crate) fn dispatch(&self) -> Option<Element> {
+        let serves = !self.cluster().is_empty() || !self.local().is_empty();
+        serves.then_some(Element::Service { frontend: self.frontend, policy: self.policy })
+    }
+
+    /// The refusal element.
+    pub(crate) fn refused(&self) -> Option<Element> {
+        self.refusal().map(|refusal| Element::Refused { frontend: self.frontend, refusal })
+    }
+
+    /// The elements that other frontends and Services may need as well.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = Element> {
+        let protocol = self.frontend.protocol;
+        let hairpin =
+            self.backends.hairpin.iter().map(move |&endpoint| Element::Hairpin { endpoint, protocol });
+        hairpin.chain(self.vip.then_some(Element::Vip { address: self.frontend.address }))
+    }
+}
+
+impl ServiceRules {
+    /// All elements; shared ones once.
+    pub fn elements(&self) -> Vec<Element> {
+        let mut seen = std::collections::BTreeSet::new();
+        let all = self.frontends.iter().flat_map(FrontendRules::elements);
+        all.filter(|element| seen.insert(*element)).collect()
+    }
+}
+
+/// The class of a table of endpoints; none for an empty one.
+pub(crate) fn class(endpoints: &[SocketAddr]) -> Option<u16> {
+    (!endpoints.is_empty()).then(|| class_for(endpoints.len()))
+}
+
+/// The slots of a table of endpoints.
+pub(crate) fn slots(endpoints: &[SocketAddr]) -> impl Iterator<Item = (u16, SocketAddr)> {
+    (0..class(endpoints).unwrap_or(0)).zip(endpoints.iter().copied().cycle())
+}
+
+/// Makes the rules of a Service. `service.external_ips` are the admitted ones (`external_ips::admit`).
+pub fn rules(service: &ServiceView, endpoints: &EndpointsView, node: &NodeView) -> ServiceRules {
+    let mut frontends = Vec::new();
+    for family in IpFamily::ALL.into_iter().filter(|&family| service.serves(family)) {
+        for port in &service.ports {
+            let ways = ways_in(service, port, family, node);
+            if ways.is_empty() {
+                continue;
+            }
+            let backends = Arc::new(backends(service, port, family, endpoints, node));
+            frontends.extend(ways.into_iter().map(|(kind, address, number)| FrontendRules {
+                frontend: Frontend { address, protocol: port.protocol, port: number },
+                kind,
+                policy: policy(service, kind),
+                vip: kind != FrontendKind::NodePort && !node.is_node_address(address),
+                backends: Arc::clone(&backends),
+            }));
+        }
+    }
+    // A key that a Service has twice (an externalIP that is its load balancer address, say) has one set of rules; the
+    // sort is stable, so of equal kinds the earlier port's.
+    frontends.sort_by_key(|rules| (rules.frontend, rules.kind));
+    frontends.dedup_by_key(|rules| rules.frontend);
+    let health = match (node.mode, service.health_check_node_port) {
+        (ProxyMode::Full, Some(port)) => {
+            Some(HealthCheck { port, local_endpoints: endpoints.local_ready(&node.name) })
+        }
+        _ => None,
+    };
+    ServiceRules { created: service.created, frontends: frontends.into_boxed_slice(), health }
+}
+
+fn ways_in(
+    service: &ServiceView,
+    port: &ServicePort,
+    family: IpFamily,
+    node: &NodeView,
+) -> Vec<(FrontendKind, IpAddr, u16)> {
+    let mut ways = Vec::new();
+    let mut add = |kind, addresses: &[IpAddr], number| {
+        let of_family = addresses.iter().filter(|&&address| IpFamily::of(address) == family);
+        ways.extend(of_family.map(|&address| (kind, address, number)));
+    };
+    if node.mode == ProxyMode::Full {
+        add(FrontendKind::ClusterIp, &service.cluster_ips, port.number);
+        if let Some(node_port) = port.node_port {
+            add(FrontendKind::NodePort, &node.port_addresses, node_port);
+        }
+    }
+    add(FrontendKind::LoadBalancer, &service.load_balancer_ips, port.number);
+    add(FrontendKind::ExternalIp, &service.external_ips, port.number);
+    ways
+}
+
+fn policy(service: &ServiceView, kind: FrontendKind) -> Policy {
+    match kind {
+        FrontendKind::ClusterIp if service.internal_local => Policy::InternalLocal,
+        FrontendKind::ClusterIp => Policy::Internal,
+        _ if service.external_local => Policy::ExternalLocal,
+        _ => Policy::External,
+    }
+}
+
+fn backends(
+    service: &ServiceView,
+    port: &ServicePort,
+    family: IpFamily,
+    endpoints: &EndpointsView,
+    node: &NodeView,
+) -> Backends {
+    let endpoints = endpoints.of_port(family, &port.name, port.protocol, &node.name);
+    let Choice { cluster, local, has_any } = choose(Uses::of(service, port, family), &endpoints, node);
+    let mut hairpin: Vec<SocketAddr> =
+        cluster.iter().chain(&local).filter(|endpoint| endpoint.local).map(|e| e.address).collect();
+    hairpin.sort_unstable();
+    hairpin.dedup();
+    let addresses = |chosen: &[&Endpoint<'_>]| chosen.iter().map(|endpoint| endpoint.address).collect();
+    Backends {
+        port: port.name.clone(),
+        cluster: addresses(&cluster),
+        local: addresses(&local),
+        hairpin: hairpin.into_boxed_slice(),
+        has_any,
+        local_ready: endpoints.iter().any(|endpoint| endpoint.local && endpoint.ready),
+    }
+}
+
+#[cfg(test)]
+mod tests;

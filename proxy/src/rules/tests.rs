@@ -1,0 +1,243 @@
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::element::Protocol;
+use crate::testing::{endpoints, ip, node, slice, socket, tcp, view};
+
+const CLUSTER_IP: &str = "10.96.0.10";
+const NODE: &str = "10.0.0.2";
+const VIP: &str = "192.0.2.1";
+const EXTERNAL: &str = "192.0.2.9";
+
+/// A LoadBalancer Service with every kind of frontend.
+fn all_kinds(extra: Value) -> ServiceView {
+    let mut spec = json!({
+        "type": "LoadBalancer", "clusterIP": CLUSTER_IP, "externalIPs": [EXTERNAL],
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+    });
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    view(spec, &[VIP])
+}
+
+fn on(nodes: &[&str]) -> EndpointSlice {
+    let each = nodes.iter().enumerate();
+    let endpoints: Vec<Value> = each
+        .map(|(i, node)| json!({"addresses": [format!("10.244.1.{}", i + 2)], "nodeName": node}))
+        .collect();
+    slice("IPv4", Value::Array(endpoints))
+}
+
+fn at(rules: &ServiceRules, frontend: Frontend) -> &FrontendRules {
+    rules.frontends.iter().find(|rules| rules.frontend == frontend).unwrap()
+}
+
+fn frontends() -> [Frontend; 4] {
+    [tcp(CLUSTER_IP, 80), tcp(NODE, 30080), tcp(VIP, 80), tcp(EXTERNAL, 80)]
+}
+
+// Facts 1.5, 1.8.
+
+#[test]
+fn every_way_in_is_a_frontend_with_its_policy() {
+    let rules = rules(&all_kinds(json!({})), &endpoints(&[on(&["a", "b"])]), &node());
+    let found: Vec<_> = rules.frontends.iter().map(|r| (r.frontend, r.kind, r.policy, r.vip)).collect();
+    let wanted = [
+        (tcp(NODE, 30080), FrontendKind::NodePort, Policy::External, false),
+        (tcp(CLUSTER_IP, 80), FrontendKind::ClusterIp, Policy::Internal, true),
+        (tcp(VIP, 80), FrontendKind::LoadBalancer, Policy::External, true),
+        (tcp(EXTERNAL, 80), FrontendKind::ExternalIp, Policy::External, true),
+    ];
+    assert_eq!(found, wanted);
+    assert_eq!(*at(&rules, tcp(VIP, 80)).backends.port, *"http");
+}
+
+#[test]
+fn the_elements_of_a_frontend_are_complete_and_lead_to_nothing_that_comes_later() {
+    let rules = rules(&all_kinds(json!({})), &endpoints(&[on(&["a", "b"])]), &node());
+    let frontend = tcp(VIP, 80);
+    let (scope, protocol) = (Scope::Cluster, Protocol::Tcp);
+    let (first, second) = (socket("10.244.1.2:8080"), socket("10.244.1.3:8080"));
+    let wanted = [
+        Element::Endpoint { frontend, scope, slot: 0, endpoint: first },
+        Element::Endpoint { frontend, scope, slot: 1, endpoint: second },
+        Element::Pick { frontend, scope, class: 2 },
+        Element::Service { frontend, policy: Policy::External },
+        Element::Hairpin { endpoint: first, protocol },
+        Element::Vip { address: ip(VIP) },
+    ];
+    assert_eq!(at(&rules, frontend).elements(), wanted);
+    let all = rules.elements();
+    let hairpins = all.iter().filter(|element| matches!(element, Element::Hairpin { .. })).count();
+    assert_eq!(hairpins, 1, "shared by four frontends");
+    assert_eq!(all.len(), 4 * 4 + 1 + 3, "one hairpin, three vips and no vip for the node's address");
+}
+
+// Facts 1.9.
+
+#[test]
+fn without_any_endpoint_every_frontend_rejects() {
+    for policies in [json!({}), json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"})] {
+        let rules = rules(&all_kinds(policies), &EndpointsView::default(), &node());
+        for frontend in frontends() {
+            let at = at(&rules, frontend);
+            let mut wanted = vec![Element::Refused { frontend, refusal: Refusal::Reject }];
+            wanted.extend(at.vip.then_some(Element::Vip { address: frontend.address }));
+            assert_eq!(at.elements(), wanted);
+            assert!(!at.serves_clients());
+        }
+    }
+}
+
+#[test]
+fn policy_local_without_a_local_endpoint_drops_and_keeps_the_short_circuit() {
+    let local = all_kinds(json!({"internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local"}));
+    let rules = rules(&local, &endpoints(&[on(&["b"])]), &node());
+    let cluster_ip = at(&rules, tcp(CLUSTER_IP, 80));
+    assert_eq!(cluster_ip.policy, Policy::InternalLocal);
+    let refused = |frontend| Element::Refused { frontend, refusal: Refusal::Drop };
+    let cluster_ip_wanted = [refused(tcp(CLUSTER_IP, 80)), Element::Vip { address: ip(CLUSTER_IP) }];
+    assert_eq!(cluster_ip.elements(), cluster_ip_wanted);
+    for frontend in &frontends()[1..] {
+        let (frontend, scope) = (*frontend, Scope::Cluster);
+        let at = at(&rules, frontend);
+        let endpoint = socket("10.244.1.2:8080");
+        let wanted = [
+            Element::Endpoint { frontend, scope, slot: 0, endpoint },
+            Element::Pick { frontend, scope, class: 1 },
+            Element::Service { frontend, policy: Policy::ExternalLocal },
+            refused(frontend),
+        ];
+        assert_eq!(at.elements()[..4], wanted);
+        assert!(!at.serves_clients() && !at.backends.local_ready);
+    }
+}
+
+#[test]
+fn policy_local_with_a_local_endpoint_has_both_tables() {
+    let local = all_kinds(json!({"externalTrafficPolicy": "Local"}));
+    let rules = rules(&local, &endpoints(&[on(&["a", "b"])]), &node());
+    let vip = at(&rules, tcp(VIP, 80));
+    assert_eq!(vip.cluster().len(), 2);
+    assert_eq!(vip.local(), [socket("10.244.1.2:8080")]);
+    assert_eq!(vip.refusal(), None);
+    assert!(vip.serves_clients() && vip.backends.local_ready);
+    assert_eq!(at(&rules, tcp(CLUSTER_IP, 80)).local(), [], "the internal policy is Cluster");
+}
+
+#[test]
+fn a_terminating_local_endpoint_serves_but_is_not_ready() {
+    let ending = slice(
+        "IPv4",
+        json!([{"addresses": ["10.244.1.9"], "nodeName": "a",
+                "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+    );
+    let local = all_kinds(json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 32000}));
+    let rules = rules(&local, &endpoints(&[ending, on(&["b"])]), &node());
+    let vip = at(&rules, tcp(VIP, 80));
+    assert!(vip.serves_clients() && !vip.backends.local_ready);
+    assert_eq!(vip.local(), [socket("10.244.1.9:8080")]);
+    assert_eq!(vip.cluster(), [socket("10.244.1.2:8080")], "the short circuit uses the ready one");
+    assert_eq!(*vip.backends.hairpin, [socket("10.244.1.9:8080")]);
+    assert_eq!(rules.health, Some(HealthCheck { port: 32000, local_endpoints: 0 }));
+}
+
+// Modes.
+
+#[test]
+fn external_mode_serves_external_and_load_balancer_addresses_only() {
+    let service = all_kinds(json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 32000}));
+    let beside = NodeView { mode: ProxyMode::External, ..node() };
+    let endpoints = endpoints(&[on(&["a"])]);
+    let found = rules(&service, &endpoints, &beside);
+    let keys: Vec<_> = found.frontends.iter().map(|rules| rules.frontend).collect();
+    assert_eq!(keys, [tcp(VIP, 80), tcp(EXTERNAL, 80)]);
+    assert_eq!(found.health, None);
+    let full = rules(&service, &endpoints, &node());
+    assert_eq!(full.health, Some(HealthCheck { port: 32000, local_endpoints: 1 }));
+}
+
+#[test]
+fn families_do_not_mix() {
+    let spec = json!({
+        "type": "LoadBalancer", "clusterIPs": [CLUSTER_IP, "2001:db8:3::a"], "clusterIP": CLUSTER_IP,
+        "ports": [{"name": "http", "port": 80, "nodePort": 30080}],
+    });
+    let service = view(spec, &[VIP, "2001:db8:1::1"]);
+    let v6 = slice("IPv6", json!([{"addresses": ["2001:db8:2::2"], "nodeName": "b"}]));
+    let found = rules(&service, &endpoints(&[v6]), &node());
+    for rules in &found.frontends {
+        match rules.frontend.address {
+            IpAddr::V4(_) => assert_eq!(rules.refusal(), Some(Refusal::Reject)),
+            IpAddr::V6(_) => assert_eq!(rules.cluster(), [socket("[2001:db8:2::2]:8080")]),
+        }
+    }
+    assert_eq!(found.frontends.len(), 6);
+    let single = all_kinds(json!({"externalIPs": ["2001:db8:1::9"]}));
+    let found = rules(&single, &EndpointsView::default(), &node());
+    assert!(found.frontends.iter().all(|rules| rules.frontend.address.is_ipv4()), "no clusterIP, no family");
+}
+
+#[test]
+fn an_address_that_is_a_nodes_is_served_and_never_a_vip() {
+    // Some load balancers give the address of a node, this one's or another's.
+    for address in [NODE, "10.0.0.3"] {
+        let spec =
+            json!({"type": "LoadBalancer", "clusterIP": CLUSTER_IP, "ports": [{"name": "http", "port": 80}]});
+        let rules = rules(&view(spec, &[address]), &endpoints(&[on(&["a"])]), &node());
+        let at = at(&rules, tcp(address, 80));
+        assert!(at.serves_clients());
+        assert!(!at.elements().contains(&Element::Vip { address: ip(address) }));
+    }
+}
+
+#[test]
+fn a_key_that_a_service_has_twice_has_one_set_of_rules() {
+    let both = all_kinds(json!({"externalIPs": [VIP, CLUSTER_IP]}));
+    let rules = rules(&both, &endpoints(&[on(&["a"])]), &node());
+    let found: Vec<_> = rules.frontends.iter().map(|r| (r.frontend, r.kind)).collect();
+    let wanted = [
+        (tcp(NODE, 30080), FrontendKind::NodePort),
+        (tcp(CLUSTER_IP, 80), FrontendKind::ClusterIp),
+        (tcp(VIP, 80), FrontendKind::LoadBalancer),
+    ];
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn ports_of_one_number_and_two_protocols_are_independent() {
+    let spec = json!({"clusterIP": CLUSTER_IP, "ports": [
+        {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+    ]});
+    let udp_only = crate::testing::slice_of(json!({
+        "addressType": "IPv4", "ports": [{"name": "dns", "port": 5353, "protocol": "UDP"}],
+        "endpoints": [{"addresses": ["10.244.1.2"]}],
+    }));
+    let rules = rules(&view(spec, &[]), &endpoints(&[udp_only]), &node());
+    let udp = Frontend { protocol: Protocol::Udp, ..tcp(CLUSTER_IP, 53) };
+    assert_eq!(at(&rules, udp).cluster(), [socket("10.244.1.2:5353")]);
+    assert_eq!(at(&rules, tcp(CLUSTER_IP, 53)).refusal(), Some(Refusal::Reject));
+}
+
+#[test]
+fn slots_are_filled_evenly_in_the_order_of_endpoints() {
+    for n in [1usize, 2, 63, 64, 65, 100, 1000, 1024, 5000, 20_000] {
+        let endpoints: Vec<SocketAddr> =
+            (0..n).map(|i| SocketAddr::from(([10, 244, (i / 200) as u8, (i % 200) as u8], 80))).collect();
+        let class = class(&endpoints).unwrap();
+        let mut count = vec![0u32; n];
+        for (i, (slot, endpoint)) in slots(&endpoints).enumerate() {
+            assert_eq!(usize::from(slot), i);
+            count[i % n] += 1;
+            assert_eq!(endpoint, endpoints[i % n]);
+        }
+        assert_eq!(count.iter().sum::<u32>(), u32::from(class));
+        let served = &count[..n.min(usize::from(class))];
+        assert!(served.iter().max().unwrap() - served.iter().min().unwrap() <= 1);
+        assert!(n > 64 || usize::from(class) == n);
+        assert!(n > 1024 || n <= 64 || usize::from(class) >= 16 * n);
+    }
+    assert_eq!(slots(&[]).count(), 0);
+}
