@@ -84,12 +84,7 @@ impl LocalAddresses {
         Ok(&self.ours)
     }
 
-    /// Those that are on `lo` because of us.
-    pub(crate) fn ours(&self) -> &BTreeSet<IpAddr> {
-        &self.ours
-    }
-
-    /// Puts an address on `lo`. One that somebody else put there is left as it is, and left out of [`Self::ours`].
+    /// Puts an address on `lo`. One that somebody else put there is left as it is, and is not ours afterwards.
     pub(crate) async fn add(&mut self, address: IpAddr) -> Result<(), AddressError> {
         if self.ours.contains(&address) {
             return Ok(());

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 use crate::ledger::{Attributes, Claims, Ledger, Touched};
 use crate::reason::Reason;
-use crate::steps::{NodePlan, Step, steps};
+use crate::steps::{NodePlan, ProxyRules, Step, steps};
 
 /// When this many single Services in a row are refused and none was taken, the fault is not in the Services.
 const HOPELESS: usize = 8;
@@ -34,26 +34,25 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// What steps do to the world.
 pub(crate) trait Effects {
     /// The rules of one Service.
-    type Rules: Clone + PartialEq;
+    type Rules: ProxyRules;
 
     /// Takes routes back; returns when that is handed to the sockets of all peers, or a deadline has passed.
     async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>);
     /// Tells routes to the peers.
     async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>);
     /// Makes the kernel hold exactly these rules, in one atomic swap with whatever an earlier run left.
-    async fn replace(
-        &mut self,
-        now: Instant,
-        rules: &BTreeMap<ObjectName, Self::Rules>,
-    ) -> anyhow::Result<()>;
-    /// Adds or changes the rules of some Services, atomically.
+    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Self::Rules>) -> anyhow::Result<()>;
+    /// Changes the rules of some Services, atomically; what they no longer want lingers. After an error the kernel and
+    /// what is known of it are as before, which for Services is `former`.
     async fn install(
         &mut self,
-        now: Instant,
-        rules: &BTreeMap<ObjectName, Self::Rules>,
+        rules: &BTreeMap<ObjectName, Option<Self::Rules>>,
+        former: &BTreeMap<ObjectName, Self::Rules>,
     ) -> anyhow::Result<()>;
-    /// Takes out the rules of some Services.
-    async fn remove(&mut self, now: Instant, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
+    /// Takes out what lingers of some Services.
+    async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
+    /// The linger after a withdrawal is over: these routes are all that are out.
+    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>);
     /// Puts an address on `lo`.
     async fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
     /// Takes an address off `lo`.
@@ -96,8 +95,11 @@ pub(crate) struct Applier<E: Effects> {
     /// Whether the kernel's tables are this run's.
     programmed: bool,
     failures: BTreeMap<ObjectName, Failure>,
+    /// Services of which something lingers, until when.
     unwanted_rules: BTreeMap<ObjectName, Instant>,
     unwanted_addresses: BTreeMap<IpAddr, Instant>,
+    /// When the linger of the last withdrawal is over.
+    withdrawn_until: Option<Instant>,
 }
 
 impl<E: Effects> Applier<E> {
@@ -112,6 +114,7 @@ impl<E: Effects> Applier<E> {
             failures: BTreeMap::new(),
             unwanted_rules: BTreeMap::new(),
             unwanted_addresses: BTreeMap::new(),
+            withdrawn_until: None,
         }
     }
 
@@ -124,17 +127,13 @@ impl<E: Effects> Applier<E> {
         }
         for (service, desired) in &mut batch {
             touched.extend(self.ledger.claim(service, std::mem::take(&mut desired.claims)));
-            if desired.rules.is_some() {
-                self.unwanted_rules.remove(service);
-            }
         }
         let mut rules: BTreeMap<_, _> =
             batch.into_iter().map(|(service, desired)| (service, desired.rules)).collect();
         let mut failed = BTreeMap::new();
         if !self.programmed {
-            let first =
-                rules.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
-            failed = self.install(now, first).await;
+            let first = rules.iter().filter(|(_, rules)| rules.is_some()).map(owned).collect();
+            failed = self.install(first).await;
         }
         loop {
             for (service, (reason, error)) in std::mem::take(&mut failed) {
@@ -164,6 +163,9 @@ impl<E: Effects> Applier<E> {
     /// Removes what nobody has wanted since the linger began.
     pub(crate) async fn expire(&mut self, now: Instant) {
         let due = |at: &Instant| *at <= now;
+        if self.withdrawn_until.take_if(|at| due(at)).is_some() {
+            self.effects.settled(&self.applied.routes).await;
+        }
         let addresses: Vec<_> =
             self.unwanted_addresses.iter().filter(|(_, at)| due(at)).map(|(address, _)| *address).collect();
         for address in addresses {
@@ -191,8 +193,8 @@ impl<E: Effects> Applier<E> {
             return;
         }
         self.unwanted_rules.retain(|service, _| !services.contains(service));
-        match self.effects.remove(now, &services).await {
-            Ok(()) => self.applied.rules.retain(|service, _| !services.contains(service)),
+        match self.effects.remove(&services).await {
+            Ok(()) => {}
             Err(error) => {
                 tracing::warn!(
                     services = services.len(), error = %format!("{error:#}"),
@@ -206,10 +208,8 @@ impl<E: Effects> Applier<E> {
     /// When [`Self::expire`] or [`Self::take_due`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let retries = self.failures.values().map(|failure| failure.retry_at);
-        retries
-            .chain(self.unwanted_rules.values().copied())
-            .chain(self.unwanted_addresses.values().copied())
-            .min()
+        let lingering = self.unwanted_rules.values().chain(self.unwanted_addresses.values()).copied();
+        retries.chain(lingering).chain(self.withdrawn_until).min()
     }
 
     /// The failed Services whose pause is over; they are to be planned and applied again.
@@ -228,14 +228,14 @@ impl<E: Effects> Applier<E> {
         self.failures.get(service)
     }
 
+    /// How many Services are not as they should be.
+    pub(crate) fn failed(&self) -> usize {
+        self.failures.len()
+    }
+
     /// Whether the kernel holds this run's tables.
     pub(crate) fn programmed(&self) -> bool {
         self.programmed
-    }
-
-    /// The routes that are out.
-    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, Attributes> {
-        &self.applied.routes
     }
 
     /// The means.
@@ -284,29 +284,33 @@ impl<E: Effects> Applier<E> {
         (desired, applied)
     }
 
-    /// Runs steps up to the first that fails; returns the Services that are to blame.
+    /// Runs steps up to the first that fails, and of the rest only the planning of removals: what the steps before the
+    /// failure took out of use lingers. Returns the Services that are to blame.
     async fn run(
         &mut self,
         now: Instant,
         steps: Vec<Step<E::Rules>>,
     ) -> BTreeMap<ObjectName, (Reason, String)> {
+        let mut failed = BTreeMap::new();
         for step in steps {
+            if !failed.is_empty() && !matches!(step, Step::RemoveAddress(_) | Step::RemoveProxy(_)) {
+                continue;
+            }
             match step {
                 Step::Withdraw(prefixes) => {
                     self.effects.withdraw(&prefixes).await;
                     self.applied.routes.retain(|prefix, _| !prefixes.contains(prefix));
+                    self.withdrawn_until = Some(now + self.linger);
                 }
                 Step::InstallProxy(rules) => {
-                    let failed = self.install(now, rules).await;
-                    if !failed.is_empty() {
-                        return failed;
-                    }
+                    failed = self.install(rules).await;
                 }
                 Step::AddAddress(address) => {
                     if let Err(error) = self.effects.add_address(address).await {
                         let blame = (Reason::LocalAddressRefused, format!("{error:#}"));
                         let owners = self.ledger.owners_of_address(&address);
-                        return owners.into_iter().map(|owner| (owner, blame.clone())).collect();
+                        failed = owners.into_iter().map(|owner| (owner, blame.clone())).collect();
+                        continue;
                     }
                     self.applied.addresses.insert(address);
                     self.unwanted_addresses.remove(&address);
@@ -321,35 +325,39 @@ impl<E: Effects> Applier<E> {
                     self.unwanted_addresses.entry(address).or_insert(now + self.linger);
                 }
                 Step::RemoveProxy(services) => {
-                    for service in services {
-                        self.unwanted_rules.entry(service).or_insert(now + self.linger);
-                    }
+                    // A later deadline replaces an earlier one: each frontend has its full linger.
+                    self.unwanted_rules.extend(services.into_iter().map(|service| (service, now + self.linger)));
                 }
             }
         }
-        BTreeMap::new()
+        failed
     }
 
     /// Puts rules into the kernel; whatever it refuses is halved until the Services at fault stand alone.
     async fn install(
         &mut self,
-        now: Instant,
-        rules: BTreeMap<ObjectName, E::Rules>,
+        rules: BTreeMap<ObjectName, Option<E::Rules>>,
     ) -> BTreeMap<ObjectName, (Reason, String)> {
         let mut failed = BTreeMap::new();
         let mut taken = false;
         let mut batches = vec![rules];
         while let Some(mut batch) = batches.pop() {
             let result = if self.programmed {
-                self.effects.install(now, &batch).await
+                self.effects.install(&batch, &self.applied.rules).await
             } else {
-                self.effects.replace(now, &batch).await
+                let all = batch.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
+                self.effects.replace(&all).await
             };
             match result {
                 Ok(()) => {
                     taken = true;
                     self.programmed = true;
-                    self.applied.rules.extend(batch);
+                    for (service, rules) in batch {
+                        match rules {
+                            Some(rules) => self.applied.rules.insert(service, rules),
+                            None => self.applied.rules.remove(&service),
+                        };
+                    }
                 }
                 Err(error) if batch.len() <= 1 || (!taken && failed.len() >= HOPELESS) => {
                     let error = format!("{error:#}");
@@ -367,6 +375,10 @@ impl<E: Effects> Applier<E> {
         }
         failed
     }
+}
+
+fn owned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
 }
 
 #[cfg(test)]

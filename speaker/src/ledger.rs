@@ -19,8 +19,8 @@ use ipnet::IpNet;
 pub(crate) struct Attributes {
     /// RFC 1997 communities.
     pub(crate) communities: BTreeSet<u32>,
-    /// LOCAL_PREF; sent to internal peers only.
-    pub(crate) local_pref: Option<u32>,
+    /// LOCAL_PREF; sent to internal peers only, 0 too.
+    pub(crate) local_pref: u32,
 }
 
 impl Attributes {
@@ -123,11 +123,6 @@ impl Ledger {
     pub(crate) fn owners_of_address(&self, address: &IpAddr) -> BTreeSet<ObjectName> {
         self.addresses.get(address).cloned().unwrap_or_default()
     }
-
-    /// What one Service claims.
-    pub(crate) fn claims(&self, service: &ObjectName) -> Option<&Claims> {
-        self.claims.get(service)
-    }
 }
 
 fn forget<K: Ord>(owners: &mut BTreeMap<K, BTreeSet<ObjectName>>, key: &K, service: &ObjectName) {
@@ -149,7 +144,7 @@ mod tests {
         ObjectName::new("shop", format!("svc-{n}"))
     }
 
-    fn claims(routes: &[(&str, &[u32], Option<u32>)]) -> Claims {
+    fn claims(routes: &[(&str, &[u32], u32)]) -> Claims {
         let routes = routes.iter().map(|(prefix, communities, local_pref)| {
             let communities = communities.iter().copied().collect();
             (prefix.parse().unwrap(), Attributes { communities, local_pref: *local_pref })
@@ -161,8 +156,8 @@ mod tests {
     fn an_aggregate_is_wanted_until_its_last_service_goes() {
         let mut ledger = Ledger::default();
         let aggregate = "192.0.2.0/24".parse().unwrap();
-        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[], None)]));
-        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[], None)]));
+        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[], 0)]));
+        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[], 0)]));
         assert!(ledger.claim(&name(1), Claims::default()).prefixes.contains(&aggregate));
         assert!(ledger.route(&aggregate).is_some());
         ledger.claim(&name(2), Claims::default());
@@ -172,15 +167,15 @@ mod tests {
     #[test]
     fn differing_attributes_merge_to_all_communities_and_the_highest_preference() {
         let mut ledger = Ledger::default();
-        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[7], Some(50))]));
-        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], Some(200))]));
-        ledger.claim(&name(3), claims(&[("192.0.2.0/24", &[3], None)]));
+        ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[7], 50)]));
+        ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], 200)]));
+        ledger.claim(&name(3), claims(&[("192.0.2.0/24", &[3], 0)]));
         let route = ledger.route(&"192.0.2.0/24".parse().unwrap()).unwrap();
-        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: Some(200) });
+        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: 200 });
     }
 
     fn any_claims() -> impl Strategy<Value = Claims> {
-        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), proptest::option::of(0u32..3))
+        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), 0u32..3)
             .prop_map(|(communities, local_pref)| Attributes { communities, local_pref });
         let routes = proptest::collection::btree_map(0u8..4, attributes, 0..3);
         let addresses = proptest::collection::btree_set(0u8..4, 0..3);

@@ -1,11 +1,47 @@
-//! The node role.
+//! The node role: serves Services' addresses on this node and announces them.
+//!
+//! ```text
+//!   API server
+//!     │ watch: Services · EndpointSlices · Nodes · ConfigMap           4x, each with one list, then changes
+//!     ▼ mpsc, depth 256, no drops: a watch waits while the loop is busy
+//!   reconcile::Reconciler                                              1x  index -> plan -> steps -> apply
+//!     ├─ calls, depth 1, answered ────> kernel::KernelThread           1x  a thread: nf_tables over netlink
+//!     ├─ rtnetlink ───────────────────> addresses::LocalAddresses      1x  addresses on lo
+//!     ├─ watch: routes, generation ───> bgp::peer                      1x per peer: socket + sans-IO session
+//!     │  <─ watch: generation handed to the socket
+//!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
+//!     └─ mpsc, drops when full ───────> runtime::events                1x
+//!   addresses::watch ── watch: the node's addresses ──> Reconciler     1x, where node ports are chosen by prefix
+//!   runtime::admin: /livez /readyz /metrics                            1x
+//! ```
+//!
+//! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
+//! `settings.rs`) are pure; `apply.rs` runs steps through a trait that the tests implement as well.
+//!
+//! Invariants: nothing acts before every watch has delivered its first list; an address is announced only after the
+//! kernel has acknowledged its rules, and withdrawn before they go; the API server may be away for any time.
 
 mod addresses;
 mod apply;
+mod bgp;
+mod cleanup;
+mod effects;
+mod index;
+mod kernel;
 mod ledger;
+mod metrics;
+mod node;
+mod options;
+mod plan;
 mod reason;
-#[path = "bgp/sockopt.rs"]
-mod sockopt;
+mod reconcile;
+mod report;
+mod run;
+mod settings;
 mod steps;
 #[cfg(test)]
 mod testing;
+
+pub use cleanup::{Cleaned, cleanup};
+pub use options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+pub use run::run;

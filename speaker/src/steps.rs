@@ -3,12 +3,13 @@
 //! Stop attracting traffic before its path goes; build the path before attracting traffic:
 //!
 //! 1. `Withdraw` what nobody wants any more,
-//! 2. `InstallProxy`: all new and changed rules, one atomic batch,
+//! 2. `InstallProxy`: all new and changed rules, one atomic batch; it takes nothing down, what is no longer wanted
+//!    begins to linger,
 //! 3. `AddAddress` on `lo`,
 //! 4. `Announce` what is new or has other attributes,
 //! 5. `Linger` while packets are still on their way,
 //! 6. `RemoveAddress`, then
-//! 7. `RemoveProxy`: in this order, because an address on `lo` without rules would expose the node itself.
+//! 7. `RemoveProxy`, what lingers: in this order, because an address on `lo` without rules would expose the node.
 //!
 //! Creating, changing, deleting, draining and stopping a Service all go through [`steps`]; nothing else decides an
 //! order. It compares two values and knows no kernel and no peer. Both plans cover the same keys: those that a
@@ -21,6 +22,12 @@ use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
 use crate::ledger::Attributes;
+
+/// The rules of one Service, as far as the order has to know them.
+pub(crate) trait ProxyRules: Clone + PartialEq {
+    /// Whether something that `former` served is not served any more.
+    fn narrows(&self, former: &Self) -> bool;
+}
 
 /// What a node does, or should do, for the keys in question. `R` are the rules of one Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +51,8 @@ impl<R> Default for NodePlan<R> {
 pub(crate) enum Step<R> {
     /// Take routes back from all peers; done when the withdrawals are handed to the sockets.
     Withdraw(BTreeSet<IpNet>),
-    /// Put rules into the kernel; done when it has acknowledged them.
-    InstallProxy(BTreeMap<ObjectName, R>),
+    /// Put rules into the kernel; done when it has acknowledged them. `None`: all that the Service has begins to linger.
+    InstallProxy(BTreeMap<ObjectName, Option<R>>),
     /// Put an address on `lo`.
     AddAddress(IpAddr),
     /// Tell routes to all peers.
@@ -54,12 +61,12 @@ pub(crate) enum Step<R> {
     Linger,
     /// Take an address off `lo`.
     RemoveAddress(IpAddr),
-    /// Take the rules of Services out of the kernel.
+    /// Take what lingers of these Services out of the kernel.
     RemoveProxy(BTreeSet<ObjectName>),
 }
 
 /// The steps from what is to what should be.
-pub(crate) fn steps<R: Clone + PartialEq>(desired: &NodePlan<R>, applied: &NodePlan<R>) -> Vec<Step<R>> {
+pub(crate) fn steps<R: ProxyRules>(desired: &NodePlan<R>, applied: &NodePlan<R>) -> Vec<Step<R>> {
     let mut steps = Vec::new();
 
     let withdraw: BTreeSet<_> =
@@ -67,7 +74,20 @@ pub(crate) fn steps<R: Clone + PartialEq>(desired: &NodePlan<R>, applied: &NodeP
     if !withdraw.is_empty() {
         steps.push(Step::Withdraw(withdraw));
     }
-    let install = differing(&desired.rules, &applied.rules);
+    let gone = applied.rules.keys().filter(|service| !desired.rules.contains_key(service));
+    let mut install: BTreeMap<_, _> = gone.map(|service| (service.clone(), None)).collect();
+    install.extend(
+        differing(&desired.rules, &applied.rules).into_iter().map(|(service, rules)| (service, Some(rules))),
+    );
+    let narrowed: BTreeSet<_> = install
+        .iter()
+        .filter(|(service, rules)| match (rules, applied.rules.get(service)) {
+            (None, _) => true,
+            (Some(rules), Some(former)) => rules.narrows(former),
+            (Some(_), None) => false,
+        })
+        .map(|(service, _)| service.clone())
+        .collect();
     if !install.is_empty() {
         steps.push(Step::InstallProxy(install));
     }
@@ -79,10 +99,8 @@ pub(crate) fn steps<R: Clone + PartialEq>(desired: &NodePlan<R>, applied: &NodeP
 
     let mut removals: Vec<_> =
         applied.addresses.difference(&desired.addresses).copied().map(Step::RemoveAddress).collect();
-    let remove: BTreeSet<_> =
-        applied.rules.keys().filter(|service| !desired.rules.contains_key(service)).cloned().collect();
-    if !remove.is_empty() {
-        removals.push(Step::RemoveProxy(remove));
+    if !narrowed.is_empty() {
+        removals.push(Step::RemoveProxy(narrowed));
     }
     if !removals.is_empty() {
         steps.push(Step::Linger);

@@ -46,7 +46,7 @@ async fn publish(
         });
         // One dump answers for all messages that have arrived by now.
         let None = messages.next().await.map(drop) else {
-            while let Ok(Some(_)) = messages.try_next() {}
+            while messages.try_recv().is_ok() {}
             continue;
         };
         return Ok(());

@@ -16,6 +16,7 @@ struct World {
     refused_addresses: BTreeSet<IpAddr>,
     kernel_gone: bool,
     rules: BTreeMap<ObjectName, u8>,
+    lingering: BTreeSet<ObjectName>,
     addresses: BTreeSet<IpAddr>,
     routes: BTreeMap<IpNet, Attributes>,
     withdrawn_at: BTreeMap<IpNet, Instant>,
@@ -24,7 +25,7 @@ struct World {
 }
 
 impl World {
-    fn refuses(&self, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
+    fn refuses<R>(&self, rules: &BTreeMap<ObjectName, R>) -> anyhow::Result<()> {
         anyhow::ensure!(!self.kernel_gone, "no kernel");
         anyhow::ensure!(!rules.keys().any(|service| self.refused.contains(service)), "EINVAL");
         Ok(())
@@ -55,8 +56,7 @@ impl Effects for World {
         self.routes.extend(routes.clone());
     }
 
-    async fn replace(&mut self, now: Instant, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
-        self.now = Some(now);
+    async fn replace(&mut self, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
         self.installs += 1;
         self.refuses(rules)?;
         self.log.push("replace".to_owned());
@@ -64,18 +64,40 @@ impl Effects for World {
         Ok(())
     }
 
-    async fn install(&mut self, now: Instant, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
-        self.now = Some(now);
+    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+        assert_eq!(&self.routes, routes);
+    }
+
+    async fn install(
+        &mut self,
+        rules: &BTreeMap<ObjectName, Option<u8>>,
+        former: &BTreeMap<ObjectName, u8>,
+    ) -> anyhow::Result<()> {
+        assert!(former.iter().all(|(service, rules)| self.rules.get(service) == Some(rules)));
         self.installs += 1;
         self.refuses(rules)?;
         self.log.push("install".to_owned());
-        self.rules.extend(rules.clone());
+        for (service, rules) in rules {
+            match rules {
+                Some(rules) => {
+                    self.rules.insert(service.clone(), *rules);
+                    self.lingering.remove(service);
+                }
+                None => {
+                    self.lingering.insert(service.clone());
+                }
+            }
+        }
         Ok(())
     }
 
-    async fn remove(&mut self, now: Instant, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
+    async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
         self.log.push("remove".to_owned());
+        let now = self.now.unwrap();
         for service in services {
+            if !self.lingering.remove(service) {
+                continue;
+            }
             let n: u8 = service.name[4..].parse().unwrap();
             let prefix = route(n);
             assert!(!self.routes.contains_key(&prefix), "rules go while {prefix} is out");
@@ -134,8 +156,16 @@ fn gone(n: u8) -> (ObjectName, Desired<u8>) {
     (name(n), Desired::default())
 }
 
+/// A Service that serves less than before is told by a smaller number.
 fn applier() -> (Applier<World>, Instant) {
-    (Applier::new(World::default(), LINGER, &BTreeSet::new()), Instant::now())
+    let now = Instant::now();
+    let world = World { now: Some(now), ..World::default() };
+    (Applier::new(world, LINGER, &BTreeSet::new()), now)
+}
+
+fn expire(applier: &mut Applier<World>, now: Instant) {
+    applier.effects.now = Some(now);
+    run(applier.expire(now));
 }
 
 #[test]
@@ -153,9 +183,9 @@ fn a_service_goes_up_in_order_and_down_in_order() {
     run(applier.apply(now, BTreeMap::from([served(1, 0)])));
     run(applier.apply(now, BTreeMap::from([gone(1)])));
     assert_eq!(applier.next_deadline(), Some(now + LINGER));
-    run(applier.expire(now + LINGER));
+    expire(&mut applier, now + LINGER);
     let log: Vec<_> = applier.effects.log.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(log, ["replace", "install", "add", "announce", "withdraw", "drop", "remove"]);
+    assert_eq!(log, ["replace", "install", "add", "announce", "withdraw", "install", "drop", "remove"]);
     assert_eq!(applier.next_deadline(), None);
 }
 
@@ -165,7 +195,7 @@ fn a_service_that_comes_back_within_the_linger_keeps_its_rules() {
     run(applier.apply(now, BTreeMap::from([served(1, 0)])));
     run(applier.apply(now, BTreeMap::from([gone(1)])));
     run(applier.apply(now, BTreeMap::from([served(1, 0)])));
-    run(applier.expire(now + LINGER * 2));
+    expire(&mut applier, now + LINGER * 2);
     assert!(applier.effects.rules.contains_key(&name(1)));
     assert!(applier.effects.addresses.contains(&vip(1)));
     assert!(applier.effects.routes.contains_key(&route(1)));
@@ -234,16 +264,17 @@ fn an_address_of_two_services_stays_when_one_of_them_goes() {
     let (_, shared) = served(1, 0);
     run(applier.apply(now, BTreeMap::from([(name(1), shared.clone()), (name(2), shared)])));
     run(applier.apply(now, BTreeMap::from([gone(2)])));
-    run(applier.expire(now + LINGER));
+    expire(&mut applier, now + LINGER);
     assert!(applier.effects.routes.contains_key(&route(1)) && applier.effects.addresses.contains(&vip(1)));
 }
 
 #[test]
 fn adopted_addresses_that_nobody_wants_go_after_the_first_batch() {
     let now = Instant::now();
-    let mut applier = Applier::new(World::default(), LINGER, &BTreeSet::from([vip(1), vip(2)]));
+    let world = World { now: Some(now), ..World::default() };
+    let mut applier = Applier::new(world, LINGER, &BTreeSet::from([vip(1), vip(2)]));
     run(applier.apply(now, BTreeMap::from([served(1, 0)])));
-    run(applier.expire(now + LINGER));
+    expire(&mut applier, now + LINGER);
     assert!(applier.effects.log.contains(&"drop 192.0.2.2".to_owned()));
     assert!(!applier.effects.log.contains(&"drop 192.0.2.1".to_owned()));
 }
@@ -253,6 +284,7 @@ fn stopping_withdraws_everything_and_removes_nothing() {
     let (mut applier, now) = applier();
     run(applier.apply(now, BTreeMap::from([served(1, 0), served(2, 0)])));
     run(applier.withdraw_all(now));
+    expire(&mut applier, now + LINGER);
     assert!(applier.effects.routes.is_empty());
     assert_eq!((applier.effects.rules.len(), applier.effects.addresses.len()), (2, 2));
     assert_eq!(applier.next_deadline(), None);
@@ -295,7 +327,7 @@ proptest! {
                 }
                 Happens::Wait(milliseconds) => {
                     now += Duration::from_millis(milliseconds);
-                    run(applier.expire(now));
+                    expire(&mut applier, now);
                 }
             }
             for service in applier.failures.keys() {
@@ -305,11 +337,12 @@ proptest! {
         }
         applier.effects.refused.clear();
         now += RETRY_MAX;
+        applier.effects.now = Some(now);
         let due = applier.take_due(now);
         let again = due.iter().map(|service| service.name[4..].parse::<u8>().unwrap());
         run(applier.apply(now, again.map(|n| desired(n, wanted[&n])).collect()));
         now += RETRY_MAX;
-        run(applier.expire(now));
+        expire(&mut applier, now);
         let expected: BTreeMap<_, _> =
             wanted.iter().filter_map(|(n, rules)| Some((name(*n), (*rules)?))).collect();
         prop_assert_eq!(&applier.effects.rules, &expected);

@@ -4,6 +4,12 @@ use super::*;
 
 type Plan = NodePlan<u8>;
 
+impl ProxyRules for u8 {
+    fn narrows(&self, former: &Self) -> bool {
+        self < former
+    }
+}
+
 fn name(n: u8) -> ObjectName {
     ObjectName::new("shop", format!("svc-{n}"))
 }
@@ -24,10 +30,17 @@ fn served(services: &[u8]) -> Plan {
 }
 
 /// What a step changes; the meaning of "applied".
-fn run(plan: &mut Plan, step: &Step<u8>) {
+fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
     match step {
         Step::Withdraw(prefixes) => plan.routes.retain(|prefix, _| !prefixes.contains(prefix)),
-        Step::InstallProxy(rules) => plan.rules.extend(rules.clone()),
+        Step::InstallProxy(rules) => {
+            for (service, rules) in rules {
+                // What is gone lingers: it is still in the kernel.
+                if let Some(rules) = rules {
+                    plan.rules.insert(service.clone(), *rules);
+                }
+            }
+        }
         Step::AddAddress(address) => {
             plan.addresses.insert(*address);
         }
@@ -36,7 +49,9 @@ fn run(plan: &mut Plan, step: &Step<u8>) {
         Step::RemoveAddress(address) => {
             plan.addresses.remove(address);
         }
-        Step::RemoveProxy(services) => plan.rules.retain(|service, _| !services.contains(service)),
+        Step::RemoveProxy(services) => {
+            plan.rules.retain(|service, _| !services.contains(service) || desired.rules.contains_key(service));
+        }
     }
 }
 
@@ -52,22 +67,35 @@ fn a_new_service_is_announced_last() {
 #[test]
 fn a_removed_service_is_withdrawn_first_and_loses_its_rules_last() {
     let steps = steps(&Plan::default(), &served(&[1]));
-    let order = [Step::Withdraw(BTreeSet::from([vip(1).into()])), Step::Linger, Step::RemoveAddress(vip(1))];
-    assert_eq!(steps[..3], order);
-    assert_eq!(steps[3..], [Step::RemoveProxy(BTreeSet::from([name(1)]))]);
+    let order = [
+        Step::Withdraw(BTreeSet::from([vip(1).into()])),
+        Step::InstallProxy(BTreeMap::from([(name(1), None)])),
+        Step::Linger,
+        Step::RemoveAddress(vip(1)),
+        Step::RemoveProxy(BTreeSet::from([name(1)])),
+    ];
+    assert_eq!(steps, order);
 }
 
 #[test]
 fn an_endpoint_change_is_one_install_and_touches_no_route() {
     let mut desired = served(&[1]);
     desired.rules.insert(name(1), 9);
-    assert_eq!(steps(&desired, &served(&[1])), [Step::InstallProxy(BTreeMap::from([(name(1), 9)]))]);
+    assert_eq!(steps(&desired, &served(&[1])), [Step::InstallProxy(BTreeMap::from([(name(1), Some(9))]))]);
+}
+
+#[test]
+fn what_a_changed_service_no_longer_serves_goes_after_the_linger() {
+    let mut applied = served(&[1]);
+    applied.rules.insert(name(1), 9);
+    let steps = steps(&served(&[1]), &applied);
+    assert!(matches!(steps[..], [Step::InstallProxy(_), Step::Linger, Step::RemoveProxy(_)]), "{steps:?}");
 }
 
 #[test]
 fn other_attributes_are_announced_over_the_old_ones_without_a_withdrawal() {
     let mut desired = served(&[1]);
-    let attributes = Attributes { communities: BTreeSet::from([7]), local_pref: None };
+    let attributes = Attributes { communities: BTreeSet::from([7]), local_pref: 0 };
     desired.routes.insert(vip(1).into(), attributes.clone());
     assert_eq!(
         steps(&desired, &served(&[1])),
@@ -86,7 +114,7 @@ fn stopping_withdraws_and_leaves_rules_and_addresses() {
 /// Any plan: Services with and without address or route, and aggregates.
 fn any_plan() -> impl Strategy<Value = Plan> {
     let attributes = proptest::collection::btree_set(0u32..3, 0..3)
-        .prop_map(|communities| Attributes { communities, local_pref: None });
+        .prop_map(|communities| Attributes { communities, local_pref: 0 });
     (
         proptest::collection::btree_map(0u8..6, 0u8..3, 0..6),
         proptest::collection::btree_set(0u8..6, 0..6),
@@ -104,7 +132,7 @@ proptest! {
     fn running_the_steps_makes_applied_equal_desired(desired in any_plan(), applied in any_plan()) {
         let mut state = applied;
         for step in steps(&desired, &state.clone()) {
-            run(&mut state, &step);
+            run(&mut state, &desired, &step);
         }
         prop_assert_eq!(&state, &desired);
         prop_assert!(steps(&desired, &state).is_empty(), "an applied plan needs no steps");
@@ -120,7 +148,7 @@ proptest! {
                 }
                 prop_assert!(desired.addresses.is_subset(&state.addresses));
             }
-            run(&mut state, &step);
+            run(&mut state, &desired, &step);
         }
     }
 
@@ -137,7 +165,7 @@ proptest! {
             }
             prop_assert!(!(proxy_removed && matches!(step, Step::RemoveAddress(_))), "rules go after the address");
             proxy_removed |= matches!(step, Step::RemoveProxy(_));
-            run(&mut state, &step);
+            run(&mut state, &desired, &step);
         }
     }
 }

@@ -1,0 +1,212 @@
+//! The node's BGP sessions: which peers there are, what they are told, and when they have been told it.
+//!
+//! ```text
+//!   Peers (owned by the reconcile loop)
+//!     ├─ watch: routes and their generation (latest wins) ──────────> peer task, one per peer: socket + Session
+//!     ├─ oneshot: stop with this Cease ─────────────────────────────>
+//!     └─ watch: generation handed to the socket <───────────────────
+//! ```
+//!
+//! Every peer of the node gets all routes of the node. A peer whose settings are equal before and after a change of
+//! the configuration is not touched; one whose settings differ is stopped and started anew. What a session says and
+//! when is `herald-bgp`'s to decide, the socket is `peer.rs`' and `sockopt.rs`'.
+//!
+//! Invariant: [`Peers::withdraw`] returns when every session has handed the withdrawals to its socket, or at its
+//! deadline; a session that is down has nothing to withdraw and does not delay it.
+
+mod next_hop;
+mod outbox;
+mod peer;
+mod router_id;
+mod sockopt;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use herald_bgp::{Cease, Community, Families, Generation, Route, RouteSet};
+use ipnet::IpNet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::ledger::Attributes;
+use crate::metrics::BgpMetrics;
+
+pub(crate) use peer::PeerSettings;
+pub(crate) use router_id::router_id;
+
+/// How long a withdrawal may take until it is in all sockets.
+const WITHDRAW: Duration = Duration::from_secs(1);
+/// How long a session may take to end in good order.
+const END: Duration = Duration::from_secs(2);
+
+/// What all peers are told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    pub(crate) generation: Generation,
+    pub(crate) routes: Arc<RouteSet>,
+}
+
+#[derive(Debug)]
+struct Running {
+    settings: PeerSettings,
+    stop: Option<oneshot::Sender<Cease>>,
+    synced: watch::Receiver<Generation>,
+    task: tokio::task::Id,
+}
+
+/// All sessions of the node.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    routes: BTreeMap<IpNet, Attributes>,
+    told: watch::Sender<Told>,
+    running: Vec<Running>,
+    tasks: JoinSet<()>,
+    metrics: BgpMetrics,
+}
+
+impl Peers {
+    /// No peers, no routes.
+    pub(crate) fn new(metrics: BgpMetrics) -> Self {
+        let told = watch::Sender::new(Told::default());
+        Self { routes: BTreeMap::new(), told, running: Vec::new(), tasks: JoinSet::new(), metrics }
+    }
+
+    /// Makes these the peers of the node. Takes time only where a session has to end.
+    pub(crate) async fn set(&mut self, desired: Vec<PeerSettings>) {
+        let mut ending = BTreeSet::new();
+        for running in &mut self.running {
+            if desired.contains(&running.settings) {
+                continue;
+            }
+            let address = running.settings.peer.address;
+            let gone = !desired.iter().any(|settings| settings.peer.address == address);
+            let cease = if gone { Cease::PeerDeconfigured } else { Cease::OtherConfigurationChange };
+            if let Some(stop) = running.stop.take() {
+                // A task that is gone already needs no stop.
+                let _ = stop.send(cease);
+            }
+            ending.insert(running.task);
+        }
+        self.join(ending).await;
+        for settings in desired {
+            if !self.running.iter().any(|running| running.settings == settings) {
+                self.start(settings);
+            }
+        }
+    }
+
+    /// Takes routes back and waits until that is handed to all sockets.
+    pub(crate) async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>) {
+        self.routes.retain(|prefix, _| !prefixes.contains(prefix));
+        let generation = self.tell();
+        let handed_out = async {
+            for running in &mut self.running {
+                // An error means that the task is gone, and its connection with it.
+                let _ = running.synced.wait_for(|synced| *synced >= generation).await;
+            }
+        };
+        if tokio::time::timeout(WITHDRAW, handed_out).await.is_err() {
+            let behind: Vec<_> = self.running.iter().filter(|running| *running.synced.borrow() < generation).collect();
+            for running in behind {
+                tracing::warn!(peer = %running.settings, "does not take a withdrawal; going on without waiting for it");
+            }
+        }
+    }
+
+    /// Tells routes to all peers.
+    pub(crate) fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+        self.routes.extend(routes.clone());
+        self.tell();
+    }
+
+    /// Ends all sessions in good order: the routes must have been withdrawn before.
+    ///
+    /// Where graceful restart is negotiated one day, a session closes by FIN here instead and keeps its routes.
+    pub(crate) async fn stop(&mut self, text: &str) {
+        for running in &mut self.running {
+            if let Some(stop) = running.stop.take() {
+                let _ = stop.send(Cease::AdministrativeShutdown(text.into()));
+            }
+        }
+        self.join(self.running.iter().map(|running| running.task).collect()).await;
+    }
+
+    /// Waits for a session task that ends without having been told to; pending while all is well.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                None => std::future::pending().await,
+                Some(Ok((id, ()))) => {
+                    if let Some(at) = self.running.iter().position(|running| running.task == id) {
+                        return anyhow::anyhow!("the session of {} ended by itself", self.running.remove(at).settings);
+                    }
+                }
+                Some(Err(error)) => return anyhow::Error::new(error).context("a BGP session failed"),
+            }
+        }
+    }
+
+    fn tell(&mut self) -> Generation {
+        let routes: RouteSet = self
+            .routes
+            .iter()
+            .map(|(prefix, attributes)| Route { prefix: *prefix, attributes: to_bgp(attributes) })
+            .collect();
+        let generation = Generation(self.told.borrow().generation.0 + 1);
+        self.told.send_replace(Told { generation, routes: Arc::new(routes) });
+        generation
+    }
+
+    fn start(&mut self, settings: PeerSettings) {
+        let (stop, stopped) = oneshot::channel();
+        let (synced, seen) = watch::channel(Generation::default());
+        let metrics = self.metrics.peer(&settings);
+        let task = peer::run(settings.clone(), self.told.subscribe(), synced, stopped, metrics);
+        let task = self.tasks.spawn(task).id();
+        self.running.push(Running { settings, stop: Some(stop), synced: seen, task });
+    }
+
+    /// Waits for tasks that were told to end, and aborts them at the deadline.
+    async fn join(&mut self, mut ending: BTreeSet<tokio::task::Id>) {
+        self.running.retain(|running| !ending.contains(&running.task));
+        let ended = async {
+            while !ending.is_empty() {
+                match self.tasks.join_next_with_id().await {
+                    None => break,
+                    Some(Ok((id, ()))) => ending.remove(&id),
+                    Some(Err(error)) => ending.remove(&error.id()),
+                };
+            }
+        };
+        if tokio::time::timeout(END, ended).await.is_err() {
+            // The only tasks left over are those that do not end: dropping their sockets ends the sessions.
+            tracing::warn!(sessions = ending.len(), "did not end in time and are dropped");
+            if self.running.is_empty() {
+                self.tasks.abort_all();
+            }
+        }
+    }
+}
+
+/// The families that sessions offer: those that routes can be of (RFC 4760 §8); IPv4 when there are none.
+pub(crate) fn families(pools: &[herald_config::Pool]) -> Families {
+    let bgp = pools.iter().filter(|pool| !pool.advertisements.is_empty());
+    let ranges = || bgp.clone().flat_map(|pool| &pool.ranges);
+    match (ranges().any(|range| range.is_ipv4()), ranges().any(|range| !range.is_ipv4())) {
+        (_, false) => Families::IPV4,
+        (true, true) => Families::BOTH,
+        (false, true) => Families::IPV6,
+    }
+}
+
+fn to_bgp(attributes: &Attributes) -> herald_bgp::Attributes {
+    herald_bgp::Attributes {
+        local_pref: Some(attributes.local_pref),
+        communities: attributes.communities.iter().copied().map(Community).collect(),
+        ..herald_bgp::Attributes::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

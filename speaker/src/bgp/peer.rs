@@ -1,0 +1,391 @@
+//! The driver of one session: owns its socket, feeds the session, performs what it asks for.
+//!
+//! One task, one loop. UPDATEs are drawn from the session only while the socket has room for another chunk, so that
+//! memory stays bounded and a due KEEPALIVE waits for at most one chunk. Reading never stops while something is to be
+//! written: a peer that is busy sending to us must not make us miss its KEEPALIVEs, nor it ours.
+//!
+//! A generation of routes counts as synced when its last byte was taken by the socket, or when the session that it
+//! was drawn for is no more (the peer has dropped everything of it).
+//!
+//! Herald only dials: nothing listens here.
+
+use std::fmt;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use herald_bgp::{
+    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, HoldTime, LocalAddresses, Output,
+    Session, SessionConfig,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+
+use super::outbox::Outbox;
+use super::sockopt::{DialError, DialOptions, dial};
+use super::{Told, next_hop};
+use crate::metrics::PeerMetrics;
+
+/// How long a dial may take; a second less than the session gives, so that our words are the ones logged.
+const DIAL: Duration = Duration::from_secs(4);
+/// How long a connection that ends may take to hand over what is written and to see the peer's end of it.
+const CLOSE: Duration = Duration::from_millis(500);
+/// Type octet of a NOTIFICATION (RFC 4271 §4.1).
+const NOTIFICATION: u8 = 3;
+
+/// What makes a session this session: equal settings keep it up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerSettings {
+    /// As configured.
+    pub(crate) peer: herald_config::Peer,
+    /// Our identifier, already chosen.
+    pub(crate) router_id: Ipv4Addr,
+    /// The families to offer.
+    pub(crate) families: Families,
+}
+
+impl fmt::Display for PeerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.peer.address, self.peer.port).fmt(f)
+    }
+}
+
+impl PeerSettings {
+    fn session(&self) -> anyhow::Result<SessionConfig> {
+        let mut config = SessionConfig::new(self.peer.my_asn, self.peer.asn, self.router_id)?;
+        let seconds = u16::try_from(self.peer.hold_time.as_secs()).unwrap_or(u16::MAX);
+        config.hold_time = HoldTime::new(seconds)?;
+        config.families = self.families;
+        config.connect_timeout = DIAL + Duration::from_secs(1);
+        Ok(config)
+    }
+
+    fn dial_options(&self) -> DialOptions {
+        let hold = self.peer.hold_time;
+        DialOptions {
+            peer: SocketAddr::new(self.peer.address, self.peer.port),
+            source: self.peer.source_address,
+            // MetalLB's native mode never limited it, and no ConfigMap has a key for peers that are further away.
+            ttl: None,
+            user_timeout: (!hold.is_zero()).then_some(hold),
+            password: self.peer.password.clone(),
+        }
+    }
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<(TcpStream, LocalAddresses), DialError>> + Send>>;
+
+struct Connection {
+    id: ConnId,
+    stream: TcpStream,
+    decoder: Decoder,
+    outbox: Outbox,
+}
+
+struct Driver {
+    settings: PeerSettings,
+    session: Session,
+    dialling: Option<Dialling>,
+    connection: Option<Connection>,
+    connections: u64,
+    synced: watch::Sender<Generation>,
+    metrics: PeerMetrics,
+    last_failure: String,
+}
+
+/// Keeps the session up until told to stop.
+pub(crate) async fn run(
+    settings: PeerSettings,
+    mut told: watch::Receiver<Told>,
+    synced: watch::Sender<Generation>,
+    mut stop: oneshot::Receiver<Cease>,
+    metrics: PeerMetrics,
+) {
+    let config = match settings.session() {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(peer = %settings, %error, "session cannot be configured and is not started");
+            refuse(told, synced, stop).await;
+            return;
+        }
+    };
+    let mut driver = Driver {
+        session: Session::new(config, Instant::now()),
+        settings,
+        dialling: None,
+        connection: None,
+        connections: 0,
+        synced,
+        metrics,
+        last_failure: String::new(),
+    };
+    told.mark_changed();
+    driver.handle(Event::Start).await;
+    loop {
+        driver.draw();
+        let deadline = driver.session.next_deadline();
+        let event = tokio::select! {
+            ready = ready(&driver.connection) => {
+                driver.transfer(ready).await;
+                continue;
+            }
+            dialled = dialled(&mut driver.dialling) => driver.dialled(dialled),
+            changed = told.changed() => match changed {
+                Ok(()) => {
+                    let told = told.borrow_and_update().clone();
+                    Event::RoutesChanged(told.generation, told.routes)
+                }
+                // Nobody is left who could want routes.
+                Err(_) => break,
+            },
+            cease = &mut stop => match cease {
+                Ok(cease) => {
+                    driver.handle(Event::Stop(cease)).await;
+                    break;
+                }
+                Err(_) => break,
+            },
+            () = sleep_until(deadline) => Event::DeadlineReached,
+        };
+        driver.handle(event).await;
+    }
+    driver.metrics.gone();
+}
+
+/// Stands in for a session that cannot be: nothing is ever out, so everything is synced.
+async fn refuse(
+    mut told: watch::Receiver<Told>,
+    synced: watch::Sender<Generation>,
+    mut stop: oneshot::Receiver<Cease>,
+) {
+    loop {
+        synced.send_replace(told.borrow_and_update().generation);
+        tokio::select! {
+            changed = told.changed() => if changed.is_err() { return },
+            _ = &mut stop => return,
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dialled(dialling: &mut Option<Dialling>) -> Result<(TcpStream, LocalAddresses), DialError> {
+    match dialling {
+        Some(dial) => {
+            let result = dial.await;
+            *dialling = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until the connection can be read, or written if there is something to write.
+async fn ready(connection: &Option<Connection>) -> std::io::Result<tokio::io::Ready> {
+    match connection {
+        Some(connection) => {
+            let write = !connection.outbox.is_empty();
+            let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            connection.stream.ready(interest).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Driver {
+    async fn handle(&mut self, event: Event) {
+        for output in self.session.handle(Instant::now(), event) {
+            self.perform(output).await;
+        }
+        self.metrics.counted(self.session.counters(), self.session.advertised(), self.session.unusable());
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Connect => self.dialling = Some(Box::pin(connect(self.settings.dial_options(), self.settings.families))),
+            Output::AbandonConnect => self.dialling = None,
+            Output::Send(id, bytes) => {
+                if let Some(connection) = self.connection.as_mut().filter(|connection| connection.id == id) {
+                    if bytes.get(18) == Some(&NOTIFICATION) {
+                        connection.outbox.push_last(bytes);
+                    } else {
+                        connection.outbox.push_urgent(bytes);
+                    }
+                }
+            }
+            Output::Close(id) => {
+                if let Some(mut connection) = self.connection.take_if(|connection| connection.id == id) {
+                    let handed_over = connection.close().await;
+                    tracing::trace!(peer = %self.settings, handed_over, "connection closed");
+                    if let Some(mark) = connection.outbox.last_mark() {
+                        self.sync(Generation(mark));
+                    }
+                }
+            }
+            Output::Up(negotiated) => {
+                self.last_failure.clear();
+                self.metrics.up(true);
+                tracing::info!(peer = %self.settings, %negotiated, "session up");
+            }
+            Output::Down(reason) => {
+                self.metrics.up(false);
+                match reason {
+                    DownReason::Stopped(_) => tracing::info!(peer = %self.settings, %reason, "session down"),
+                    _ => tracing::warn!(peer = %self.settings, %reason, "session down"),
+                }
+            }
+            Output::AttemptFailed(reason) => {
+                // Once per kind of failure, not per attempt.
+                let reason = reason.to_string();
+                if reason == self.last_failure {
+                    tracing::debug!(peer = %self.settings, %reason, "session still not up");
+                } else {
+                    tracing::warn!(peer = %self.settings, %reason, "session does not come up; trying again");
+                    self.last_failure = reason;
+                }
+            }
+            Output::Synced(generation) => self.sync(generation),
+        }
+    }
+
+    fn sync(&self, generation: Generation) {
+        self.synced.send_if_modified(|synced| {
+            let newer = generation > *synced;
+            if newer {
+                *synced = generation;
+            }
+            newer
+        });
+    }
+
+    fn dialled(&mut self, dialled: Result<(TcpStream, LocalAddresses), DialError>) -> Event {
+        match dialled {
+            Ok((stream, local)) => {
+                self.connections += 1;
+                let id = ConnId(self.connections);
+                self.connection =
+                    Some(Connection { id, stream, decoder: Decoder::new(), outbox: Outbox::default() });
+                Event::Connected(id, Direction::Outgoing, local)
+            }
+            Err(error) => Event::ConnectFailed(words(&error)),
+        }
+    }
+
+    /// Draws UPDATEs into an outbox that has room for more.
+    fn draw(&mut self) {
+        let now = Instant::now();
+        let Some(connection) = &mut self.connection else { return };
+        while connection.outbox.wants_more() {
+            match self.session.poll_update(now) {
+                Some(Output::Send(id, bytes)) if id == connection.id => connection.outbox.push_update(bytes),
+                Some(Output::Synced(generation)) => connection.outbox.mark(generation.0),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        // Marks with nothing before them need no socket.
+        if connection.outbox.chunk().is_empty()
+            && let Some(mark) = connection.outbox.advance(0)
+        {
+            self.sync(Generation(mark));
+        }
+    }
+
+    /// Reads and writes what the socket takes just now.
+    async fn transfer(&mut self, ready: std::io::Result<tokio::io::Ready>) {
+        let Some(connection) = &mut self.connection else { return };
+        let id = connection.id;
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(error) => return self.handle(Event::Disconnected(id, Some(error.to_string()))).await,
+        };
+        if ready.is_writable() {
+            let chunk = connection.outbox.chunk();
+            let written = if chunk.is_empty() { Ok(0) } else { connection.stream.try_write(chunk) };
+            match written {
+                Ok(count) => {
+                    if let Some(mark) = connection.outbox.advance(count) {
+                        self.sync(Generation(mark));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return self.handle(Event::Disconnected(id, Some(error.to_string()))).await,
+            }
+        }
+        if ready.is_readable() || ready.is_read_closed() {
+            self.receive(id).await;
+        }
+    }
+
+    async fn receive(&mut self, id: ConnId) {
+        let Some(connection) = &mut self.connection else { return };
+        let end = match connection.stream.try_read(connection.decoder.space()) {
+            Ok(0) => Some(None),
+            Ok(count) => {
+                connection.decoder.filled(count);
+                None
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(error) => Some(Some(error.to_string())),
+        };
+        if let Some(cause) = end {
+            return self.handle(Event::Disconnected(id, cause)).await;
+        }
+        // The session may close the connection at any message; then there is no next one.
+        while let Some(connection) = self.connection.as_mut().filter(|connection| connection.id == id) {
+            let event = match connection.decoder.next_message() {
+                Ok(Some(message)) => Event::Received(id, message),
+                Ok(None) => return,
+                Err(error) => Event::Malformed(id, error),
+            };
+            self.handle(event).await;
+        }
+    }
+}
+
+impl Connection {
+    /// Writes what is still to be written, ends our side, and waits for the peer's end: closing with unread input would
+    /// make the kernel send a reset, which can overtake the NOTIFICATION.
+    async fn close(&mut self) -> bool {
+        let orderly = async {
+            loop {
+                let chunk = self.outbox.chunk();
+                if chunk.is_empty() {
+                    break;
+                }
+                let count = self.stream.write(chunk).await?;
+                self.outbox.advance(count);
+            }
+            self.stream.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.stream.read(&mut rest).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())))
+    }
+}
+
+async fn connect(options: DialOptions, families: Families) -> Result<(TcpStream, LocalAddresses), DialError> {
+    let stream = dial(&options, DIAL).await?;
+    let bound = stream.local_addr().map_err(|error| DialError::Connect(options.peer, error))?.ip();
+    let one = if bound.is_ipv4() { Families::IPV4 } else { Families::IPV6 };
+    Ok((stream, next_hop::local_addresses(bound, families != one).await))
+}
+
+/// An error and its causes in one line.
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,293 @@
+//! What steps do to the world: nf_tables, addresses on `lo`, BGP peers.
+//!
+//! The production side of [`Effects`]; it decides no order. What it adds to a step is how to keep the proxy's
+//! [`Program`] and the kernel the same: all changes of a batch become one transaction; if the kernel refuses it, the
+//! program goes back to what it was; if it is unknown what is in force, or our tables are gone (`nft flush ruleset`),
+//! everything is replaced.
+//!
+//! Prefixes that are shorter than an address are guarded: while one is announced, and until the linger ends, what
+//! comes for an address inside it and has no rule is dropped and not routed on ([`Element::Announced`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_proxy::netlink::KernelError;
+use herald_proxy::ruleset::{Ruleset, RulesetConfig};
+use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
+use herald_runtime::ObjectName;
+use ipnet::IpNet;
+
+use crate::addresses::LocalAddresses;
+use crate::apply::Effects;
+use crate::bgp::Peers;
+use crate::kernel::{CallError, KernelThread};
+use crate::ledger::Attributes;
+
+/// The proxy's part of the world.
+#[derive(Debug)]
+pub(crate) struct ProxyKernel {
+    kernel: KernelThread,
+    program: Program,
+    ruleset: RulesetConfig,
+    guards: BTreeSet<IpNet>,
+    /// What is in force is unknown, or not what the program says.
+    stale: bool,
+}
+
+impl ProxyKernel {
+    /// Nothing is programmed yet; tables of an earlier run stay until the first replacement.
+    pub(crate) fn new(kernel: KernelThread, ruleset: RulesetConfig) -> Self {
+        Self { kernel, program: Program::new(), ruleset, guards: BTreeSet::new(), stale: false }
+    }
+
+    /// Frontends that a Service wants and another one holds.
+    pub(crate) fn conflicts(&self, service: &ObjectName) -> Vec<Conflict> {
+        self.program.conflicts(service)
+    }
+
+    /// Where pods have their addresses. A change replaces the tables, if they are this run's already.
+    pub(crate) async fn set_ruleset(&mut self, ruleset: RulesetConfig, programmed: bool) {
+        if self.ruleset == ruleset {
+            return;
+        }
+        self.ruleset = ruleset;
+        if programmed && let Err(error) = self.replace_all().await {
+            tracing::error!(error = %chain(&error), "the ruleset could not be replaced; trying again with the next change");
+        }
+    }
+
+    async fn replace_all(&mut self) -> Result<(), CallError> {
+        let mut elements = self.program.all();
+        elements.extend(self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix }));
+        let ruleset = Ruleset::new(&self.ruleset);
+        let replaced = self.kernel.call(move |kernel| kernel.replace(&ruleset, &elements)).await;
+        self.stale = replaced.is_err();
+        replaced
+    }
+
+    /// Brings changes that the program has already made into the kernel.
+    async fn commit(&mut self, changes: Changes) -> Result<(), CallError> {
+        if self.stale {
+            return self.replace_all().await;
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match self.kernel.call(move |kernel| kernel.apply(&changes)).await {
+            Err(CallError::Kernel(error)) if needs_replacing(&error) => {
+                tracing::warn!(error = %chain(&error), "Herald's tables are not as they were left: replacing them");
+                self.replace_all().await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn install(
+        &mut self,
+        rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
+        former: &BTreeMap<ObjectName, Arc<ServiceRules>>,
+    ) -> anyhow::Result<()> {
+        let mut net = Net::default();
+        for (service, rules) in rules {
+            net.add(self.program.install(service, rules.as_deref().cloned()));
+        }
+        let Err(error) = self.commit(net.changes()).await else { return Ok(()) };
+        // The kernel is as before; so shall the program be. Only frontends that lingered are not brought back.
+        for service in rules.keys() {
+            net.add(self.program.set(service, former.get(service).map(|rules| (**rules).clone())));
+        }
+        let rest = net.changes();
+        if !rest.is_empty() && let Err(error) = self.commit(rest).await {
+            tracing::warn!(error = %chain(&error), "the kernel's rules are replaced with the next change");
+            self.stale = true;
+        }
+        Err(error.into())
+    }
+
+    async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
+        let mut net = Net::default();
+        for service in services {
+            net.add(self.program.expire(service));
+        }
+        if let Err(error) = self.commit(net.changes()).await {
+            // The program has forgotten what the kernel still has: only a replacement makes them equal.
+            self.stale = true;
+            self.replace_all().await.map_err(|_| error)?;
+        }
+        Ok(())
+    }
+
+    /// Guards exactly these prefixes.
+    async fn guard(&mut self, desired: BTreeSet<IpNet>) {
+        let announced = |prefix: &IpNet| Element::Announced { prefix: *prefix };
+        let changes = Changes {
+            remove: self.guards.difference(&desired).map(announced).collect(),
+            add: desired.difference(&self.guards).map(announced).collect(),
+        };
+        if changes.is_empty() {
+            return;
+        }
+        let former = std::mem::replace(&mut self.guards, desired);
+        if let Err(error) = self.commit(changes).await {
+            tracing::error!(
+                error = %chain(&error),
+                "announced aggregates are not guarded: packets for addresses without rules inside them are routed on"
+            );
+            self.guards = former;
+        }
+    }
+}
+
+/// All of the node.
+#[derive(Debug)]
+pub(crate) struct NodeEffects {
+    /// `None`: nothing is programmed on this node.
+    pub(crate) proxy: Option<ProxyKernel>,
+    /// On `lo`.
+    pub(crate) addresses: LocalAddresses,
+    /// BGP.
+    pub(crate) peers: Peers,
+}
+
+impl Effects for NodeEffects {
+    type Rules = Arc<ServiceRules>;
+
+    async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>) {
+        self.peers.withdraw(prefixes).await;
+    }
+
+    async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+        if let Some(proxy) = &mut self.proxy {
+            let all = proxy.guards.iter().chain(routes.keys());
+            let desired = aggregates(all);
+            proxy.guard(desired).await;
+        }
+        self.peers.announce(routes);
+    }
+
+    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Arc<ServiceRules>>) -> anyhow::Result<()> {
+        let Some(proxy) = &mut self.proxy else { return Ok(()) };
+        proxy.program = Program::new();
+        for (service, rules) in rules {
+            proxy.program.install(service, Some((**rules).clone()));
+        }
+        let replaced = proxy.replace_all().await;
+        if replaced.is_err() {
+            // Whatever an earlier run left is still in force, and the next try is again a replacement.
+            proxy.program = Program::new();
+        }
+        Ok(replaced?)
+    }
+
+    async fn install(
+        &mut self,
+        rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
+        former: &BTreeMap<ObjectName, Arc<ServiceRules>>,
+    ) -> anyhow::Result<()> {
+        match &mut self.proxy {
+            Some(proxy) => proxy.install(rules, former).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
+        match &mut self.proxy {
+            Some(proxy) => proxy.remove(services).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.guard(aggregates(routes.keys())).await;
+        }
+    }
+
+    async fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        Ok(self.addresses.add(address).await?)
+    }
+
+    async fn remove_address(&mut self, address: IpAddr) -> anyhow::Result<()> {
+        Ok(self.addresses.remove(address).await?)
+    }
+}
+
+/// The widest of the prefixes that are shorter than an address: disjoint, and covering all of them.
+fn aggregates<'a>(prefixes: impl Iterator<Item = &'a IpNet>) -> BTreeSet<IpNet> {
+    let shorter: BTreeSet<IpNet> =
+        prefixes.filter(|prefix| prefix.prefix_len() < prefix.max_prefix_len()).map(IpNet::trunc).collect();
+    let covered = |prefix: &IpNet| shorter.iter().any(|other| other != prefix && other.contains(prefix));
+    shorter.iter().filter(|prefix| !covered(prefix)).copied().collect()
+}
+
+/// Errors after which only a replacement makes sure what is in force.
+fn needs_replacing(error: &KernelError) -> bool {
+    error.is_table_missing() || matches!(error, KernelError::Timeout(_) | KernelError::Lost)
+}
+
+/// Several changes as one: what comes and goes again, or goes and comes again, is not in it.
+#[derive(Debug, Default)]
+struct Net {
+    /// +1: to be added, -1: to be removed.
+    elements: HashMap<Element, i32>,
+    /// In the order in which they came.
+    order: Vec<Element>,
+}
+
+impl Net {
+    fn add(&mut self, changes: Changes) {
+        for (element, by) in
+            changes.remove.into_iter().map(|e| (e, -1)).chain(changes.add.into_iter().map(|e| (e, 1)))
+        {
+            *self.elements.entry(element).or_insert_with(|| {
+                self.order.push(element);
+                0
+            }) += by;
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        let of_sign = |sign: i32| {
+            let count = |element: &Element| self.elements.get(element).copied().unwrap_or_default();
+            self.order.iter().filter(|element| count(element).signum() == sign).copied().collect()
+        };
+        Changes { remove: of_sign(-1), add: of_sign(1) }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vip(n: u8) -> Element {
+        Element::Vip { address: IpAddr::from([192, 0, 2, n]) }
+    }
+
+    #[test]
+    fn what_comes_and_goes_within_a_batch_never_reaches_the_kernel() {
+        let mut net = Net::default();
+        net.add(Changes { remove: vec![vip(1)], add: vec![vip(2), vip(3)] });
+        net.add(Changes { remove: vec![vip(2)], add: vec![vip(1), vip(4)] });
+        assert_eq!(net.changes(), Changes { remove: vec![], add: vec![vip(3), vip(4)] });
+    }
+
+    #[test]
+    fn guarded_prefixes_are_the_widest_and_never_single_addresses() {
+        let prefixes: Vec<IpNet> = ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.1/32", "2001:db8:1::/64", "198.51.100.0/25"]
+            .map(|prefix| prefix.parse().unwrap())
+            .into();
+        let kept: Vec<String> = aggregates(prefixes.iter()).iter().map(ToString::to_string).collect();
+        assert_eq!(kept, ["192.0.2.0/24", "198.51.100.0/25", "2001:db8:1::/64"]);
+    }
+}

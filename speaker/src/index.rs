@@ -1,0 +1,347 @@
+//! Everything the watches have told, and which Services have to be looked at again.
+//!
+//! Synchronous: fed with events, asked for what is dirty. Knows no kernel, no peer and no API client. Nothing may act
+//! before [`Index::is_ready`]: every watch has delivered its first full list, so partial data never reaches the kernel.
+//! A watch that loses the API server says nothing, and everything stays as it is.
+//!
+//! Dirty is what an event touches: a Service by its own object or slices; Services that name an address as externalIP
+//! whose holder changed; and all of them when the node, any node's addresses or the configuration changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use herald_config::Config;
+use herald_proxy::external_ips::Holders;
+use herald_proxy::{EndpointsView, NotProxied, Note, ServiceView, SliceIgnored, SliceReading};
+use herald_runtime::ObjectName;
+use herald_runtime::watch::WatchEvent;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+
+use crate::node::{NodeObject, OwnNode};
+
+/// What is kept of a Service.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ServiceObject {
+    /// Namespace and name.
+    pub(crate) name: ObjectName,
+    /// `metadata.uid`, for Events.
+    pub(crate) uid: Box<str>,
+    /// `spec.loadBalancerClass`.
+    pub(crate) class: Option<Box<str>>,
+    /// What is proxied of it, and what was left out.
+    pub(crate) view: Result<(ServiceView, Vec<Note>), NotProxied>,
+}
+
+/// Cuts a Service down.
+pub(crate) fn fold_service(service: &Service) -> ServiceObject {
+    let meta = &service.metadata;
+    let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
+    ServiceObject {
+        name: ObjectName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()),
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
+        class: class.filter(|class| !class.is_empty()).map(Into::into),
+        view: ServiceView::read(service),
+    }
+}
+
+/// An EndpointSlice as read.
+#[derive(Debug, Clone)]
+pub(crate) struct SliceObject {
+    /// Of the slice.
+    pub(crate) name: ObjectName,
+    /// Its content.
+    pub(crate) reading: Result<SliceReading, SliceIgnored>,
+}
+
+/// The ConfigMap's document; `None` when the key is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigObject(pub(crate) Option<String>);
+
+/// Cuts the ConfigMap down to its document.
+pub(crate) fn fold_config(config: ConfigMap) -> ConfigObject {
+    ConfigObject(config.data.and_then(|mut data| data.remove("config")))
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub(crate) enum Observed {
+    /// Services of all namespaces.
+    Services(WatchEvent<ServiceObject>),
+    /// EndpointSlices of all namespaces.
+    Slices(WatchEvent<SliceObject>),
+    /// All nodes.
+    Nodes(WatchEvent<NodeObject>),
+    /// The one ConfigMap.
+    Config(WatchEvent<ConfigObject>),
+}
+
+/// Which first lists have come.
+#[derive(Debug, Default)]
+struct Listed {
+    services: bool,
+    slices: bool,
+    nodes: bool,
+    config: bool,
+}
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    listed: Listed,
+    services: BTreeMap<ObjectName, ServiceObject>,
+    endpoints: HashMap<ObjectName, EndpointsView>,
+    /// Slice → Service, for slices that are deleted or change their Service.
+    slice_owners: HashMap<ObjectName, ObjectName>,
+    nodes: BTreeMap<String, NodeObject>,
+    holders: Holders,
+    named_externally: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    config: Option<Config>,
+    node_addresses: BTreeSet<IpAddr>,
+    pod_cidrs: Vec<IpNet>,
+    dirty: BTreeSet<ObjectName>,
+    settings_changed: bool,
+    refused_config: bool,
+}
+
+/// What became of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConfigNews {
+    /// It is in force.
+    Taken,
+    /// It is not, in words that name the line; the last good one stays.
+    Refused(String),
+    /// There is none any more; the last good one stays.
+    Gone,
+}
+
+impl Index {
+    /// Takes what a watch says; news of the configuration are for the log.
+    pub(crate) fn observe(&mut self, observed: Observed) -> Option<ConfigNews> {
+        match observed {
+            Observed::Services(event) => self.services(event),
+            Observed::Slices(event) => self.slices(event),
+            Observed::Nodes(event) => self.nodes(event),
+            Observed::Config(event) => return self.config_event(event),
+        }
+        None
+    }
+
+    /// Whether every watch has delivered its first full list.
+    pub(crate) fn is_ready(&self) -> bool {
+        let Listed { services, slices, nodes, config } = self.listed;
+        services && slices && nodes && config
+    }
+
+    /// Marks one Service.
+    pub(crate) fn mark(&mut self, service: ObjectName) {
+        self.dirty.insert(service);
+    }
+
+    /// Marks all Services: something that all depend on has changed.
+    pub(crate) fn mark_all(&mut self) {
+        self.dirty.extend(self.services.keys().cloned());
+    }
+
+    /// The Services to look at again, also those that are gone.
+    pub(crate) fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Whether the configuration or the nodes have changed since the last call.
+    pub(crate) fn take_settings_changed(&mut self) -> bool {
+        std::mem::take(&mut self.settings_changed)
+    }
+
+    /// A Service.
+    pub(crate) fn service(&self, name: &ObjectName) -> Option<&ServiceObject> {
+        self.services.get(name)
+    }
+
+    /// Its endpoints.
+    pub(crate) fn endpoints(&self, name: &ObjectName) -> Option<&EndpointsView> {
+        self.endpoints.get(name)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    /// The own node, once its object has been seen.
+    pub(crate) fn own_node(&self, name: &str) -> Option<(&NodeObject, &OwnNode)> {
+        let node = self.nodes.get(name)?;
+        Some((node, node.own.as_ref()?))
+    }
+
+    /// Addresses of all nodes.
+    pub(crate) fn node_addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.node_addresses
+    }
+
+    /// Pod networks of all nodes.
+    pub(crate) fn pod_cidrs(&self) -> &[IpNet] {
+        &self.pod_cidrs
+    }
+
+    /// Who was given which address.
+    pub(crate) fn holders(&self) -> &Holders {
+        &self.holders
+    }
+
+    fn services(&mut self, event: WatchEvent<ServiceObject>) {
+        match event {
+            WatchEvent::Applied(service) => self.put_service(service),
+            WatchEvent::Deleted(name) => self.drop_service(&name),
+            WatchEvent::Reset(services) => {
+                let live: BTreeSet<ObjectName> = services.iter().map(|service| service.name.clone()).collect();
+                let gone: Vec<_> = self.services.keys().filter(|name| !live.contains(name)).cloned().collect();
+                gone.iter().for_each(|name| self.drop_service(name));
+                services.into_iter().for_each(|service| self.put_service(service));
+                self.listed.services = true;
+            }
+        }
+    }
+
+    fn put_service(&mut self, service: ServiceObject) {
+        if self.services.get(&service.name) == Some(&service) {
+            return;
+        }
+        let name = service.name.clone();
+        self.forget_external_ips(&name);
+        let view = service.view.as_ref().ok().map(|(view, _)| view);
+        for ip in view.iter().flat_map(|view| &view.external_ips) {
+            self.named_externally.entry(*ip).or_default().insert(name.clone());
+        }
+        let changed = self.holders.set(&name, view);
+        self.mark_naming(&changed);
+        self.services.insert(name.clone(), service);
+        self.mark(name);
+    }
+
+    fn drop_service(&mut self, name: &ObjectName) {
+        self.forget_external_ips(name);
+        if self.services.remove(name).is_some() {
+            let changed = self.holders.set(name, None);
+            self.mark_naming(&changed);
+            self.mark(name.clone());
+        }
+    }
+
+    fn forget_external_ips(&mut self, name: &ObjectName) {
+        let Some(Ok((view, _))) = self.services.get(name).map(|service| &service.view) else { return };
+        for ip in &view.external_ips {
+            if let Some(services) = self.named_externally.get_mut(ip) {
+                services.remove(name);
+                if services.is_empty() {
+                    self.named_externally.remove(ip);
+                }
+            }
+        }
+    }
+
+    /// Services that name one of these addresses as externalIP are to be judged again.
+    fn mark_naming(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let naming = addresses.iter().filter_map(|address| self.named_externally.get(address)).flatten();
+        self.dirty.extend(naming.cloned());
+    }
+
+    fn slices(&mut self, event: WatchEvent<SliceObject>) {
+        match event {
+            WatchEvent::Applied(slice) => self.put_slice(slice),
+            WatchEvent::Deleted(name) => self.drop_slice(&name),
+            WatchEvent::Reset(slices) => {
+                let live: BTreeSet<&ObjectName> = slices.iter().map(|slice| &slice.name).collect();
+                let gone: Vec<_> = self.slice_owners.keys().filter(|name| !live.contains(name)).cloned().collect();
+                gone.iter().for_each(|name| self.drop_slice(name));
+                slices.into_iter().for_each(|slice| self.put_slice(slice));
+                self.listed.slices = true;
+            }
+        }
+    }
+
+    fn put_slice(&mut self, slice: SliceObject) {
+        let Ok(reading) = slice.reading else { return self.drop_slice(&slice.name) };
+        let service = ObjectName::new(&*slice.name.namespace, reading.service);
+        if self.slice_owners.get(&slice.name).is_some_and(|owner| *owner != service) {
+            self.drop_slice(&slice.name);
+        }
+        if self.endpoints.entry(service.clone()).or_default().apply(&slice.name.name, reading.view) {
+            self.mark(service.clone());
+        }
+        self.slice_owners.insert(slice.name, service);
+    }
+
+    fn drop_slice(&mut self, name: &ObjectName) {
+        let Some(service) = self.slice_owners.remove(name) else { return };
+        if let Some(endpoints) = self.endpoints.get_mut(&service) {
+            endpoints.remove(&name.name);
+            if endpoints.is_empty() {
+                self.endpoints.remove(&service);
+            }
+        }
+        self.mark(service);
+    }
+
+    fn nodes(&mut self, event: WatchEvent<NodeObject>) {
+        if let WatchEvent::Applied(node) = &event
+            && self.nodes.get(&node.name) == Some(node)
+        {
+            return;
+        }
+        let mut nodes = self.nodes.clone();
+        match event {
+            WatchEvent::Applied(node) => {
+                nodes.insert(node.name.clone(), node);
+            }
+            WatchEvent::Deleted(name) => {
+                nodes.remove(&name.name);
+            }
+            WatchEvent::Reset(all) => {
+                nodes = all.into_iter().map(|node| (node.name.clone(), node)).collect();
+                self.listed.nodes = true;
+            }
+        }
+        if nodes != self.nodes {
+            self.node_addresses = nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
+            self.pod_cidrs = nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect();
+            self.nodes = nodes;
+            self.settings_changed = true;
+            self.mark_all();
+        }
+    }
+
+    fn config_event(&mut self, event: WatchEvent<ConfigObject>) -> Option<ConfigNews> {
+        let document = match event {
+            WatchEvent::Applied(config) => Some(config),
+            WatchEvent::Deleted(_) => None,
+            WatchEvent::Reset(configs) => {
+                self.listed.config = true;
+                configs.into_iter().next()
+            }
+        };
+        let Some(ConfigObject(document)) = document else { return Some(ConfigNews::Gone) };
+        let Some(document) = document else {
+            return Some(ConfigNews::Refused("the ConfigMap has no key \"config\"".to_owned()));
+        };
+        match herald_config::parse(&document) {
+            Ok(parsed) => {
+                let recovered = std::mem::take(&mut self.refused_config);
+                if self.config.as_ref() == Some(&parsed.config) {
+                    return recovered.then_some(ConfigNews::Taken);
+                }
+                self.config = Some(parsed.config);
+                self.settings_changed = true;
+                self.mark_all();
+                Some(ConfigNews::Taken)
+            }
+            Err(errors) => {
+                self.refused_config = true;
+                Some(ConfigNews::Refused(errors.to_string()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The speaker's metrics: MetalLB's names where MetalLB has the thing, `herald_` where it does not.
+//!
+//! Labels are names of configured things (peers, Services, addresses) and words of closed lists; whoever sets a series
+//! removes it when the thing is gone.
+
+use std::net::IpAddr;
+
+use herald_bgp::Counters;
+use herald_runtime::ObjectName;
+use herald_runtime::metrics::Metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+use crate::bgp::PeerSettings;
+use crate::reason::Reason;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnnouncedLabel {
+    service: String,
+    protocol: &'static str,
+    node: String,
+    ip: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// What is counted of BGP, by peer.
+#[derive(Debug, Clone)]
+pub(crate) struct BgpMetrics {
+    up: Family<PeerLabel, Gauge>,
+    updates: Family<PeerLabel, Counter>,
+    announced: Family<PeerLabel, Gauge>,
+    unusable: Family<PeerLabel, Gauge>,
+}
+
+impl BgpMetrics {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            up: metrics.register("metallb_bgp_session_up", "1 if the session is Established", Family::default()),
+            updates: metrics.register("metallb_bgp_updates", "UPDATEs sent", Family::default()),
+            announced: metrics.register(
+                "metallb_bgp_announced_prefixes_total",
+                "Prefixes that the peer has of this node",
+                Family::default(),
+            ),
+            unusable: metrics.register(
+                "herald_bgp_unusable_prefixes",
+                "Prefixes that cannot be sent to the peer: no usable next hop, or too many attributes",
+                Family::default(),
+            ),
+        }
+    }
+
+    /// The metrics of one peer.
+    pub(crate) fn peer(&self, settings: &PeerSettings) -> PeerMetrics {
+        let peer = PeerMetrics { all: self.clone(), label: PeerLabel { peer: settings.to_string() }, updates: 0 };
+        peer.up(false);
+        peer
+    }
+}
+
+/// What is counted of one peer.
+#[derive(Debug)]
+pub(crate) struct PeerMetrics {
+    all: BgpMetrics,
+    label: PeerLabel,
+    updates: u64,
+}
+
+impl PeerMetrics {
+    /// The session came up or went down.
+    pub(crate) fn up(&self, up: bool) {
+        self.all.up.get_or_create(&self.label).set(up.into());
+    }
+
+    /// What the session has counted by now.
+    pub(crate) fn counted(&mut self, counters: &Counters, advertised: usize, unusable: usize) {
+        let new = counters.updates_sent - self.updates;
+        self.updates = counters.updates_sent;
+        self.all.updates.get_or_create(&self.label).inc_by(new);
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.all.announced.get_or_create(&self.label).set(gauge(advertised));
+        self.all.unusable.get_or_create(&self.label).set(gauge(unusable));
+    }
+
+    /// The peer is not configured any more.
+    pub(crate) fn gone(self) {
+        self.all.up.remove(&self.label);
+        self.all.updates.remove(&self.label);
+        self.all.announced.remove(&self.label);
+        self.all.unusable.remove(&self.label);
+    }
+}
+
+/// All of the speaker.
+#[derive(Debug, Clone)]
+pub(crate) struct SpeakerMetrics {
+    /// By peer.
+    pub(crate) bgp: BgpMetrics,
+    /// From a batch of changes to its last effect, in seconds.
+    pub(crate) sync_duration: Histogram,
+    /// The part of it that decides, in seconds.
+    pub(crate) plan_duration: Histogram,
+    /// Services that the kernel refused.
+    pub(crate) failed_services: Gauge,
+    announced: Family<AnnouncedLabel, Gauge>,
+    not_announced: Family<ReasonLabel, Gauge>,
+    node: String,
+}
+
+impl SpeakerMetrics {
+    /// Registers them.
+    pub(crate) fn new(metrics: &Metrics, node: &str) -> Self {
+        let duration = || Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
+        let not_announced = metrics.register(
+            "herald_speaker_not_announced",
+            "Load balancer addresses that this node does not announce, by reason",
+            Family::<ReasonLabel, Gauge>::default(),
+        );
+        for reason in Reason::ALL {
+            not_announced.get_or_create(&ReasonLabel { reason: reason.word() }).set(0);
+        }
+        Self {
+            bgp: BgpMetrics::new(metrics),
+            sync_duration: metrics.register(
+                "herald_speaker_sync_duration_seconds",
+                "From a batch of changes to its last effect",
+                duration(),
+            ),
+            plan_duration: metrics.register(
+                "herald_speaker_plan_duration_seconds",
+                "Deciding what a batch of changes means",
+                duration(),
+            ),
+            failed_services: metrics.register(
+                "herald_speaker_failed_services",
+                "Services whose rules or local addresses the kernel refused",
+                Gauge::default(),
+            ),
+            announced: metrics.register(
+                "metallb_speaker_announced",
+                "Services announced from this node",
+                Family::default(),
+            ),
+            not_announced,
+            node: node.to_owned(),
+        }
+    }
+
+    /// An address is announced from now on, or not any more.
+    pub(crate) fn announced(&self, service: &ObjectName, ip: IpAddr, announced: bool) {
+        let label = AnnouncedLabel {
+            service: service.to_string(),
+            protocol: "bgp",
+            node: self.node.clone(),
+            ip: ip.to_string(),
+        };
+        if announced {
+            self.announced.get_or_create(&label).set(1);
+        } else {
+            self.announced.remove(&label);
+        }
+    }
+
+    /// One address more or less that is not announced for this reason.
+    pub(crate) fn not_announced(&self, reason: Reason, change: i64) {
+        self.not_announced.get_or_create(&ReasonLabel { reason: reason.word() }).inc_by(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announced_addresses_have_metallbs_labels_and_vanish_when_withdrawn() {
+        let registry = Metrics::new();
+        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let service = ObjectName::new("shop", "web");
+        let ip = "192.0.2.1".parse().unwrap();
+        metrics.announced(&service, ip, true);
+        let line = r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
+        assert!(registry.encode().unwrap().lines().any(|l| l == line), "{}", registry.encode().unwrap());
+        metrics.announced(&service, ip, false);
+        assert!(!registry.encode().unwrap().contains("192.0.2.1"));
+    }
+
+    #[test]
+    fn every_reason_has_a_series_from_the_start() {
+        let registry = Metrics::new();
+        SpeakerMetrics::new(&registry, "node-1").not_announced(Reason::NoEndpoints, 1);
+        let text = registry.encode().unwrap();
+        assert!(text.contains(r#"herald_speaker_not_announced{reason="noEndpoints"} 1"#), "{text}");
+        assert!(text.contains(r#"herald_speaker_not_announced{reason="noPeer"} 0"#), "{text}");
+    }
+}

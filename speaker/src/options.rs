@@ -1,0 +1,103 @@
+//! How a speaker is started.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use herald_proxy::health::ProxyPorts;
+use herald_runtime::admin;
+use ipnet::IpNet;
+
+/// How much of kube-proxy's work the speaker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// Replaces kube-proxy.
+    Full,
+    /// Serves externalIPs and load balancer addresses beside a kube-proxy or CNI.
+    External,
+    /// Announces only; another proxy serves the addresses. No address is put on `lo` then.
+    Off,
+}
+
+impl ProxyMode {
+    /// As the proxy says it; without a proxy, what announcing depends on is what `External` serves.
+    pub(crate) fn rules(self) -> herald_proxy::ProxyMode {
+        match self {
+            Self::Full => herald_proxy::ProxyMode::Full,
+            Self::External | Self::Off => herald_proxy::ProxyMode::External,
+        }
+    }
+}
+
+/// At which addresses of the node its node ports answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The first InternalIP of each family in the Node object.
+    Primary,
+    /// Addresses of the node's interfaces inside these prefixes; never Herald's own.
+    Within(Vec<IpNet>),
+}
+
+impl NodePortAddresses {
+    pub(crate) fn choose(&self, address: &IpAddr) -> bool {
+        match self {
+            Self::Primary => false,
+            Self::Within(prefixes) => prefixes.iter().any(|prefix| prefix.contains(address)),
+        }
+    }
+}
+
+/// Everything that a speaker is told from outside.
+#[derive(Clone)]
+pub struct SpeakerOptions {
+    /// The API.
+    pub client: kube::Client,
+    /// The Node that this is.
+    pub node_name: String,
+    /// The namespace of the configuration.
+    pub namespace: String,
+    /// Where pods have their addresses; empty: the Node's `podCIDRs`.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// Where ClusterIPs are, as far as known: externalIPs inside are refused.
+    pub service_cidrs: Vec<IpNet>,
+    /// How much is served.
+    pub proxy: ProxyMode,
+    /// Where node ports answer.
+    pub nodeport_addresses: NodePortAddresses,
+    /// `loadBalancerClass` of Services that are announced besides those without any.
+    pub load_balancer_class: Option<String>,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub admin_address: SocketAddr,
+    /// kube-proxy's own ports, served in full mode only.
+    pub proxy_ports: ProxyPorts,
+    /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
+    pub linger: Duration,
+    /// Start in full mode although rules of kube-proxy are there.
+    pub clean_up_kube_proxy: bool,
+}
+
+impl fmt::Debug for SpeakerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpeakerOptions").field("node_name", &self.node_name).field("proxy", &self.proxy).finish_non_exhaustive()
+    }
+}
+
+impl SpeakerOptions {
+    /// With defaults: namespace `metallb-system`, full proxy, primary node port addresses, linger one second.
+    pub fn new(client: kube::Client, node_name: impl Into<String>) -> Self {
+        Self {
+            client,
+            node_name: node_name.into(),
+            namespace: "metallb-system".to_owned(),
+            cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+            proxy: ProxyMode::Full,
+            nodeport_addresses: NodePortAddresses::Primary,
+            load_balancer_class: None,
+            admin_address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin::DEFAULT_PORT)),
+            proxy_ports: ProxyPorts::default(),
+            linger: Duration::from_secs(1),
+            clean_up_kube_proxy: false,
+        }
+    }
+}

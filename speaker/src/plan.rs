@@ -1,0 +1,183 @@
+//! What one Service should be on this node: its rules, its local addresses, its routes, and why not.
+//!
+//! Pure and per Service, so that a change costs what it touches. What Services share (an aggregate, an address) is not
+//! decided here: a plan only *claims* it, the ledger owns it.
+//!
+//! An address of a Service is announced when, in this order of refusals ([`Reason`]): it lies in a pool; the pool is announced by BGP
+//! and has an advertisement; the node is known, its network available, and it is not excluded by label; some peer
+//! selects it; and there is an endpoint: with `externalTrafficPolicy: Cluster` any usable one anywhere, with `Local` a
+//! *ready* one on this node. One that merely serves while it terminates keeps serving what comes, but attracts no new
+//! clients, as with MetalLB: its health check port says 503 at the same time.
+//!
+//! A Service of a `loadBalancerClass` that is not Herald's has its rules and nothing else. An address is put on `lo`
+//! only if the node has rules for it and no node has the address: an address on `lo` without rules would expose the node itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use herald_config::{Config, ExternalIps, LocalAddresses, Pool, Protocol};
+use herald_proxy::external_ips::{self, Holders};
+use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
+use ipnet::IpNet;
+
+use crate::index::ServiceObject;
+use crate::ledger::{Attributes, Claims};
+use crate::reason::Reason;
+use crate::steps::ProxyRules;
+
+/// What all plans of a node depend on.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    /// The node as rules see it.
+    pub(crate) node: &'a NodeView,
+    /// Why the node as a whole announces nothing.
+    pub(crate) node_refusal: Option<Reason>,
+    /// The configuration in force.
+    pub(crate) config: &'a Config,
+    /// Whether rules are programmed on this node at all.
+    pub(crate) proxies: bool,
+    /// The class of Services that are Herald's besides those without any.
+    pub(crate) class: Option<&'a str>,
+    /// Pod networks.
+    pub(crate) pod_cidrs: &'a [IpNet],
+    /// Networks of ClusterIPs.
+    pub(crate) service_cidrs: &'a [IpNet],
+    /// Who was given which address.
+    pub(crate) holders: &'a Holders,
+}
+
+/// Whether an address is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Yes.
+    Announce,
+    /// No.
+    Skip(Reason),
+}
+
+/// Something that the users of a Service should know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Remark {
+    /// The word for Event and log.
+    pub(crate) reason: &'static str,
+    /// The sentence.
+    pub(crate) text: String,
+}
+
+/// What one Service should be on this node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct ServicePlan {
+    /// Rules to program; `None` when there are none, or nothing is programmed here.
+    pub(crate) rules: Option<Arc<ServiceRules>>,
+    /// Routes and local addresses.
+    pub(crate) claims: Claims,
+    /// Each load balancer address, and whether it is announced.
+    pub(crate) verdicts: BTreeMap<IpAddr, Verdict>,
+    /// What was left out and why.
+    pub(crate) remarks: BTreeSet<Remark>,
+}
+
+impl ProxyRules for Arc<ServiceRules> {
+    fn narrows(&self, former: &Self) -> bool {
+        let still = |frontend| self.frontends.binary_search_by_key(frontend, |rules| rules.frontend).is_ok();
+        !former.frontends.iter().all(|rules| still(&rules.frontend))
+    }
+}
+
+/// Plans one Service.
+pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &EndpointsView) -> ServicePlan {
+    let mut plan = ServicePlan::default();
+    let Ok((proxied, notes)) = &service.view else { return plan };
+    plan.remarks.extend(notes.iter().map(|note| Remark { reason: note.reason(), text: note.to_string() }));
+
+    let context = external_ips::Context {
+        node_addresses: &view.node.node_addresses,
+        pod_cidrs: view.pod_cidrs,
+        service_cidrs: view.service_cidrs,
+        allowed: match &view.config.herald.external_ips {
+            ExternalIps::Default => None,
+            ExternalIps::Allow(prefixes) => Some(prefixes),
+        },
+        holders: view.holders,
+    };
+    let (admitted, refused) = external_ips::admit(&service.name, proxied, &context);
+    plan.remarks.extend(refused.iter().map(|refused| Remark { reason: refused.reason(), text: refused.to_string() }));
+
+    let rules = rules(&admitted, endpoints, view.node);
+    if service.class.is_none() || service.class.as_deref() == view.class {
+        announce(view, &admitted, &rules, &mut plan);
+        local_addresses(view, &admitted, &rules, &mut plan);
+    }
+    plan.rules = (view.proxies && !rules.frontends.is_empty()).then(|| Arc::new(rules));
+    plan
+}
+
+/// Judges each load balancer address and claims the routes of those that are announced.
+fn announce(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: &mut ServicePlan) {
+    for address in &service.load_balancer_ips {
+        let judged = announced_pool(view, *address)
+            .and_then(|pool| view.node_refusal.map_or(Ok(pool), Err))
+            .and_then(|pool| attracts(rules, *address).map(|()| pool));
+        match judged {
+            Ok(pool) => {
+                for advertisement in &pool.advertisements {
+                    let attributes = Attributes {
+                        communities: advertisement.communities.iter().map(|community| community.to_u32()).collect(),
+                        local_pref: advertisement.local_pref,
+                    };
+                    let prefix = advertisement.prefix_for(*address);
+                    plan.claims.routes.entry(prefix).or_default().merge(&attributes);
+                }
+                plan.verdicts.insert(*address, Verdict::Announce);
+            }
+            Err(reason) => {
+                plan.verdicts.insert(*address, Verdict::Skip(reason));
+            }
+        }
+    }
+}
+
+fn announced_pool<'a>(view: &View<'a>, address: IpAddr) -> Result<&'a Pool, Reason> {
+    let pool = view.config.pool_containing(address).ok_or(Reason::NotInPool)?;
+    match pool.protocol {
+        Protocol::Layer2 => Err(Reason::PoolNotBgp),
+        Protocol::Bgp if pool.advertisements.is_empty() => Err(Reason::NoAdvertisement),
+        Protocol::Bgp => Ok(pool),
+    }
+}
+
+/// Whether new clients may be attracted to an address, by the endpoints behind it: any of its ports will do.
+fn attracts(rules: &ServiceRules, address: IpAddr) -> Result<(), Reason> {
+    let frontends = || {
+        rules
+            .frontends
+            .iter()
+            .filter(|rules| rules.kind == FrontendKind::LoadBalancer && rules.frontend.address == address)
+    };
+    if !frontends().any(|rules| rules.backends.has_any) {
+        return Err(Reason::NoEndpoints);
+    }
+    let serves = frontends().any(|rules| match rules.policy {
+        Policy::Internal | Policy::External => rules.serves_clients(),
+        Policy::InternalLocal | Policy::ExternalLocal => rules.backends.local_ready,
+    });
+    if serves { Ok(()) } else { Err(Reason::NoLocalEndpoints) }
+}
+
+/// Claims the addresses that the configuration wants on `lo`.
+fn local_addresses(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: &mut ServicePlan) {
+    let wanted = |kind| match view.config.herald.local_addresses {
+        LocalAddresses::None => false,
+        LocalAddresses::LoadBalancer => kind == FrontendKind::LoadBalancer,
+        LocalAddresses::All => matches!(kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp),
+    };
+    if !view.proxies || service.ports.is_empty() {
+        return;
+    }
+    let frontends = rules.frontends.iter().filter(|rules| wanted(rules.kind) && rules.vip);
+    plan.claims.addresses.extend(frontends.map(|rules| rules.frontend.address));
+}
+
+#[cfg(test)]
+mod tests;

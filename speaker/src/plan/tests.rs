@@ -1,0 +1,237 @@
+use herald_proxy::{Names, ProxyMode, SliceView};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::index::fold_service;
+
+const CONFIG: &str = "
+peers:
+- {peer-address: 10.0.0.1, peer-asn: 100, my-asn: 42}
+communities: {blue: '64600:7'}
+address-pools:
+- name: hosts
+  cidr: [192.0.2.0/25]
+  advertisements:
+  - {aggregation-length: 32, localpref: 150, communities: [blue]}
+- name: aggregate
+  cidr: [192.0.2.128/25]
+  advertisements:
+  - {aggregation-length: 25}
+  - {aggregation-length: 25, localpref: 7, communities: ['1:2']}
+- name: silent
+  cidr: [198.51.100.0/24]
+";
+
+/// Everything a plan depends on, as a test wants it.
+struct Case {
+    config: Config,
+    node: NodeView,
+    refusal: Option<Reason>,
+    holders: Holders,
+    service: Value,
+    endpoints: Value,
+}
+
+impl Case {
+    fn new(vip: &str) -> Self {
+        Self {
+            config: herald_config::parse(CONFIG).unwrap().config,
+            node: NodeView {
+                name: "node-1".to_owned(),
+                zone: None,
+                port_addresses: vec!["10.0.0.11".parse().unwrap()],
+                node_addresses: ["10.0.0.11".parse().unwrap(), "10.0.0.12".parse().unwrap()].into(),
+                mode: ProxyMode::Full,
+            },
+            refusal: None,
+            holders: Holders::default(),
+            service: json!({
+                "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+                "spec": {
+                    "type": "LoadBalancer",
+                    "clusterIP": "10.96.0.10",
+                    "clusterIPs": ["10.96.0.10"],
+                    "ports": [{"port": 80, "protocol": "TCP"}],
+                },
+                "status": {"loadBalancer": {"ingress": [{"ip": vip}]}},
+            }),
+            endpoints: json!([{"addresses": ["10.244.1.5"], "nodeName": "node-1"}]),
+        }
+    }
+
+    fn with(mut self, field: &str, value: Value) -> Self {
+        self.service["spec"][field] = value;
+        self
+    }
+
+    fn endpoints(mut self, endpoints: Value) -> Self {
+        self.endpoints = endpoints;
+        self
+    }
+
+    fn local_addresses(mut self, which: LocalAddresses) -> Self {
+        self.config.herald.local_addresses = which;
+        self
+    }
+
+    fn plan(&self) -> ServicePlan {
+        self.plan_with(true)
+    }
+
+    fn plan_with(&self, proxies: bool) -> ServicePlan {
+        let service: Service = serde_json::from_value(self.service.clone()).unwrap();
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "shop",
+                "name": "web-1",
+                "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "endpoints": self.endpoints,
+        }))
+        .unwrap();
+        let mut endpoints = EndpointsView::default();
+        endpoints.apply("web-1", SliceView::read(&slice, &mut Names::default()).unwrap().view);
+        let view = View {
+            node: &self.node,
+            node_refusal: self.refusal,
+            config: &self.config,
+            proxies,
+            class: Some("herald.io/bgp"),
+            pod_cidrs: &["10.244.0.0/16".parse().unwrap()],
+            service_cidrs: &["10.96.0.0/12".parse().unwrap()],
+            holders: &self.holders,
+        };
+        plan(&view, &fold_service(&service), &endpoints)
+    }
+
+    fn verdict(&self) -> Verdict {
+        *self.plan().verdicts.values().next().expect("one address")
+    }
+}
+
+const VIP: &str = "192.0.2.1";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn an_address_of_a_bgp_pool_is_announced_with_its_advertisements_attributes() {
+    let plan = Case::new(VIP).plan();
+    let attributes = Attributes { communities: [64600 << 16 | 7].into(), local_pref: 150 };
+    assert_eq!(plan.claims.routes, [("192.0.2.1/32".parse().unwrap(), attributes)].into());
+    assert_eq!(plan.verdicts, [(ip(VIP), Verdict::Announce)].into());
+    assert!(plan.rules.is_some() && plan.claims.addresses.is_empty() && plan.remarks.is_empty());
+}
+
+#[test]
+fn two_advertisements_of_one_prefix_make_one_route_of_both() {
+    let plan = Case::new("192.0.2.200").plan();
+    let attributes = Attributes { communities: [1 << 16 | 2].into(), local_pref: 7 };
+    assert_eq!(plan.claims.routes, [("192.0.2.128/25".parse().unwrap(), attributes)].into());
+}
+
+#[test]
+fn addresses_outside_of_announced_pools_have_their_reason() {
+    assert_eq!(Case::new("203.0.113.1").verdict(), Verdict::Skip(Reason::NotInPool));
+    assert_eq!(Case::new("198.51.100.1").verdict(), Verdict::Skip(Reason::NoAdvertisement));
+    let mut layer2 = Case::new(VIP);
+    layer2.config.pools[0].protocol = Protocol::Layer2;
+    assert_eq!(layer2.verdict(), Verdict::Skip(Reason::PoolNotBgp));
+}
+
+#[test]
+fn a_refusal_of_the_node_keeps_rules_and_stops_routes() {
+    let mut case = Case::new(VIP);
+    case.refusal = Some(Reason::NodeNetworkUnavailable);
+    let plan = case.plan();
+    assert_eq!(plan.verdicts[&ip(VIP)], Verdict::Skip(Reason::NodeNetworkUnavailable));
+    assert!(plan.claims.routes.is_empty() && plan.rules.is_some());
+}
+
+#[test]
+fn policy_and_endpoints_decide_who_attracts_clients() {
+    let here = |conditions: Value| json!([{"addresses": ["10.244.1.5"], "nodeName": "node-1", "conditions": conditions}]);
+    let there = |conditions: Value| json!([{"addresses": ["10.244.2.5"], "nodeName": "node-2", "conditions": conditions}]);
+    let ready = json!({"ready": true});
+    let unready = json!({"ready": false, "serving": false, "terminating": false});
+    let terminating = json!({"ready": false, "serving": true, "terminating": true});
+    let yes = Verdict::Announce;
+    let none = Verdict::Skip(Reason::NoEndpoints);
+    let none_here = Verdict::Skip(Reason::NoLocalEndpoints);
+    for (endpoints, cluster, local) in [
+        (here(ready.clone()), yes, yes),
+        (there(ready.clone()), yes, none_here),
+        (here(unready), none, none),
+        (json!([]), none, none),
+        (here(terminating.clone()), yes, none_here),
+        (there(terminating), yes, none_here),
+    ] {
+        let case = |policy: &str| {
+            Case::new(VIP).with("externalTrafficPolicy", json!(policy)).endpoints(endpoints.clone()).verdict()
+        };
+        assert_eq!((case("Cluster"), case("Local")), (cluster, local), "{endpoints}");
+    }
+}
+
+#[test]
+fn a_service_of_another_class_has_rules_and_no_routes() {
+    let other = Case::new(VIP).with("loadBalancerClass", json!("example.com/other"));
+    let plan = other.local_addresses(LocalAddresses::All).plan();
+    assert!(plan.rules.is_some() && plan.claims.is_empty() && plan.verdicts.is_empty());
+    let ours = Case::new(VIP).with("loadBalancerClass", json!("herald.io/bgp"));
+    assert_eq!(ours.verdict(), Verdict::Announce);
+}
+
+#[test]
+fn local_addresses_are_those_that_the_configuration_names() {
+    let case = || Case::new(VIP).with("externalIPs", json!(["169.10.10.1"]));
+    let addresses = |which| case().local_addresses(which).plan().claims.addresses;
+    assert!(addresses(LocalAddresses::None).is_empty());
+    assert_eq!(addresses(LocalAddresses::LoadBalancer), [ip(VIP)].into());
+    assert_eq!(addresses(LocalAddresses::All), [ip("169.10.10.1"), ip(VIP)].into());
+}
+
+#[test]
+fn without_rules_no_address_is_put_on_lo() {
+    let plan = Case::new(VIP).local_addresses(LocalAddresses::All).plan_with(false);
+    assert!(plan.claims.addresses.is_empty() && plan.rules.is_none());
+    assert_eq!(plan.verdicts[&ip(VIP)], Verdict::Announce);
+}
+
+#[test]
+fn the_address_of_a_node_is_never_put_on_lo() {
+    let plan = Case::new("10.0.0.12").local_addresses(LocalAddresses::All).plan();
+    assert!(plan.claims.addresses.is_empty());
+}
+
+#[test]
+fn a_refused_external_ip_is_remarked_and_the_rest_is_served() {
+    let plan = Case::new(VIP).with("externalIPs", json!(["10.0.0.12", "169.10.10.1"])).plan();
+    let reasons: Vec<_> = plan.remarks.iter().map(|remark| remark.reason).collect();
+    assert_eq!(reasons, ["ExternalIPIsNodeAddress"]);
+    let rules = plan.rules.unwrap();
+    assert!(rules.frontends.iter().any(|rules| rules.frontend.address == ip("169.10.10.1")));
+    assert!(!rules.frontends.iter().any(|rules| rules.frontend.address == ip("10.0.0.12")));
+}
+
+#[test]
+fn a_service_that_is_not_proxied_is_nothing_here() {
+    let plan = Case::new(VIP).with("clusterIP", json!("None")).with("clusterIPs", json!(["None"])).plan();
+    assert_eq!(plan, ServicePlan::default());
+}
+
+#[test]
+fn rules_narrow_when_a_frontend_is_gone_and_not_when_endpoints_change() {
+    let full = Case::new(VIP).plan().rules.unwrap();
+    let mut without = Case::new(VIP);
+    without.service["status"] = json!({});
+    let without = without.plan().rules.unwrap();
+    let moved = Case::new(VIP).endpoints(json!([{"addresses": ["10.244.2.5"]}])).plan().rules.unwrap();
+    assert!(without.narrows(&full) && !full.narrows(&without));
+    assert!(!moved.narrows(&full) && moved != full);
+}

@@ -1,0 +1,318 @@
+//! The one loop of the node: what the watches say, into what the node does.
+//!
+//! Waits for anything to happen, takes everything that has happened by then, plans the Services that it touches, and
+//! applies them as one batch. There is no debounce timer: while a batch is applied the next one gathers.
+//!
+//! Nothing is applied before the index is ready. When the loop is told to stop it withdraws all routes, ends the
+//! sessions, and leaves rules and local addresses in the kernel: what is on its way still arrives, connections of the node and of
+//! pods go on, and the next run adopts both without a gap. `cleanup` is what removes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use herald_proxy::health::{EVENT_BIND_FAILED, BindFailure, HealthPort, HealthPorts, ProxyState};
+use herald_proxy::{EndpointsView, IpFamily};
+use herald_runtime::ObjectName;
+use herald_runtime::events::{EventRecorder, EventType};
+use herald_runtime::metrics::ClientMetrics;
+use herald_runtime::readiness::Handle;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Applier, Desired};
+use crate::effects::NodeEffects;
+use crate::index::{ConfigNews, Index, Observed};
+use crate::metrics::SpeakerMetrics;
+use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::plan::{Remark, ServicePlan, Verdict, View, plan};
+use crate::report::Reporter;
+use crate::settings::Settings;
+
+/// Events taken from the watches at a time; the rest follows at once.
+const TAKE: usize = 4096;
+/// How long stopping may take in all.
+const STOP: Duration = Duration::from_secs(3);
+/// How soon the first programming is tried again.
+const RETRY_FIRST_PROGRAMMING: Duration = Duration::from_secs(1);
+
+/// Where the loop's input comes from.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The watches. Bounded: a watch waits while the loop is busy.
+    pub(crate) observed: mpsc::Receiver<Observed>,
+    /// The node's own addresses; `None` before the first dump, and always where they do not matter.
+    pub(crate) addresses: watch::Receiver<Option<BTreeSet<IpAddr>>>,
+    /// Ports that could not be bound.
+    pub(crate) bind_failures: mpsc::Receiver<BindFailure>,
+}
+
+/// Where the loop's state is published besides the kernel and the peers.
+#[derive(Debug)]
+pub(crate) struct Outputs {
+    /// Health check node ports.
+    pub(crate) health_ports: watch::Sender<HealthPorts>,
+    /// For kube-proxy's ports.
+    pub(crate) proxy_state: watch::Sender<ProxyState>,
+    /// Ready once the first programming is done.
+    pub(crate) programmed: Handle,
+    /// Events on Services that are not of a plan.
+    pub(crate) events: EventRecorder,
+    /// Of the configuration.
+    pub(crate) client_metrics: ClientMetrics,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub(crate) struct Reconciler {
+    pub(crate) options: SpeakerOptions,
+    pub(crate) index: Index,
+    pub(crate) applier: Applier<NodeEffects>,
+    pub(crate) reporter: Reporter,
+    pub(crate) metrics: SpeakerMetrics,
+    pub(crate) outputs: Outputs,
+    pub(crate) settings: Option<Settings>,
+    pub(crate) health: BTreeMap<ObjectName, (u16, usize)>,
+}
+
+impl Reconciler {
+    /// Runs until told to stop, or until a part of the node fails for good.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let result = loop {
+            let deadline = self.next_deadline();
+            let mut batch = Vec::new();
+            tokio::select! {
+                () = shutdown.cancelled() => break Ok(()),
+                error = self.applier.effects().peers.failed() => break Err(error),
+                count = inputs.observed.recv_many(&mut batch, TAKE) => if count == 0 {
+                    break Err(anyhow::anyhow!("all watches have ended"));
+                },
+                changed = inputs.addresses.changed() => if changed.is_err() {
+                    break Err(anyhow::anyhow!("the node's addresses are not followed any more"));
+                } else {
+                    self.index.mark_all();
+                },
+                Some(failure) = inputs.bind_failures.recv() => self.bind_failed(&failure),
+                () = sleep_until(deadline) => {}
+            }
+            while let Ok(observed) = inputs.observed.try_recv() {
+                batch.push(observed);
+            }
+            for observed in batch {
+                if let Some(news) = self.index.observe(observed) {
+                    self.config_news(&news);
+                }
+            }
+            let addresses = inputs.addresses.borrow_and_update().clone();
+            self.reconcile(addresses).await;
+        };
+        if tokio::time::timeout(STOP, self.stop()).await.is_err() {
+            tracing::warn!("stopping took too long; sessions are dropped where they stand");
+        }
+        result
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let retry = (self.settings.is_some() && !self.applier.programmed())
+            .then(|| Instant::now() + RETRY_FIRST_PROGRAMMING);
+        self.applier.next_deadline().into_iter().chain(retry).min()
+    }
+
+    /// Applies all that is due by now.
+    async fn reconcile(&mut self, addresses: Option<BTreeSet<IpAddr>>) {
+        let follows = matches!(self.options.nodeport_addresses, NodePortAddresses::Within(_));
+        if !self.index.is_ready() || (follows && addresses.is_none()) {
+            return;
+        }
+        let started = Instant::now();
+        if self.index.take_settings_changed() || self.settings.is_none() || follows {
+            self.settings_changed(&addresses.unwrap_or_default()).await;
+        }
+        self.applier.expire(started).await;
+        for service in self.applier.take_due(started) {
+            self.index.mark(service);
+        }
+        if !self.applier.programmed() {
+            self.index.mark_all();
+        }
+        let dirty = self.index.take_dirty();
+        if dirty.is_empty() && self.applier.programmed() {
+            return;
+        }
+        self.batch(started, dirty).await;
+    }
+
+    /// The node or the configuration is not what it was.
+    async fn settings_changed(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let settings = Settings::of(&self.index, &self.options, addresses);
+        if self.settings.as_ref() == Some(&settings) {
+            return;
+        }
+        self.index.mark_all();
+        self.outputs.proxy_state.send_if_modified(|state| {
+            std::mem::replace(&mut state.node_eligible, settings.eligible) != settings.eligible
+        });
+        let programmed = self.applier.programmed();
+        if let Some(proxy) = &mut self.applier.effects().proxy {
+            proxy.set_ruleset(settings.ruleset.clone(), programmed).await;
+        }
+        self.applier.effects().peers.set(settings.peers.clone()).await;
+        self.settings = Some(settings);
+    }
+
+    /// Plans and applies some Services.
+    async fn batch(&mut self, started: Instant, dirty: BTreeSet<ObjectName>) {
+        let Some(settings) = &self.settings else { return };
+        let view = View {
+            node: &settings.node,
+            node_refusal: settings.refusal,
+            config: &settings.config,
+            proxies: self.options.proxy != ProxyMode::Off,
+            class: self.options.load_balancer_class.as_deref(),
+            pod_cidrs: &settings.pod_cidrs,
+            service_cidrs: &self.options.service_cidrs,
+            holders: self.index.holders(),
+        };
+        let none = EndpointsView::default();
+        let mut plans: BTreeMap<ObjectName, ServicePlan> = BTreeMap::new();
+        for name in dirty {
+            let plan = self.index.service(&name).map(|service| {
+                plan(&view, service, self.index.endpoints(&name).unwrap_or(&none))
+            });
+            plans.insert(name, plan.unwrap_or_default());
+        }
+        self.metrics.plan_duration.observe(started.elapsed().as_secs_f64());
+
+        let count = plans.len();
+        let desired = plans.iter_mut().map(|(name, plan)| {
+            let desired = Desired { rules: plan.rules.clone(), claims: std::mem::take(&mut plan.claims) };
+            (name.clone(), desired)
+        });
+        self.queued(started);
+        self.applier.apply(started, desired.collect()).await;
+        self.written();
+        self.metrics.sync_duration.observe(started.elapsed().as_secs_f64());
+        tracing::debug!(services = count, milliseconds = started.elapsed().as_secs_f64() * 1000.0, "applied");
+        for (name, plan) in plans {
+            self.tell(&name, plan);
+        }
+        self.metrics.failed_services.set(i64::try_from(self.applier.failed()).unwrap_or(i64::MAX));
+        self.publish_health();
+    }
+
+    fn queued(&self, now: Instant) {
+        self.outputs.proxy_state.send_if_modified(|state| {
+            IpFamily::ALL.into_iter().for_each(|family| state.queued(family, now));
+            false
+        });
+    }
+
+    fn written(&self) {
+        if !self.applier.programmed() {
+            tracing::error!("the first programming of the kernel failed; nothing is announced; trying again");
+            return;
+        }
+        if !self.outputs.programmed.is_ready() {
+            self.outputs.programmed.ready();
+            tracing::info!("all rules are in the kernel");
+        }
+        let time = Timestamp::now();
+        self.outputs.proxy_state.send_modify(|state| {
+            IpFamily::ALL.into_iter().for_each(|family| state.updated(family, time));
+        });
+    }
+
+    /// Tells what became of a Service.
+    fn tell(&mut self, name: &ObjectName, mut plan: ServicePlan) {
+        if let Some(failure) = self.applier.failure(name) {
+            for verdict in plan.verdicts.values_mut().filter(|verdict| **verdict == Verdict::Announce) {
+                *verdict = Verdict::Skip(failure.reason);
+            }
+            let reason = match failure.reason {
+                crate::reason::Reason::LocalAddressRefused => "LocalAddressRefused",
+                _ => "RulesRefused",
+            };
+            plan.remarks.insert(Remark { reason, text: failure.error.clone() });
+        }
+        if let Some(proxy) = &self.applier.effects().proxy {
+            plan.remarks.extend(proxy.conflicts(name).into_iter().map(|conflict| Remark {
+                reason: "FrontendHeldByService",
+                text: format!(
+                    "{} port {} ({:?}) is served for Service {}, which has the better claim",
+                    conflict.frontend.address, conflict.frontend.port, conflict.frontend.protocol, conflict.holder
+                ),
+            }));
+        }
+        match plan.rules.as_ref().and_then(|rules| rules.health) {
+            Some(health) => self.health.insert(name.clone(), (health.port, health.local_endpoints)),
+            None => self.health.remove(name),
+        };
+        let uid = self.index.service(name).map(|service| &*service.uid);
+        self.reporter.service(name, uid, plan.verdicts, plan.remarks);
+    }
+
+    fn publish_health(&self) {
+        let ports: HealthPorts = self
+            .health
+            .iter()
+            .map(|(service, (port, local_endpoints))| {
+                (*port, HealthPort { service: service.clone(), local_endpoints: *local_endpoints })
+            })
+            .collect();
+        self.outputs.health_ports.send_if_modified(|current| {
+            let changed = *current != ports;
+            if changed {
+                *current = ports;
+            }
+            changed
+        });
+    }
+
+    fn config_news(&self, news: &ConfigNews) {
+        match news {
+            ConfigNews::Taken => {
+                self.outputs.client_metrics.config_taken();
+                tracing::info!("configuration taken");
+            }
+            ConfigNews::Refused(error) => {
+                self.outputs.client_metrics.config_refused();
+                let error = error.replace('\n', "; ");
+                tracing::error!(error, "configuration refused; the last good one stays in force");
+            }
+            ConfigNews::Gone => tracing::warn!("there is no configuration; the last good one, if any, stays in force"),
+        }
+    }
+
+    fn bind_failed(&self, failure: &BindFailure) {
+        let Some(service) = &failure.service else { return };
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.clone()),
+            name: Some(service.name.clone()),
+            uid: self.index.service(service).map(|service| service.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let text = format!("node {} {failure}: {}", self.options.node_name, failure.error);
+        self.outputs.events.publish(regarding, EventType::Warning, EVENT_BIND_FAILED, text);
+    }
+
+    /// Withdraws everything, then ends the sessions.
+    async fn stop(&mut self) {
+        let now = Instant::now();
+        self.applier.withdraw_all(now).await;
+        self.reporter.stopped();
+        let text = format!("herald speaker on {} stops", self.options.node_name);
+        self.applier.effects().peers.stop(&text).await;
+        tracing::info!("all routes are withdrawn; rules and local addresses stay");
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

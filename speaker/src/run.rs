@@ -1,0 +1,217 @@
+//! Starts the role: opens what it needs, wires its tasks together, and waits for their end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use herald_proxy::health::{self, BindFailure, HealthPorts, ProxyState};
+use herald_proxy::netlink::Kernel;
+use herald_proxy::ruleset::RulesetConfig;
+use herald_proxy::{Names, ProxyMetrics, SliceView};
+use herald_runtime::admin::AdminServer;
+use herald_runtime::events::EventRecorder;
+use herald_runtime::metrics::{ClientMetrics, Metrics};
+use herald_runtime::readiness::Readiness;
+use herald_runtime::watch::Watch;
+use herald_runtime::{ObjectName, Tasks};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::addresses::{self, LocalAddresses};
+use crate::apply::Applier;
+use crate::bgp::Peers;
+use crate::effects::{NodeEffects, ProxyKernel};
+use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
+use crate::kernel::KernelThread;
+use crate::metrics::SpeakerMetrics;
+use crate::node;
+use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::reconcile::{Inputs, Outputs, Reconciler};
+use crate::report::Reporter;
+
+/// Events of the watches that wait for the loop. A list is one event.
+const OBSERVED: usize = 256;
+/// How long all tasks may take to stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// The name and key of the configuration.
+const CONFIG_MAP: &str = "config";
+/// Services and slices of another proxy, or of nobody's, as kube-proxy leaves them out.
+const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+
+/// Runs the speaker until `shutdown` is cancelled or a part of it fails.
+///
+/// Stopping withdraws all routes and ends the sessions; rules and local addresses stay ([`crate::cleanup`]).
+pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let readiness = Readiness::new();
+    let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())
+        .await
+        .with_context(|| format!("cannot listen on the admin address {}", options.admin_address))?;
+    let proxy = start_proxy(&options).await?;
+    let (mut local, rtnetlink) = LocalAddresses::open()?;
+
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("rtnetlink", async move {
+        rtnetlink.await;
+        Ok(())
+    });
+    tasks.spawn_until_shutdown("admin", admin.run(shutdown.clone()));
+    let adopted = local.adopt().await?.clone();
+    if !adopted.is_empty() {
+        tracing::info!(addresses = adopted.len(), "adopted addresses on lo of an earlier run");
+    }
+
+    let host = Some(options.node_name.clone());
+    let (events, writer) = EventRecorder::new(options.client.clone(), "herald-speaker", host, &metrics);
+    tasks.spawn_until_shutdown("events", writer.run());
+    let client_metrics = ClientMetrics::new(&metrics);
+    let (observed, inputs) = mpsc::channel(OBSERVED);
+    spawn_watches(&mut tasks, &options, &readiness, &client_metrics, &observed);
+    drop(observed);
+
+    let (found, addresses) = watch::channel(None);
+    match options.nodeport_addresses {
+        NodePortAddresses::Within(_) => tasks.spawn_until_shutdown("addresses", addresses::watch::follow(found)),
+        NodePortAddresses::Primary => tasks.spawn("addresses", {
+            let shutdown = shutdown.clone();
+            async move {
+                shutdown.cancelled().await;
+                drop(found);
+                Ok(())
+            }
+        }),
+    }
+    let (health_ports, ports) = watch::channel(HealthPorts::default());
+    let (proxy_state, state) = watch::channel(ProxyState::default());
+    let (failures, bind_failures) = mpsc::channel(64);
+    if options.proxy == ProxyMode::Full {
+        spawn_health(&mut tasks, &options, &shutdown, (ports, state, failures));
+    }
+
+    let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
+    let effects =
+        NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
+    let reconciler = Reconciler {
+        index: Index::default(),
+        applier: Applier::new(effects, options.linger, &adopted),
+        reporter: Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone()),
+        metrics: speaker_metrics,
+        outputs: Outputs {
+            health_ports,
+            proxy_state,
+            programmed: readiness.handle("rules"),
+            events,
+            client_metrics,
+        },
+        settings: None,
+        health: BTreeMap::new(),
+        options,
+    };
+    let inputs = Inputs { observed: inputs, addresses, bind_failures };
+    tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
+    tasks.join(GRACE).await
+}
+
+/// Opens nf_tables, and makes sure that nobody else serves what Herald is to serve.
+async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<Option<ProxyKernel>> {
+    if options.proxy == ProxyMode::Off {
+        return Ok(None);
+    }
+    let kernel = KernelThread::start().await?;
+    if options.proxy == ProxyMode::Full && kernel.call(Kernel::kube_proxy_tables).await? {
+        anyhow::ensure!(
+            options.clean_up_kube_proxy,
+            "rules of kube-proxy are in force on this node, and --proxy=full would serve the same Services beside them; \
+             remove kube-proxy and run `kube-proxy --cleanup` on the node, or start with --proxy=external"
+        );
+        tracing::warn!("rules of kube-proxy are in force on this node; Herald's come first");
+    }
+    if kernel.call(Kernel::exists).await? {
+        tracing::info!("tables of an earlier run serve until they are replaced");
+    }
+    Ok(Some(ProxyKernel::new(kernel, RulesetConfig::default())))
+}
+
+fn spawn_watches(
+    tasks: &mut Tasks,
+    options: &SpeakerOptions,
+    readiness: &Readiness,
+    metrics: &ClientMetrics,
+    observed: &mpsc::Sender<Observed>,
+) {
+    let client = || options.client.clone();
+    let services = Watch::<Service>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
+        |service| fold_service(&service),
+        Observed::Services,
+        observed.clone(),
+        readiness.handle("services"),
+    );
+    tasks.spawn_until_shutdown("services", services);
+
+    let names = Mutex::new(Names::default());
+    let fold_slice = move |slice: EndpointSlice| SliceObject {
+        reading: SliceView::read(&slice, &mut names.lock().unwrap_or_else(PoisonError::into_inner)),
+        name: ObjectName::new(
+            slice.metadata.namespace.unwrap_or_default(),
+            slice.metadata.name.unwrap_or_default(),
+        ),
+    };
+    let slices = Watch::<EndpointSlice>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
+        fold_slice,
+        Observed::Slices,
+        observed.clone(),
+        readiness.handle("endpointslices"),
+    );
+    tasks.spawn_until_shutdown("endpointslices", slices);
+
+    let own = options.node_name.clone();
+    let nodes = Watch::<Node>::all(client()).metrics(metrics.clone()).run(
+        move |object| node::fold(&object, &own),
+        Observed::Nodes,
+        observed.clone(),
+        readiness.handle("nodes"),
+    );
+    tasks.spawn_until_shutdown("nodes", nodes);
+
+    let config = Watch::<ConfigMap>::namespaced(client(), &options.namespace)
+        .named(CONFIG_MAP)
+        .metrics(metrics.clone())
+        .run(fold_config, Observed::Config, observed.clone(), readiness.handle("config"));
+    tasks.spawn_until_shutdown("config", config);
+}
+
+/// Health check node ports and kube-proxy's own two ports.
+fn spawn_health(
+    tasks: &mut Tasks,
+    options: &SpeakerOptions,
+    shutdown: &CancellationToken,
+    (ports, state, failures): (
+        watch::Receiver<HealthPorts>,
+        watch::Receiver<ProxyState>,
+        mpsc::Sender<BindFailure>,
+    ),
+) {
+    let mut registry = Registry::default();
+    let metrics = ProxyMetrics::new(&mut registry);
+    let registry = Arc::new(registry);
+    let encode: health::Encode = Arc::new(move || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    });
+    let serving = health::serve_health_ports(ports, state.clone(), failures.clone(), shutdown.clone());
+    tasks.spawn("health-ports", async move {
+        serving.await;
+        Ok(())
+    });
+    let serving =
+        health::serve_proxy_ports(options.proxy_ports, state, encode, metrics, failures, shutdown.clone());
+    tasks.spawn("proxy-ports", async move {
+        serving.await;
+        Ok(())
+    });
+}

@@ -1,0 +1,87 @@
+//! What all Services' plans share: the node as it is just now, and the peers that follow from it.
+//!
+//! Pure: computed from the index, the options and the node's own addresses whenever one of them changed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use herald_config::Config;
+use herald_proxy::NodeView;
+use herald_proxy::ruleset::RulesetConfig;
+use ipnet::IpNet;
+
+use crate::bgp::{PeerSettings, families, router_id};
+use crate::index::Index;
+use crate::options::{NodePortAddresses, SpeakerOptions};
+use crate::reason::Reason;
+
+/// The node, as decisions see it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// For rules.
+    pub(crate) node: NodeView,
+    /// Why nothing is announced from this node.
+    pub(crate) refusal: Option<Reason>,
+    /// The configuration in force; the empty one before there is any.
+    pub(crate) config: Config,
+    /// Pod networks, for judging externalIPs.
+    pub(crate) pod_cidrs: Vec<IpNet>,
+    /// The constant part of the rules.
+    pub(crate) ruleset: RulesetConfig,
+    /// Who is told routes.
+    pub(crate) peers: Vec<PeerSettings>,
+    /// kube-proxy's `/healthz`: the node may be sent traffic.
+    pub(crate) eligible: bool,
+}
+
+impl Settings {
+    /// `found` are the addresses of the node's interfaces, where they matter.
+    pub(crate) fn of(index: &Index, options: &SpeakerOptions, found: &BTreeSet<IpAddr>) -> Self {
+        let own = index.own_node(&options.node_name);
+        let config = index.config().cloned().unwrap_or_default();
+        let port_addresses = match (&options.nodeport_addresses, own) {
+            (NodePortAddresses::Within(_), _) => {
+                found.iter().copied().filter(|ip| options.nodeport_addresses.choose(ip)).collect()
+            }
+            (NodePortAddresses::Primary, Some((_, own))) => own.primary_ips(),
+            (NodePortAddresses::Primary, None) => Vec::new(),
+        };
+        // Until the node is known its labels and addresses are not, and a session would begin with the wrong identity.
+        let peers: Vec<PeerSettings> = own.map_or_else(Vec::new, |(_, own)| {
+            let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
+            let settings = selected.map(|peer| PeerSettings {
+                router_id: router_id(peer.router_id, &own.internal_ips, &options.node_name),
+                families: families(&config.pools),
+                peer: peer.clone(),
+            });
+            settings.collect()
+        });
+        let refusal = match own {
+            None => Some(Reason::NodeUnknown),
+            Some((_, own)) if own.network_unavailable => Some(Reason::NodeNetworkUnavailable),
+            Some((_, own)) if own.excluded() => Some(Reason::NodeExcluded),
+            Some(_) if peers.is_empty() => Some(Reason::NoPeer),
+            Some(_) => None,
+        };
+        let cluster_cidrs = if options.cluster_cidrs.is_empty() {
+            own.map(|(node, _)| node.pod_cidrs.clone()).unwrap_or_default()
+        } else {
+            options.cluster_cidrs.clone()
+        };
+        Self {
+            node: NodeView {
+                name: options.node_name.clone(),
+                zone: own.and_then(|(_, own)| own.zone()),
+                port_addresses,
+                node_addresses: index.node_addresses().clone(),
+                mode: options.proxy.rules(),
+            },
+            refusal,
+            pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
+            ruleset: RulesetConfig { cluster_cidrs, ..RulesetConfig::default() },
+            peers,
+            config,
+            eligible: own.is_some_and(|(_, own)| own.eligible),
+        }
+    }
+}
