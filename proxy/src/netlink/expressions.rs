@@ -13,7 +13,7 @@ use super::wire::{
     NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::family::IpFamily;
-use crate::ruleset::{Expression, IcmpType, SetName, Statement};
+use crate::ruleset::{Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement};
 
 /// First data register.
 const FIRST: u32 = 1;
@@ -43,6 +43,9 @@ const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 
+/// `NFT_NG_RANDOM`.
+const NUMGEN_RANDOM: u32 = 1;
+
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const RANDOM_FULLY: u32 = 0x10;
 
@@ -52,7 +55,12 @@ fn register(place: u32) -> u32 {
 }
 
 /// Writes the expressions of one statement, inside a rule's list. `set_id` numbers the sets of this batch.
-pub(super) fn write(w: &mut Writer, family: IpFamily, statement: &Statement, set_id: &dyn Fn(SetName) -> u32) {
+pub(super) fn write(
+    w: &mut Writer,
+    family: IpFamily,
+    statement: &Statement,
+    set_id: &dyn Fn(SetName) -> u32,
+) {
     match statement {
         Statement::SourceIn(prefix) => source(w, *prefix, EQUAL),
         Statement::SourceNotIn(prefix) => source(w, *prefix, NOT_EQUAL),
@@ -79,12 +87,21 @@ pub(super) fn write(w: &mut Writer, family: IpFamily, statement: &Statement, set
             lookup(w, *map, Some(FIRST), set_id);
             set_meta(w, META_PRIORITY);
         }
-        Statement::ClearPriority => {
-            expression(w, "immediate", |w| {
+        Statement::DrawSlot(slots) => {
+            expression(w, "numgen", |w| {
                 w.number(1, FIRST);
-                w.nest(2, |w| w.bytes(NFTA_DATA_VALUE, &[0; 4]));
+                w.number(2, u32::from(*slots));
+                w.number(3, NUMGEN_RANDOM);
+                w.number(4, FIRST_SLOT);
             });
             set_meta(w, META_PRIORITY);
+        }
+        Statement::FirstSlot => set_priority(w, FIRST_SLOT),
+        Statement::ClearNumber => {
+            meta(w, META_PRIORITY, FIRST);
+            bitwise(w, &NUMBERS_MASK.to_ne_bytes(), &[0; 4]);
+            compare(w, EQUAL, &NUMBERS.to_ne_bytes());
+            set_priority(w, 0);
         }
         Statement::DispatchPriority(map) => {
             load(w, family, &[Expression::Priority]);
@@ -144,12 +161,6 @@ fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) {
             Expression::Protocol => meta(w, META_L4PROTO, to),
             Expression::DestinationPort => payload(w, TRANSPORT_HEADER, 2, 2, to),
             Expression::Priority => meta(w, META_PRIORITY, to),
-            Expression::RandomSlot(slots) => expression(w, "numgen", |w| {
-                w.number(1, to);
-                w.number(2, u32::from(*slots));
-                w.number(3, 1);
-                w.number(4, 0);
-            }),
         }
         place += match field {
             Expression::SourceAddress | Expression::DestinationAddress => words(family),
@@ -179,6 +190,14 @@ fn set_meta(w: &mut Writer, key: u32) {
         w.number(2, key);
         w.number(3, FIRST);
     });
+}
+
+fn set_priority(w: &mut Writer, number: u32) {
+    expression(w, "immediate", |w| {
+        w.number(1, FIRST);
+        w.nest(2, |w| w.bytes(NFTA_DATA_VALUE, &number.to_ne_bytes()));
+    });
+    set_meta(w, META_PRIORITY);
 }
 
 fn compare(w: &mut Writer, operator: u32, value: &[u8]) {

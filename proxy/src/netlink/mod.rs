@@ -24,15 +24,15 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-pub use self::batch::Subject;
 use self::attributes::{Writer, attributes};
+pub use self::batch::Subject;
 use self::batch::{Batch, message_type, protocol_family};
 use self::reply::{Reply, replies};
 use self::socket::NetlinkSocket;
 use self::userdata::comment;
 use self::wire::{
-    NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA,
-    NLM_F_ACK, NLM_F_REQUEST,
+    NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_TABLE_NAME,
+    NFTA_TABLE_USERDATA, NLM_F_ACK, NLM_F_REQUEST,
 };
 use crate::element::{Changes, Element};
 use crate::family::IpFamily;

@@ -65,7 +65,6 @@ fn shape(family: IpFamily, fields: &[FieldType]) -> (u32, u32) {
             (FieldType::Address, IpFamily::V6) => (8, 16),
             (FieldType::Protocol, _) => (12, 4),
             (FieldType::Port, _) => (13, 4),
-            (FieldType::Slot, _) => (4, 4),
             (FieldType::ClassId, _) => (23, 4),
         };
         (kind << 6 | number, len + bytes)
@@ -92,7 +91,7 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
         w.number(NFTA_SET_DATA_LEN, len);
     }
     w.number(NFTA_SET_ID, set_id(family, set));
-    w.bytes(NFTA_SET_USERDATA, &userdata(family, set));
+    w.bytes(NFTA_SET_USERDATA, &userdata(set));
 }
 
 pub(super) fn write_element_list(w: &mut Writer, set: SetName) {
@@ -120,4 +119,3 @@ pub(super) fn write_element(w: &mut Writer, entry: &Entry) {
         });
     }
 }
-

@@ -83,13 +83,8 @@ fn a_refusal_is_read_with_its_words_and_place() {
     bytes.extend([7, 0, 1, 0, b'n', b'o', 0, 0]);
     let len = bytes.len() as u32;
     bytes[..4].copy_from_slice(&len.to_ne_bytes());
-    let expected = Reply {
-        sequence: 9,
-        error: Some(17),
-        attributes: &[],
-        reason: Some("no".into()),
-        offset: Some(400),
-    };
+    let expected =
+        Reply { sequence: 9, error: Some(17), attributes: &[], reason: Some("no".into()), offset: Some(400) };
     assert_eq!(replies(&bytes).collect::<Vec<_>>(), [expected]);
 }
 
@@ -98,7 +93,9 @@ fn a_class_without_a_chain_is_refused_before_the_kernel_sees_it() {
     let frontend = Frontend { address: [192, 0, 2, 1].into(), protocol: Protocol::Udp, port: 53 };
     let pick = |class| Element::Pick { frontend, scope: crate::element::Scope::Local, class };
     assert!(check_classes(&[pick(64), pick(2048)]).is_ok());
-    assert!(matches!(check_classes(&[pick(64), pick(65)]), Err(KernelError::UnknownClass(e)) if e == pick(65)));
+    assert!(
+        matches!(check_classes(&[pick(64), pick(65)]), Err(KernelError::UnknownClass(e)) if e == pick(65))
+    );
 }
 
 proptest! {

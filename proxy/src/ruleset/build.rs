@@ -72,14 +72,22 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
         base("forward-guard", ChainType::Filter, Hook::Forward, FILTER_PRIORITY, forward_guard()),
         base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, vec![guard()]),
-        base("postrouting-masquerade", ChainType::Nat, Hook::Postrouting, MASQUERADE_PRIORITY, masquerade(mark)),
+        base(
+            "postrouting-masquerade",
+            ChainType::Nat,
+            Hook::Postrouting,
+            MASQUERADE_PRIORITY,
+            masquerade(mark),
+        ),
     ];
     chains.extend(policies(&pods, mark));
     chains.push(chain("guard", refuse()));
     chains.push(chain("unserved", unserved(family)));
+    chains.push(chain("translate", translate(SetName::Endpoints)));
+    chains.push(chain("local-translate", translate(SetName::LocalEndpoints)));
     for class in classes() {
-        chains.push(chain(pick_chain(class), draw(class, SetName::Endpoints)));
-        chains.push(chain(local_pick_chain(class), draw(class, SetName::LocalEndpoints)));
+        chains.push(chain(pick_chain(class), vec![draw(class, "translate")]));
+        chains.push(chain(local_pick_chain(class), vec![draw(class, "local-translate")]));
     }
     let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
     Table { family, sets, chains }
@@ -176,16 +184,18 @@ fn policies(pods: &[IpNet], mark: u32) -> Vec<Chain> {
     ]
 }
 
-/// Draws a slot and translates. The scratch number goes first: it is nobody's priority. A slot may be missing for a
-/// packet that looks up its class just before a transaction and the slot just after; then slot 0 takes it.
-fn draw(class: u16, map: SetName) -> Vec<Rule> {
-    let draw = |slots| {
-        let mut key = Vec::from(FRONTEND);
-        key.push(Expression::RandomSlot(slots));
-        Statement::Dnat(key, map)
-    };
-    let first = vec![Statement::ClearPriority, draw(class)];
-    if class == 1 { vec![first] } else { vec![first, vec![draw(1)]] }
+/// Draws a slot.
+fn draw(class: u16, then: &'static str) -> Rule {
+    let slot = if class == 1 { Statement::FirstSlot } else { Statement::DrawSlot(class) };
+    vec![slot, Statement::Goto(then)]
+}
+
+/// Translates to the endpoint in the drawn slot. The slot may be missing for a packet that looked up its class just
+/// before a transaction and its slot just after; then the first slot takes it.
+fn translate(map: SetName) -> Vec<Rule> {
+    let mut key = Vec::from(FRONTEND);
+    key.push(Expression::Priority);
+    vec![vec![Statement::Dnat(key.clone(), map)], vec![Statement::FirstSlot, Statement::Dnat(key, map)]]
 }
 
 /// Packets of known connections pass: replies, and what was translated before.
@@ -245,6 +255,7 @@ fn masquerade(mark: u32) -> Vec<Rule> {
         Expression::DestinationPort,
     ];
     vec![
+        vec![Statement::ClearNumber],
         vec![Statement::MarkHas(mark), Statement::ClearMark(mark), Statement::Masquerade],
         vec![Statement::StatusDnat, Statement::InSet(hairpin, SetName::Hairpin), Statement::Masquerade],
     ]

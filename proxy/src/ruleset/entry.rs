@@ -136,7 +136,7 @@ impl From<&Element> for Entry {
                     Scope::Local => SetName::LocalEndpoints,
                 };
                 let value = socket_address(Buffer::EMPTY, endpoint);
-                let key = key.frontend(frontend).number(u32::from(*slot));
+                let key = key.frontend(frontend).number(slot_number(*slot));
                 Self::new(frontend.address, set, key, Data::Value(value))
             }
             Element::Refused { frontend, refusal } => {
@@ -175,18 +175,31 @@ fn protocol_number(protocol: Protocol) -> u8 {
     }
 }
 
-/// A policy as a `classid`: `1:1` to `1:4` in listings.
+/// What all our numbers in a packet's priority have in common: a class of a queueing discipline that nobody has.
+pub(crate) const NUMBERS: u32 = 0xfe00_0000;
+
+/// Which bits of a priority say that it is a number of ours.
+pub(crate) const NUMBERS_MASK: u32 = 0xff00_0000;
+
+/// Slot 0 as a `classid`: `fe03:0` in listings, followed by the others.
+pub(crate) const FIRST_SLOT: u32 = NUMBERS | 0x3_0000;
+
+/// A policy as a `classid`: `fe01:1` to `fe01:4` in listings.
 pub(super) fn policy_number(policy: Policy) -> u32 {
-    0x1_0000
-        | match policy {
-            Policy::Internal => 1,
-            Policy::InternalLocal => 2,
-            Policy::External => 3,
-            Policy::ExternalLocal => 4,
-        }
+    let number = match policy {
+        Policy::Internal => 1,
+        Policy::InternalLocal => 2,
+        Policy::External => 3,
+        Policy::ExternalLocal => 4,
+    };
+    NUMBERS | 0x1_0000 | number
 }
 
-/// A class as a `classid`: `2:` and the number of slots in hexadecimal in listings.
+/// A class as a `classid`: `fe02:` and the number of slots in hexadecimal in listings.
 pub(super) fn class_number(class: u16) -> u32 {
-    0x2_0000 | u32::from(class)
+    NUMBERS | 0x2_0000 | u32::from(class)
+}
+
+fn slot_number(slot: u16) -> u32 {
+    FIRST_SLOT | u32::from(slot)
 }

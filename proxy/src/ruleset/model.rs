@@ -25,7 +25,8 @@ impl Table {
         for set in &self.sets {
             let name = set.name;
             // Writing to a String cannot fail.
-            let _ = write!(shape, "{} {:?} {:?} {};", name.as_str(), name.key(), name.data(), name.is_interval());
+            let _ =
+                write!(shape, "{} {:?} {:?} {};", name.as_str(), name.key(), name.data(), name.is_interval());
         }
         for chain in &self.chains {
             let _ = write!(shape, "{} {:?};", chain.name, chain.base);
@@ -136,9 +137,7 @@ pub enum FieldType {
     Protocol,
     /// `inet_service`.
     Port,
-    /// A slot: what `numgen` draws.
-    Slot,
-    /// `classid`: a number in the packet's priority.
+    /// `classid`: a number in the packet's priority; a policy, a class or a slot.
     ClassId,
 }
 
@@ -192,12 +191,12 @@ impl SetName {
 
     /// Fields of the key.
     pub const fn key(self) -> &'static [FieldType] {
-        use FieldType::{Address, ClassId, Port, Protocol, Slot};
+        use FieldType::{Address, ClassId, Port, Protocol};
         match self {
             Self::Services | Self::Picks | Self::LocalPicks | Self::Dropped | Self::Rejected => {
                 &[Address, Protocol, Port]
             }
-            Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, Slot],
+            Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, ClassId],
             Self::Vips | Self::Announced => &[Address],
             Self::Hairpin => &[Address, Address, Protocol, Port],
             Self::Policies | Self::Classes | Self::LocalClasses => &[ClassId],
@@ -220,7 +219,7 @@ impl SetName {
     }
 }
 
-/// Something that a packet has, or that is drawn for it: one field of a lookup.
+/// Something that a packet has: one field of a lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expression {
     /// `ip saddr`.
@@ -233,8 +232,6 @@ pub enum Expression {
     DestinationPort,
     /// `meta priority`.
     Priority,
-    /// `numgen random mod M`.
-    RandomSlot(u16),
 }
 
 /// One statement of a rule: a match, an effect or a verdict.
@@ -268,8 +265,12 @@ pub enum Statement {
     ClearMark(u32),
     /// Sets the packet's priority to the map's value; goes on when the key is there.
     SetPriority(Vec<Expression>, SetName),
-    /// Sets the packet's priority to 0.
-    ClearPriority,
+    /// Sets the packet's priority to one of so many slots, by chance.
+    DrawSlot(u16),
+    /// Sets the packet's priority to the first slot.
+    FirstSlot,
+    /// Goes on when a number of ours is in the packet's priority, and clears it.
+    ClearNumber,
     /// Goes where the map of verdicts says for the packet's priority.
     DispatchPriority(SetName),
     /// Translates the destination to the map's value, if the key is there.

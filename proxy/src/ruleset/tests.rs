@@ -86,10 +86,11 @@ fn every_chain_that_is_gone_to_exists() {
     for table in Ruleset::new(&config()).tables {
         let names: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
         assert_eq!(names.len(), table.chains.len());
-        let verdicts = table.sets.iter().flat_map(|set| &set.elements).filter_map(|entry| match &entry.data {
-            Data::Goto(chain) => Some(chain.as_str()),
-            _ => None,
-        });
+        let verdicts =
+            table.sets.iter().flat_map(|set| &set.elements).filter_map(|entry| match &entry.data {
+                Data::Goto(chain) => Some(chain.as_str()),
+                _ => None,
+            });
         let statements = table.chains.iter().flat_map(|c| &c.rules).flatten().filter_map(|s| match s {
             Statement::Goto(chain) | Statement::Jump(chain) => Some(*chain),
             _ => None,

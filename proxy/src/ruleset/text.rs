@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::build::Ruleset;
-use super::entry::{Data, Entry};
+use super::entry::{Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK};
 use super::model::{
     Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Set, SetName, Statement, Table,
 };
@@ -58,15 +58,7 @@ fn write_set<'a>(
     writeln!(out, "\t}}")
 }
 
-/// The slot has no type name of its own ("integer" is no complete type), so its maps are declared by example.
 fn set_type(family: IpFamily, name: SetName) -> String {
-    if name.data() == Some(DataType::AddressPort) {
-        let daddr = expression_text(family, Expression::DestinationAddress);
-        return format!(
-            "typeof {daddr} . meta l4proto . th dport . numgen random mod {} : {daddr} . th dport",
-            SLOT_EXAMPLE
-        );
-    }
     let address = match family {
         IpFamily::V4 => "ipv4_addr",
         IpFamily::V6 => "ipv6_addr",
@@ -78,7 +70,6 @@ fn set_type(family: IpFamily, name: SetName) -> String {
             FieldType::Address => address,
             FieldType::Protocol => "inet_proto",
             FieldType::Port => "inet_service",
-            FieldType::Slot => "integer",
             FieldType::ClassId => "classid",
         })
         .collect();
@@ -86,12 +77,10 @@ fn set_type(family: IpFamily, name: SetName) -> String {
     match name.data() {
         Some(DataType::Verdict) => format!("type {key} : verdict"),
         Some(DataType::ClassId) => format!("type {key} : classid"),
-        Some(DataType::AddressPort) | None => format!("type {key}"),
+        Some(DataType::AddressPort) => format!("type {key} : {address} . inet_service"),
+        None => format!("type {key}"),
     }
 }
-
-/// The modulus in the declaration of a map with slots. Any would do; the largest class says how far slots may go.
-pub(crate) const SLOT_EXAMPLE: u16 = 16384;
 
 fn entry_text(entry: &Entry) -> String {
     if let Some(prefix) = entry.prefix {
@@ -144,13 +133,13 @@ fn field_text(family: IpFamily, field: FieldType, bytes: &[u8]) -> (String, usiz
             other => other.to_string(),
         },
         FieldType::Port => u16::from_be_bytes([word[0], word[1]]).to_string(),
-        FieldType::Slot => u32::from_ne_bytes(word).to_string(),
-        FieldType::ClassId => {
-            let number = u32::from_ne_bytes(word);
-            format!("{:x}:{:x}", number >> 16, number & 0xffff)
-        }
+        FieldType::ClassId => class_id(u32::from_ne_bytes(word)),
     };
     (text, 4)
+}
+
+fn class_id(number: u32) -> String {
+    format!("{:x}:{:x}", number >> 16, number & 0xffff)
 }
 
 fn write_chain(out: &mut String, family: IpFamily, chain: &Chain) -> fmt::Result {
@@ -191,7 +180,6 @@ fn expression_text(family: IpFamily, expression: Expression) -> String {
         Expression::Protocol => "meta l4proto".to_owned(),
         Expression::DestinationPort => "th dport".to_owned(),
         Expression::Priority => "meta priority".to_owned(),
-        Expression::RandomSlot(slots) => format!("numgen random mod {slots}"),
     }
 }
 
@@ -230,7 +218,14 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::SetPriority(key, map) => {
             format!("meta priority set {} map @{}", key_text(family, key), map.as_str())
         }
-        Statement::ClearPriority => "meta priority set none".to_owned(),
+        Statement::DrawSlot(slots) => {
+            format!("meta priority set numgen random mod {slots} offset {FIRST_SLOT}")
+        }
+        Statement::FirstSlot => format!("meta priority set {}", class_id(FIRST_SLOT)),
+        Statement::ClearNumber => {
+            let (mask, ours) = (class_id(NUMBERS_MASK), class_id(NUMBERS));
+            format!("meta priority & {mask} == {ours} meta priority set none")
+        }
         Statement::DispatchPriority(map) => format!("meta priority vmap @{}", map.as_str()),
         Statement::Dnat(key, map) => {
             format!("dnat {} to {} map @{}", keyword(family), key_text(family, key), map.as_str())

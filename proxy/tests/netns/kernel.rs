@@ -1,9 +1,9 @@
 //! The ruleset in a real kernel: what netlink writes is what `nft -f` loads, and transactions are atomic.
 
+use crate::net::Namespace;
 use herald_proxy::netlink::{KernelError, Subject};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
-use crate::net::Namespace;
 
 fn config() -> RulesetConfig {
     let cluster_cidrs =
@@ -126,8 +126,8 @@ fn a_value_is_replaced_by_removal_and_addition_in_one_transaction() {
     kernel.replace(&Ruleset::new(&config()), &[pick(2)]).unwrap();
     kernel.apply(&Changes { remove: vec![pick(2)], add: vec![pick(3)] }).unwrap();
     let listing = namespace.list_ruleset();
-    assert!(listing.contains("192.0.2.1 . tcp . 80 : 2:3"), "{listing}");
-    assert!(!listing.contains("192.0.2.1 . tcp . 80 : 2:2"));
+    assert!(listing.contains("192.0.2.1 . tcp . 80 : fe02:3"), "{listing}");
+    assert!(!listing.contains("192.0.2.1 . tcp . 80 : fe02:2"));
 }
 
 #[test]
@@ -140,10 +140,8 @@ fn a_refused_batch_changes_nothing_and_names_the_element() {
     let missing = Element::Vip { address: "192.0.2.77".parse().unwrap() };
     let address = |last: u8| Element::Vip { address: [192, 0, 2, last].into() };
     // To remove what is not there.
-    let changes = Changes {
-        remove: vec![address(1), missing, elements()[0]],
-        add: (10..60).map(address).collect(),
-    };
+    let changes =
+        Changes { remove: vec![address(1), missing, elements()[0]], add: (10..60).map(address).collect() };
     let error = kernel.apply(&changes).unwrap_err();
     assert!(
         matches!(&error, KernelError::Refused { subject: Subject::Removal(element), source, .. }

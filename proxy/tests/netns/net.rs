@@ -35,7 +35,9 @@ impl Namespace {
         let (ready, path) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).unwrap();
+            ready
+                .send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()))
+                .unwrap();
             for job in queue {
                 job();
             }
@@ -117,7 +119,8 @@ fn command(program: &str, arguments: &[&str], input: &str) -> (bool, String) {
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     (output.status.success(), text)
 }
 
@@ -130,9 +133,11 @@ pub(crate) struct Network {
 
 pub(crate) const NODE: [&str; 2] = ["10.0.0.1", "2001:db8:10::1"];
 pub(crate) const CLIENT: [&str; 2] = ["203.0.113.2", "2001:db8:cb::2"];
-pub(crate) const PODS: [[&str; 2]; 2] = [["10.244.1.2", "2001:db8:2:1::2"], ["10.244.2.2", "2001:db8:2:2::2"]];
+pub(crate) const PODS: [[&str; 2]; 2] =
+    [["10.244.1.2", "2001:db8:2:1::2"], ["10.244.2.2", "2001:db8:2:2::2"]];
 /// The node's addresses towards each pod: what the pod sees of a masqueraded connection.
-pub(crate) const GATEWAYS: [[&str; 2]; 2] = [["10.244.1.1", "2001:db8:2:1::1"], ["10.244.2.1", "2001:db8:2:2::1"]];
+pub(crate) const GATEWAYS: [[&str; 2]; 2] =
+    [["10.244.1.1", "2001:db8:2:1::1"], ["10.244.2.1", "2001:db8:2:2::1"]];
 
 impl Network {
     pub(crate) fn new() -> Self {

@@ -1,14 +1,17 @@
 //! What the rules do with packets: client – node – two pods, in both families, each case as a user would meet it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::net::{
+    CLIENT, GATEWAYS, NODE, Namespace, Network, PATIENCE, PODS, SILENCE, Seen, Server, ping, tcp, tcp_here,
+    udp,
+};
 use herald_proxy::netlink::Kernel;
 use herald_proxy::ruleset::{Ruleset, RulesetConfig, class_for};
 use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
-use crate::net::{CLIENT, GATEWAYS, NODE, Namespace, Network, PATIENCE, PODS, SILENCE, Seen, Server, ping, tcp, tcp_here, udp};
 
 const CLUSTER_IP: [&str; 2] = ["10.96.0.10", "2001:db8:3::a"];
 const VIP: [&str; 2] = ["192.0.2.1", "2001:db8:1::1"];
@@ -38,8 +41,11 @@ fn service(frontend: Frontend, policy: Policy, cluster: &[String], local: &[Stri
         }
         let class = class_for(endpoints.len());
         elements.push(Element::Pick { frontend, scope, class });
-        elements.extend((0..class).zip(endpoints.iter().cycle()).map(|(slot, endpoint)| {
-            Element::Endpoint { frontend, scope, slot, endpoint: endpoint.parse().unwrap() }
+        elements.extend((0..class).zip(endpoints.iter().cycle()).map(|(slot, endpoint)| Element::Endpoint {
+            frontend,
+            scope,
+            slot,
+            endpoint: endpoint.parse().unwrap(),
         }));
     }
     elements
@@ -76,7 +82,8 @@ fn a_pod_reaches_a_cluster_ip_with_its_own_address_and_others_are_masqueraded() 
 fn a_local_internal_policy_uses_the_local_endpoints_only() {
     let network = Network::new();
     for f in BOTH {
-        let _servers = [0, 1].map(|p| Server::tcp(&network.pods[p], ["pod0", "pod1"][p], &at(PODS[p][f], 8080)));
+        let _servers =
+            [0, 1].map(|p| Server::tcp(&network.pods[p], ["pod0", "pod1"][p], &at(PODS[p][f], 8080)));
         let http = frontend(CLUSTER_IP[f], Protocol::Tcp, 80);
         let (all, local) = ([at(PODS[0][f], 8080)], [at(PODS[1][f], 8080)]);
         install(&network, &service(http, Policy::InternalLocal, &all, &local));
@@ -107,7 +114,8 @@ fn an_external_policy_local_keeps_the_clients_address_and_pods_and_the_node_are_
     let network = Network::new();
     hold_vip(&network);
     for f in BOTH {
-        let _servers = [0, 1].map(|p| Server::tcp(&network.pods[p], ["pod0", "pod1"][p], &at(PODS[p][f], 8080)));
+        let _servers =
+            [0, 1].map(|p| Server::tcp(&network.pods[p], ["pod0", "pod1"][p], &at(PODS[p][f], 8080)));
         let http = frontend(VIP[f], Protocol::Tcp, 80);
         let (all, local) = ([at(PODS[0][f], 8080)], [at(PODS[1][f], 8080)]);
         install(&network, &service(http, Policy::ExternalLocal, &all, &local));
@@ -361,6 +369,61 @@ fn replacing_the_tables_loses_no_connection() {
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut { long }, &mut answer).unwrap();
     assert_eq!(Seen::Answer(answer), expected);
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn changing_the_number_of_endpoints_loses_no_connection() {
+    let network = Network::new();
+    let ports = [8080, 8081, 8082];
+    let _servers = ports.map(|port| Server::tcp(&network.pods[1], "pod1", &at(PODS[1][0], port)));
+    let endpoints = ports.map(|port| at(PODS[1][0], port));
+    let http = frontend(VIP[0], Protocol::Tcp, 80);
+    let with = |count: usize| -> BTreeSet<Element> {
+        service(http, Policy::ExternalLocal, &[], &endpoints[..count]).into_iter().collect()
+    };
+    let mut kernel = install(&network, &with(1).into_iter().collect::<Vec<_>>());
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let to: SocketAddr = at(VIP[0], 80).parse().unwrap();
+    let clients = network.client.spawn(move || {
+        let mut seen = Vec::new();
+        while !stopped.load(Ordering::Relaxed) {
+            seen.push(tcp_here(to, PATIENCE));
+        }
+        seen
+    });
+    for (from, to) in [(1, 3), (3, 2), (2, 3), (3, 1)].into_iter().cycle().take(20_000) {
+        let (from, to) = (with(from), with(to));
+        let remove = from.difference(&to).copied().collect();
+        let add = to.difference(&from).copied().collect();
+        kernel.apply(&Changes { remove, add }).unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let seen = clients.join().unwrap();
+    assert!(seen.len() > 100, "{}", seen.len());
+    let expected = Seen::answer("pod1", CLIENT[0]);
+    let lost: Vec<(usize, &Seen)> = seen.iter().enumerate().filter(|(_, seen)| **seen != expected).collect();
+    assert!(lost.is_empty(), "{lost:?} of {}", seen.len());
+}
+
+/// A pod's interface without an address on the node's side, as some network plugins have it: masquerading takes an
+/// address of another interface, and looks at `lo` first.
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_vip_on_lo_is_no_source_of_masqueraded_connections_when_its_scope_is_host() {
+    let network = Network::new();
+    network.node.sysctl("ipv4/conf/pod1/proxy_arp", "1");
+    network.node.ip(&["addr del 10.244.2.1/24 dev pod1", "route add 10.244.2.2/32 dev pod1"]);
+    let _server = Server::tcp(&network.pods[1], "pod1", &at(PODS[1][0], 8080));
+    let http = frontend(VIP[0], Protocol::Tcp, 80);
+    install(&network, &service(http, Policy::External, &[at(PODS[1][0], 8080)], &[]));
+    for (scope, source) in [("global", VIP[0]), ("host", NODE[0])] {
+        network.node.ip(&[&format!("addr add 192.0.2.1/32 dev lo scope {scope}")]);
+        assert_eq!(tcp(&network.client, &at(VIP[0], 80), PATIENCE), Seen::answer("pod1", source));
+        assert!(ping(&network.client, VIP[0]));
+        network.node.ip(&["addr del 192.0.2.1/32 dev lo"]);
+    }
 }
 
 #[test]
