@@ -21,7 +21,7 @@ pub use community::{Community, LargeCommunity};
 pub use family::{Families, Family};
 pub use rib::{Attributes, Route, RouteSet};
 pub use session::{
-    ConfigError, ConnId, Counters, Direction, DownReason, Event, Generation, HoldTime, LocalAddresses,
-    Negotiated, Output, Session, SessionConfig, State,
+    ConfigError, ConnId, Counters, Direction, DownReason, Event, Generation, GracefulRestartConfig, HoldTime,
+    LocalAddresses, Negotiated, OpenRefusal, Output, Session, SessionConfig, State,
 };
 pub use wire::{Cease, DecodeError, Decoder, Message, Notification, ShutdownText};

@@ -2,7 +2,7 @@
 //!
 //! Desired routes arrive whole and cheap to share ([`RouteSet`]); the difference to the previous set decides what is
 //! pending, so a route that flaps back before its message was drawn is never sent. Messages are made one at a time
-//! when the driver asks ([`AdjRibOut::next_message`]): memory stays bounded by the routes, and a KEEPALIVE never waits behind them.
+//! when the driver asks (`next_message`): memory stays bounded by the routes, and a KEEPALIVE never waits behind them.
 //!
 //! Order: withdrawals of all families first, then per family the announcements grouped by attributes, then its
 //! End-of-RIB. A changed attribute is an UPDATE that replaces; it needs no withdrawal (RFC 4271 §3.1).
@@ -74,8 +74,8 @@ impl AdjRibOut {
             // RFC 4724 §4: the marker follows the first full table, also an empty one.
             queues: Family::ALL.map(|family| Queue::new(terms.families.contains(family))),
         };
-        for (prefix, attributes) in self.desired.iter() {
-            peer.place(prefix, Some(attributes));
+        for family in terms.families.iter() {
+            peer.place_all(family, &self.desired);
         }
         self.peer = Some(peer);
     }
@@ -207,7 +207,7 @@ impl Peer {
         // RFC 7313 §4: no BoRR before the End-of-RIB of the initial table.
         if queue.refresh == Refresh::Requested && !queue.end_of_rib {
             queue.refresh = Refresh::Running;
-            self.mark_all(family, desired);
+            self.place_all(family, desired);
             if enhanced {
                 return Some(RibMessage::Refresh(RouteRefresh::new(family, RefreshSubtype::Begin).encode()));
             }
@@ -262,12 +262,24 @@ impl Peer {
         }
     }
 
-    /// Makes the whole family pending again.
-    fn mark_all(&mut self, family: Family, desired: &RouteSet) {
-        for (prefix, attributes) in desired.iter() {
-            if Family::of(&prefix) == family && !self.unusable.contains(&prefix) {
-                self.queues[family.index()].announce(attributes, prefix);
+    /// Makes the whole family pending. Runs of equal attributes go in at once: the first UPDATE of a full table
+    /// must not wait for a search per route.
+    fn place_all(&mut self, family: Family, desired: &RouteSet) {
+        let mut routes = desired.iter().filter(|(prefix, _)| Family::of(prefix) == family).peekable();
+        while let Some((first, attributes)) = routes.next() {
+            let mut run = vec![first];
+            while let Some((prefix, _)) = routes.next_if(|(_, next)| Arc::ptr_eq(next, attributes)) {
+                run.push(prefix);
             }
+            if self.next_hop(family, attributes).is_none() {
+                self.unusable.extend(run);
+                continue;
+            }
+            // What turned out too large to send before is so still.
+            if !self.unusable.is_empty() {
+                run.retain(|prefix| !self.unusable.contains(prefix));
+            }
+            self.queues[family.index()].announce_all(attributes, run);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! what the sockets hold: a starved driver must not take its own delay for the peer's silence). UPDATEs are drawn by
 //! [`Session::poll_update`] when the socket has room, so that memory stays bounded and a KEEPALIVE overtakes them.
 //!
-//! RFC 4271 gives every connection a machine of its own. Here a session has up to two [`Connection`]s, one per direction, and
+//! RFC 4271 gives every connection a machine of its own. Here a session has up to two connections, one per direction, and
 //! what they share: the dial, its back-off, the Adj-RIB-Out. [`Session::state`] is that of the furthest.
 //!
 //! Invariants: nothing but OPEN, KEEPALIVE and NOTIFICATION is sent before Established; at most one connection is
@@ -50,7 +50,7 @@ pub use counters::Counters;
 use dial::Dial;
 pub use event::{ConnId, Direction, Event, Generation, LocalAddresses, Output};
 use jitter::Jitter;
-pub use negotiation::Negotiated;
+pub use negotiation::{Negotiated, OpenRefusal};
 use offer::Offer;
 pub use reason::DownReason;
 

@@ -41,12 +41,15 @@ impl Queue {
     }
 
     pub(super) fn announce(&mut self, attributes: &Arc<Attributes>, prefix: IpNet) {
+        self.announce_all(attributes, vec![prefix]);
+    }
+
+    pub(super) fn announce_all(&mut self, attributes: &Arc<Attributes>, prefixes: Vec<IpNet>) {
         match self.announce.get_mut(attributes) {
-            Some(prefixes) => {
-                prefixes.insert(prefix);
-            }
+            Some(pending) => pending.extend(prefixes),
+            None if prefixes.is_empty() => {}
             None => {
-                self.announce.insert(Arc::clone(attributes), BTreeSet::from([prefix]));
+                self.announce.insert(Arc::clone(attributes), prefixes.into_iter().collect());
             }
         }
     }

@@ -151,7 +151,8 @@ fn opens_are_judged_as_the_rfc_says() {
         let capabilities = vec![Capability::family(crate::Family::Ipv4Unicast), Capability::FourOctetAs(asn)];
         Open { my_as, capabilities, ..usual() }
     };
-    let cases: Vec<(&str, SessionConfig, Open, Option<(Code, Vec<u8>)>)> = vec![
+    type Case = (&'static str, SessionConfig, Open, Option<(Code, Vec<u8>)>);
+    let cases: Vec<Case> = vec![
         ("usual", config(), usual(), None),
         (
             "another AS",
@@ -256,7 +257,8 @@ fn next_open(bench: &mut Bench, within: Duration) -> Open {
 fn the_offer_shrinks_for_peers_that_cannot_bear_it() {
     let both = vec![crate::Family::Ipv4Unicast, crate::Family::Ipv6Unicast];
     let v6_only = SessionConfig { families: Families::IPV6, ..config() };
-    let cases: Vec<(&str, SessionConfig, Code, Vec<u8>, usize, usize)> = vec![
+    type Case = (&'static str, SessionConfig, Code, Vec<u8>, usize, usize);
+    let cases: Vec<Case> = vec![
         ("no parameters at all", config(), Code::UNSUPPORTED_OPTIONAL_PARAMETER, vec![], 0, 0),
         ("refused without a list", config(), Code::UNSUPPORTED_CAPABILITY, vec![], 0, 0),
         ("those listed", config(), Code::UNSUPPORTED_CAPABILITY, vec![70, 0, 2, 0], 3, 2),

@@ -20,7 +20,7 @@ fn established(ours: u16, theirs: u16) -> Bench {
 }
 
 #[test]
-fn a_hold_time_of_one_or_two_seconds_cannot_be_configured() {
+fn a_configuration_that_the_rfcs_forbid_is_refused() {
     for (seconds, valid) in [(0, true), (1, false), (2, false), (3, true), (65535, true)] {
         assert_eq!(HoldTime::new(seconds).is_ok(), valid);
     }
