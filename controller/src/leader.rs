@@ -1,0 +1,138 @@
+//! The leader's loop, from the moment it leads until it does not.
+//!
+//! Everything it knows is read after it was elected: the watches start here, so that no status written by the last
+//! leader is missed, and end with the leadership, so that nothing stale is acted upon. A follower needs no view: lists are
+//! quick compared with a lease.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use herald_runtime::events::EventRecorder;
+use herald_runtime::readiness::Readiness;
+use herald_runtime::watch::Watch;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config_map::ConfigView;
+use crate::metrics::ControllerMetrics;
+use crate::plan::{Action, Tell};
+use crate::planner::{Event, Outcome, Planner};
+use crate::service::ServiceView;
+use crate::writer;
+
+/// Writes on their way at a time.
+const IN_FLIGHT: usize = 16;
+/// Events between the watches and the loop: a slow loop slows the watches down, nothing is lost.
+const EVENTS: usize = 1024;
+/// How often the gauges are brought up to date at most.
+const METRICS: Duration = Duration::from_millis(500);
+
+/// What the loop needs.
+pub(crate) struct Leader {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) config_map: String,
+    pub(crate) class: Option<String>,
+    pub(crate) recorder: EventRecorder,
+    pub(crate) metrics: ControllerMetrics,
+    /// How long one write may take, so that it is over before somebody else leads.
+    pub(crate) write_deadline: Duration,
+}
+
+impl Leader {
+    /// Leads until `stop` is cancelled; then finishes the writes that are on their way. Dropping the future stops
+    /// at once.
+    pub(crate) async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (sender, mut events) = mpsc::channel(EVENTS);
+        let readiness = Readiness::new();
+        let services = Watch::<Service>::all(self.client.clone())
+            .keep_managed_fields()
+            .metrics(self.metrics.client.clone())
+            .run(ServiceView::new, Event::Service, sender.clone(), readiness.handle("services"));
+        let config = Watch::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
+            .named(&self.config_map)
+            .metrics(self.metrics.client.clone())
+            .run(ConfigView::new, Event::ConfigMap, sender, readiness.handle("config"));
+        let mut watches = pin!(async { tokio::try_join!(services, config) });
+
+        let mut planner = Planner::new(self.class.clone());
+        let mut writes = FuturesUnordered::new();
+        let mut metrics_due = tokio::time::interval(METRICS);
+        let mut pools = Vec::new();
+        loop {
+            let now = Instant::now();
+            while !stop.is_cancelled() && writes.len() < IN_FLIGHT {
+                let Some(action) = planner.next(now) else { break };
+                writes.push(self.write(action));
+            }
+            for tell in planner.take_tells() {
+                self.tell(tell);
+            }
+            if stop.is_cancelled() && writes.is_empty() {
+                return Ok(());
+            }
+            let deadline = planner.next_deadline();
+            tokio::select! {
+                ended = &mut watches => { ended?; anyhow::bail!("the watches ended"); }
+                Some(event) = events.recv() => {
+                    planner.handle(event, Instant::now());
+                    // What is there already belongs to the same view.
+                    while let Ok(event) = events.try_recv() {
+                        planner.handle(event, Instant::now());
+                    }
+                }
+                Some((action, outcome)) = writes.next() => {
+                    self.finished(&mut planner, action, outcome);
+                }
+                () = sleep_until(deadline), if deadline.is_some() => {}
+                _ = metrics_due.tick() => {
+                    let named: Vec<String> =
+                        planner.allocator().into_iter().flat_map(|a| a.usage()).map(|(name, ..)| name.to_owned()).collect();
+                    if named != pools {
+                        self.metrics.forget_pools();
+                        pools = named;
+                    }
+                    self.metrics.update(&planner);
+                }
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+            }
+        }
+    }
+
+    async fn write(&self, action: Action) -> (Action, Outcome) {
+        let outcome = writer::perform(self.client.clone(), &action, self.write_deadline).await;
+        (action, outcome)
+    }
+
+    fn finished(&self, planner: &mut Planner, action: Action, outcome: Outcome) {
+        match &outcome {
+            Outcome::Written(_) => {
+                tracing::info!(service = %action.target.name, change = ?action.change, "written");
+                if let Some(tell) = action.then {
+                    self.tell(tell);
+                }
+            }
+            Outcome::Failed => {
+                self.metrics.client.update_errors.inc();
+            }
+            Outcome::Conflict | Outcome::Gone => {
+                tracing::debug!(service = %action.target.name, ?outcome, "seen anew before it is written");
+            }
+        }
+        planner.finished(&action.target.name, outcome, Instant::now());
+    }
+
+    fn tell(&self, tell: Tell) {
+        self.recorder.publish(tell.regarding, tell.kind, tell.reason, tell.note);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at.into()).await;
+    }
+}

@@ -1,0 +1,551 @@
+//! The planner against an API server that is a map: every write is fenced, told back by events, and may be cut off.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plan::Change;
+
+const CONFIG: &str =
+    "address-pools:\n- name: default\n  cidr: [192.0.2.0/29]\n  advertisements: [{aggregation-length: 32}]\n";
+
+fn config_view(text: &str) -> ConfigView {
+    let name = ObjectName::new("metallb-system", "config");
+    ConfigView { name, uid: "config".to_owned(), text: Some(text.to_owned()) }
+}
+
+/// One Service as the API holds it.
+#[derive(Debug, Clone)]
+struct Stored {
+    object: Value,
+    version: u64,
+}
+
+/// The API server.
+#[derive(Debug, Default)]
+struct Api {
+    services: BTreeMap<String, Stored>,
+    version: u64,
+    uids: u64,
+    events: VecDeque<WatchEvent<ServiceView>>,
+}
+
+impl Api {
+    fn create(&mut self, name: &str, spec: &Value) {
+        if self.services.contains_key(name) {
+            return;
+        }
+        self.uids += 1;
+        let object = json!({
+            "metadata": {
+                "namespace": "default", "name": name, "uid": format!("uid-{}", self.uids), "annotations": {},
+                "creationTimestamp": jiff_time(self.uids),
+            },
+            "spec": spec, "status": {"loadBalancer": {}},
+        });
+        self.put(name, object);
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        if let Some(stored) = self.services.get(name) {
+            let mut object = stored.object.clone();
+            change(&mut object);
+            self.put(name, object);
+        }
+    }
+
+    fn put(&mut self, name: &str, object: Value) {
+        self.version += 1;
+        self.services.insert(name.to_owned(), Stored { object, version: self.version });
+        self.events.push_back(WatchEvent::Applied(self.view(name)));
+    }
+
+    fn delete(&mut self, name: &str) {
+        if self.services.remove(name).is_some() {
+            self.version += 1;
+            self.events.push_back(WatchEvent::Deleted(ObjectName::new("default", name)));
+        }
+    }
+
+    fn view(&self, name: &str) -> ServiceView {
+        let stored = &self.services[name];
+        let mut object = stored.object.clone();
+        object["metadata"]["resourceVersion"] = json!(stored.version.to_string());
+        ServiceView::new(serde_json::from_value::<Service>(object).unwrap())
+    }
+
+    fn list(&self) -> Vec<ServiceView> {
+        self.services.keys().map(|name| self.view(name)).collect()
+    }
+
+    fn perform(&mut self, action: &Action) -> Outcome {
+        let name = action.target.name.name.clone();
+        let Some(stored) = self.services.get(&name) else { return Outcome::Gone };
+        let uid = stored.object["metadata"]["uid"] == json!(action.target.uid);
+        if !uid || stored.version.to_string() != action.target.version {
+            return Outcome::Conflict;
+        }
+        self.change(&name, |object| match &action.change {
+            Change::Status { addresses, pool } => {
+                let ingress: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
+                object["status"]["loadBalancer"]["ingress"] = json!(ingress);
+                object["metadata"]["annotations"][crate::service::POOL_TOLD] =
+                    json!(pool.clone().unwrap_or_default());
+            }
+            Change::LocalTraffic { health_port } => {
+                object["spec"]["externalTrafficPolicy"] = json!("Local");
+                object["spec"]["healthCheckNodePort"] = json!(30_000);
+                object["metadata"]["managedFields"] = json!([{"manager": crate::service::TRAFFIC_MANAGER}]);
+                if let Some(port) = health_port {
+                    object["metadata"]["annotations"][crate::service::HEALTH_PORT_TOLD] =
+                        json!(port.to_string());
+                }
+            }
+            Change::ReleaseTraffic => {
+                object["spec"]["externalTrafficPolicy"] = json!("Cluster");
+                object["spec"]["healthCheckNodePort"] = Value::Null;
+                object["metadata"]["managedFields"] = Value::Null;
+                if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+                    annotations.remove(crate::service::HEALTH_PORT_TOLD);
+                }
+            }
+        });
+        Outcome::Written(Box::new(self.view(&name)))
+    }
+
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        self.services.get(name).map_or(Vec::new(), |_| self.view(name).status_addresses().collect())
+    }
+}
+
+fn jiff_time(n: u64) -> String {
+    format!("2026-01-01T{:02}:{:02}:{:02}Z", n / 3600 % 24, n / 60 % 60, n % 60)
+}
+
+fn load_balancer() -> Value {
+    json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
+           "externalTrafficPolicy": "Cluster", "ports": [{"port": 80, "protocol": "TCP"}]})
+}
+
+/// A controller that was just started on the API.
+fn start(api: &mut Api, config: Option<&str>, now: Instant) -> Planner {
+    let mut planner = Planner::new(None);
+    api.events.clear();
+    planner.handle(Event::Service(WatchEvent::Reset(api.list())), now);
+    planner.handle(Event::ConfigMap(WatchEvent::Reset(config.map(config_view).into_iter().collect())), now);
+    planner
+}
+
+/// Events and writes until nothing is left to do; returns the writes.
+fn settle(planner: &mut Planner, api: &mut Api, now: Instant) -> Vec<Action> {
+    let mut done = Vec::new();
+    loop {
+        while let Some(event) = api.events.pop_front() {
+            planner.handle(Event::Service(event), now);
+        }
+        let Some(action) = planner.next(now) else { return done };
+        let outcome = api.perform(&action);
+        planner.finished(&action.target.name, outcome, now);
+        done.push(action);
+        assert!(done.len() < 1000, "the plan does not come to rest: {:?}", done.last());
+    }
+}
+
+fn told(planner: &mut Planner) -> Vec<(&'static str, String)> {
+    planner.take_tells().into_iter().map(|tell| (tell.reason, tell.note)).collect()
+}
+
+#[test]
+fn a_service_is_given_the_first_address_and_then_there_is_nothing_to_do() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    let actions = settle(&mut planner, &mut api, now);
+    assert_eq!(actions.len(), 1);
+    assert_eq!(actions[0].then.as_ref().unwrap().note, "Assigned IP [\"192.0.2.0\"]");
+    assert_eq!(api.addresses("web"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+    assert_eq!(settle(&mut planner, &mut api, now), []);
+    assert_eq!(settle(&mut start(&mut api, Some(CONFIG), now), &mut api, now), []);
+}
+
+#[test]
+fn nothing_is_planned_before_both_lists_are_there() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    let mut planner = Planner::new(None);
+    planner.handle(Event::ConfigMap(WatchEvent::Reset(vec![config_view(CONFIG)])), now);
+    assert_eq!(planner.next(now), None);
+    planner.handle(Event::Service(WatchEvent::Applied(api.view("web"))), now);
+    assert_eq!(planner.next(now), None);
+    planner.handle(Event::Service(WatchEvent::Reset(api.list())), now);
+    assert!(planner.next(now).is_some());
+}
+
+#[test]
+fn without_any_configuration_nothing_is_touched() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("served", &load_balancer());
+    api.create("waits", &load_balancer());
+    api.change("served", |o| o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "198.51.100.1"}]));
+    for config in [None, Some("peers: []\n")] {
+        let mut planner = start(&mut api, config, now);
+        assert_eq!(settle(&mut planner, &mut api, now), []);
+        let told = told(&mut planner);
+        assert!(
+            told.iter().any(|(r, note)| *r == "AllocationFailed" && note.contains("default/waits")),
+            "{told:?}"
+        );
+    }
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("served"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn every_status_is_adopted_before_the_first_address_is_given() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("a-new", &load_balancer());
+    api.create("b-old", &load_balancer());
+    api.change("b-old", |o| o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.0"}]));
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("b-old"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+    assert_eq!(api.addresses("a-new"), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn of_two_statuses_with_one_address_the_older_service_keeps_it() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    for name in ["z-older", "a-younger"] {
+        api.create(name, &load_balancer());
+        api.change(name, |o| o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.3"}]));
+    }
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("z-older"), ["192.0.2.3".parse::<IpAddr>().unwrap()]);
+    assert_eq!(api.addresses("a-younger"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn another_class_is_somebody_elses() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    let mut spec = load_balancer();
+    spec["loadBalancerClass"] = json!("example.com/other");
+    api.create("other", &spec);
+    api.change("other", |o| o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "198.51.100.1"}]));
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    assert_eq!(settle(&mut planner, &mut api, now), []);
+    let mut own = Planner::new(Some("example.com/other".to_owned()));
+    own.handle(Event::Service(WatchEvent::Reset(api.list())), now);
+    own.handle(Event::ConfigMap(WatchEvent::Reset(vec![config_view(CONFIG)])), now);
+    settle(&mut own, &mut api, now);
+    assert_eq!(api.addresses("other"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_type_change_clears_the_status_and_frees_the_address() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    api.change("web", |o| o["spec"]["type"] = json!("ClusterIP"));
+    settle(&mut planner, &mut api, now);
+    assert!(api.addresses("web").is_empty());
+    api.create("next", &load_balancer());
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("next"), ["192.0.2.1".parse::<IpAddr>().unwrap()], "the first one cools");
+}
+
+#[test]
+fn a_full_pool_is_told_once_and_who_waits_is_served_as_soon_as_one_frees() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    for n in 0..10 {
+        api.create(&format!("web-{n}"), &load_balancer());
+    }
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(planner.waiting(), 2);
+    let told_first = told(&mut planner);
+    assert_eq!(told_first.iter().filter(|(reason, _)| *reason == "AllocationFailed").count(), 2);
+    api.delete("web-3");
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("web-8"), ["192.0.2.3".parse::<IpAddr>().unwrap()]);
+    assert_eq!(planner.waiting(), 1);
+    let wider = CONFIG.replace("192.0.2.0/29", "192.0.2.0/28");
+    planner.handle(Event::ConfigMap(WatchEvent::Applied(config_view(&wider))), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("web-9"), ["192.0.2.8".parse::<IpAddr>().unwrap()]);
+    assert!(told(&mut planner).is_empty());
+}
+
+#[test]
+fn a_bad_configuration_after_a_good_one_changes_no_address() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    planner.handle(Event::ConfigMap(WatchEvent::Applied(config_view("address-pools: nonsense\n"))), now);
+    assert_eq!(settle(&mut planner, &mut api, now), []);
+    let told = told(&mut planner);
+    assert!(
+        told.iter().any(|(reason, note)| *reason == "ConfigRejected" && note.contains("line 1")),
+        "{told:?}"
+    );
+    api.create("more", &load_balancer());
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("more").len(), 1);
+}
+
+#[test]
+fn other_pools_move_only_who_must_move() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    for n in 0..4 {
+        api.create(&format!("web-{n}"), &load_balancer());
+    }
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    let narrower =
+        CONFIG.replace("192.0.2.0/29", "192.0.2.0-192.0.2.1, 198.51.100.0/24").replace("cidr", "addresses");
+    let narrower = narrower.replace("  advertisements: [{aggregation-length: 32}]\n", "  protocol: bgp\n");
+    planner.handle(Event::ConfigMap(WatchEvent::Applied(config_view(&narrower))), now);
+    assert_eq!(settle(&mut planner, &mut api, now).len(), 2, "{:?}", told(&mut planner));
+    assert_eq!(api.addresses("web-1"), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(api.addresses("web-3"), ["198.51.100.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_service_with_nonsense_waits_alone() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("bad", &load_balancer());
+    api.change("bad", |o| {
+        o["metadata"]["annotations"]["metallb.io/loadBalancerIPs"] = json!("not an address")
+    });
+    api.create("good", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("good").len(), 1);
+    assert!(api.addresses("bad").is_empty());
+    assert!(told(&mut planner).iter().any(|(_, note)| note.contains("not an address")));
+}
+
+#[test]
+fn the_old_annotation_sets_policy_local_publishes_the_health_port_and_is_reversible() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    api.change("web", |o| {
+        o["metadata"]["annotations"][crate::service::EXTERNAL_TRAFFIC] = json!("OnlyLocal")
+    });
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    settle(&mut planner, &mut api, now);
+    let view = api.view("web");
+    assert!(view.local && view.health_port_told.as_deref() == Some("30000"), "{view:?}");
+    assert_eq!(api.addresses("web").len(), 1);
+    api.change("web", |o| o["metadata"]["annotations"][crate::service::EXTERNAL_TRAFFIC] = json!("Global"));
+    settle(&mut planner, &mut api, now);
+    let view = api.view("web");
+    assert!(!view.local && view.health_port_told.is_none() && !view.traffic_owned, "{view:?}");
+}
+
+#[test]
+fn policy_local_without_the_annotation_is_left_alone() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    let mut spec = load_balancer();
+    spec["externalTrafficPolicy"] = json!("Local");
+    spec["healthCheckNodePort"] = json!(30_001);
+    api.create("web", &spec);
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    let actions = settle(&mut planner, &mut api, now);
+    assert!(actions.iter().all(|action| matches!(action.change, Change::Status { .. })));
+}
+
+#[test]
+fn a_write_that_fails_is_tried_again_and_holds_up_nobody() {
+    let (mut api, mut now) = (Api::default(), Instant::now());
+    api.create("first", &load_balancer());
+    api.create("second", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    let action = planner.next(now).unwrap();
+    assert_eq!(action.target.name.name, "first");
+    planner.finished(&action.target.name, Outcome::Failed, now);
+    settle(&mut planner, &mut api, now);
+    assert!(api.addresses("first").is_empty() && api.addresses("second").len() == 1);
+    now = planner.next_deadline().unwrap();
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("first"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
+    assert_eq!(planner.next_deadline(), None);
+}
+
+#[test]
+fn a_conflict_waits_for_the_newer_version() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("web", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    let action = planner.next(now).unwrap();
+    api.change("web", |o| o["metadata"]["labels"] = json!({"a": "b"}));
+    let outcome = api.perform(&action);
+    assert!(matches!(outcome, Outcome::Conflict));
+    planner.finished(&action.target.name, outcome, now);
+    assert_eq!(planner.next(now), None);
+    settle(&mut planner, &mut api, now);
+    assert_eq!(api.addresses("web").len(), 1);
+}
+
+/// What happens in the cluster.
+#[derive(Debug, Clone)]
+enum Op {
+    Create(usize),
+    Delete(usize),
+    Type(usize, bool),
+    Request(usize, u8),
+    Share(usize, u8),
+    Config(usize),
+    /// The controller does this many things, then dies with its last writes on their way: the API performs `late` of them.
+    Restart {
+        steps: usize,
+        late: bool,
+    },
+    Work(usize),
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0usize..10).prop_map(Op::Create),
+        2 => (0usize..10).prop_map(Op::Delete),
+        1 => (0usize..10, any::<bool>()).prop_map(|(n, lb)| Op::Type(n, lb)),
+        1 => (0usize..10, 0u8..12).prop_map(|(n, ip)| Op::Request(n, ip)),
+        1 => (0usize..10, 0u8..3).prop_map(|(n, key)| Op::Share(n, key)),
+        1 => (0usize..3).prop_map(Op::Config),
+        3 => (0usize..6, any::<bool>()).prop_map(|(steps, late)| Op::Restart { steps, late }),
+        4 => (0usize..8).prop_map(Op::Work),
+        1 => (0u64..60).prop_map(Op::Pass),
+    ]
+}
+
+const CONFIGS: [&str; 3] = [
+    CONFIG,
+    "address-pools:\n- name: default\n  cidr: [192.0.2.0/30]\n  advertisements: [{aggregation-length: 32}]\n- name: more\n  cidr: [198.51.100.0/30]\n  advertisements: [{aggregation-length: 32}]\n",
+    "address-pools:\n- name: default\n  cidr: [192.0.2.4/30]\n  advertisements: [{aggregation-length: 32}]\n",
+];
+
+/// No two statuses name one address, except those that may share it (now or when they were given it).
+fn none_twice(api: &Api, shared: &std::collections::BTreeSet<IpAddr>) -> Result<(), TestCaseError> {
+    let mut holders: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+    for name in api.services.keys() {
+        for address in api.addresses(name) {
+            holders.entry(address).or_default().push(name.clone());
+        }
+    }
+    for (address, names) in holders {
+        prop_assert!(names.len() < 2 || shared.contains(&address), "{address} is in the status of {names:?}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    #[test]
+    fn a_restart_after_any_effect_changes_no_address_and_gives_none_twice(ops in prop::collection::vec(op(), 1..60)) {
+        let mut api = Api::default();
+        let mut now = Instant::now();
+        let mut config = CONFIG;
+        let mut planner = start(&mut api, Some(config), now);
+        // Addresses that were ever shared lawfully: a change of terms needs a write to separate the two.
+        let mut shared = std::collections::BTreeSet::new();
+        for op in ops {
+            let mut work = 0;
+            match op {
+                Op::Create(n) => api.create(&format!("web-{n}"), &load_balancer()),
+                Op::Delete(n) => api.delete(&format!("web-{n}")),
+                Op::Type(n, lb) => api.change(&format!("web-{n}"), |o| {
+                    o["spec"]["type"] = json!(if lb { "LoadBalancer" } else { "ClusterIP" });
+                }),
+                Op::Request(n, ip) => api.change(&format!("web-{n}"), |o| {
+                    o["spec"]["loadBalancerIP"] = json!(if ip < 8 { format!("192.0.2.{ip}") } else { String::new() });
+                }),
+                Op::Share(n, key) => api.change(&format!("web-{n}"), |o| {
+                    o["metadata"]["annotations"]["metallb.io/allow-shared-ip"] = json!(if key == 0 { "" } else { "key" });
+                    o["spec"]["ports"] = json!([{"port": 80 + n, "protocol": "TCP"}]);
+                }),
+                Op::Config(n) => {
+                    config = CONFIGS[n];
+                    planner.handle(Event::ConfigMap(WatchEvent::Applied(config_view(config))), now);
+                }
+                Op::Pass(seconds) => now += Duration::from_secs(seconds),
+                Op::Work(steps) => work = steps,
+                Op::Restart { steps, late } => {
+                    // Up to `steps` writes stand in flight at once when the process dies.
+                    let mut on_their_way = Vec::new();
+                    for _ in 0..steps {
+                        on_their_way.extend(planner.next(now));
+                    }
+                    if late {
+                        for action in &on_their_way {
+                            api.perform(action);
+                            none_twice(&api, &shared)?;
+                        }
+                    }
+                    let before: BTreeMap<String, (Value, Vec<IpAddr>)> = api
+                        .services
+                        .iter()
+                        .map(|(name, stored)| (name.clone(), (stored.object["spec"].clone(), api.addresses(name))))
+                        .collect();
+                    // A process that has come to rest is restarted: nothing may move.
+                    let rested = settle(&mut start(&mut api, Some(config), now), &mut api, now);
+                    for (name, (_, addresses)) in before {
+                        let view = api.view(&name);
+                        let kept = api.addresses(&name) == addresses;
+                        let asked = view.request.as_ref().map_or(true, |r| !r.addresses.is_empty()) || view.terms.key.is_some();
+                        let inside = addresses.iter().all(|address| {
+                            herald_config::parse(config).unwrap().config.pool_containing(*address).is_some()
+                        });
+                        if view.kind == ServiceType::LoadBalancer && !addresses.is_empty() && inside && !asked {
+                            prop_assert!(kept, "{name} had {addresses:?}, has {:?} after {rested:?}", api.addresses(&name));
+                        }
+                    }
+                    planner = start(&mut api, Some(config), now);
+                }
+            }
+            for _ in 0..work {
+                if let Some(event) = api.events.pop_front() {
+                    planner.handle(Event::Service(event), now);
+                }
+                if let Some(action) = planner.next(now) {
+                    let outcome = api.perform(&action);
+                    planner.finished(&action.target.name, outcome, now);
+                }
+                note_shared(&planner, &api, &mut shared);
+                none_twice(&api, &shared)?;
+            }
+        }
+        now += Duration::from_secs(60);
+        settle(&mut planner, &mut api, now);
+        note_shared(&planner, &api, &mut shared);
+        none_twice(&api, &shared)?;
+        prop_assert_eq!(settle(&mut planner, &mut api, now), []);
+        prop_assert_eq!(settle(&mut start(&mut api, Some(config), now), &mut api, now), []);
+        for name in api.services.keys() {
+            let view = api.view(name);
+            let waits = planner.waiting.contains_key(&view.name);
+            prop_assert_eq!(view.kind == ServiceType::LoadBalancer && !waits, !view.status.is_empty());
+        }
+    }
+}
+
+fn note_shared(planner: &Planner, api: &Api, shared: &mut std::collections::BTreeSet<IpAddr>) {
+    let views = api.list();
+    for (n, one) in views.iter().enumerate() {
+        for two in &views[n + 1..] {
+            let held =
+                |view: &ServiceView| planner.allocator().and_then(|a| a.assignment(&view.name).cloned());
+            if let (Some(a), Some(b)) = (held(one), held(two)) {
+                shared.extend(a.addresses.iter().filter(|address| b.addresses.contains(address)));
+            }
+        }
+    }
+}

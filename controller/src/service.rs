@@ -1,0 +1,209 @@
+//! What the controller needs to know of a Service: some 400 bytes instead of the whole object.
+//!
+//! Nothing in here fails: what a user wrote wrongly becomes a [`Reason`] of that one Service.
+
+use std::net::IpAddr;
+
+use herald_runtime::ObjectName;
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
+
+use crate::allocator::{Family, Request, Terms, Want};
+use crate::reason::Reason;
+
+/// Field manager of the writes that obey the old external-traffic annotation.
+pub const TRAFFIC_MANAGER: &str = "herald-controller-external-traffic";
+/// Output: the pool that the addresses come from.
+pub const POOL_TOLD: &str = "metallb.io/ip-allocated-from-pool";
+/// Input of Kubernetes 1.4 to 1.6: `OnlyLocal` or `Global`.
+pub const EXTERNAL_TRAFFIC: &str = "service.beta.kubernetes.io/external-traffic";
+/// Output for Services with [`EXTERNAL_TRAFFIC`]: the health-check node port.
+pub const HEALTH_PORT_TOLD: &str = "service.beta.kubernetes.io/healthcheck-nodeport";
+
+/// `spec.type`, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceType {
+    /// `LoadBalancer`.
+    LoadBalancer,
+    /// `NodePort`.
+    NodePort,
+    /// `ClusterIP`, `ExternalName`.
+    Other,
+}
+
+/// One Service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: ObjectName,
+    /// `metadata.uid`: a Service that was deleted and created again is another one.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+    /// Creation, in seconds since 1970: older Services come first.
+    pub created: i64,
+    /// It waits for finalizers only.
+    pub deleting: bool,
+    /// `spec.type`.
+    pub kind: ServiceType,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// Which families of addresses it needs.
+    pub want: Result<Want, Reason>,
+    /// What its user asks for.
+    pub request: Result<Request, Reason>,
+    /// What decides about sharing an address.
+    pub terms: Terms,
+    /// `status.loadBalancer.ingress`: an entry that is no plain address is `None`.
+    pub status: Vec<Option<IpAddr>>,
+    /// [`POOL_TOLD`].
+    pub pool_told: Option<String>,
+    /// Value of [`EXTERNAL_TRAFFIC`].
+    pub external_traffic: Option<String>,
+    /// `spec.externalTrafficPolicy` is `Local`.
+    pub local: bool,
+    /// `spec.healthCheckNodePort`.
+    pub health_port: Option<u16>,
+    /// [`HEALTH_PORT_TOLD`].
+    pub health_port_told: Option<String>,
+    /// [`TRAFFIC_MANAGER`] owns something of it.
+    pub traffic_owned: bool,
+}
+
+impl ServiceView {
+    /// Reads what matters; `managedFields` must still be there.
+    pub fn new(service: Service) -> Self {
+        let meta = service.metadata;
+        let spec = service.spec.unwrap_or_default();
+        let annotations = meta.annotations.unwrap_or_default();
+        let annotation = |key: &str| annotations.get(key).cloned();
+        // The prefix of MetalLB before 0.13.8; the new one wins.
+        let input = |suffix: &str| {
+            annotation(&format!("metallb.io/{suffix}"))
+                .or_else(|| annotation(&format!("metallb.universe.tf/{suffix}")))
+        };
+        let status = service.status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
+        let local = spec.external_traffic_policy.as_deref() == Some("Local");
+        Self {
+            name: ObjectName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()),
+            uid: meta.uid.unwrap_or_default(),
+            version: meta.resource_version.unwrap_or_default(),
+            created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            deleting: meta.deletion_timestamp.is_some(),
+            kind: match spec.type_.as_deref() {
+                Some("LoadBalancer") => ServiceType::LoadBalancer,
+                Some("NodePort") => ServiceType::NodePort,
+                _ => ServiceType::Other,
+            },
+            want: want(&spec),
+            request: request(&spec, input("loadBalancerIPs"), input("address-pool")),
+            terms: terms(&spec, local, input("allow-shared-ip")),
+            status: status
+                .unwrap_or_default()
+                .into_iter()
+                .map(|ingress| match ingress.hostname.as_deref() {
+                    None | Some("") => ingress.ip.and_then(|ip| ip.parse().ok()),
+                    Some(_) => None,
+                })
+                .collect(),
+            pool_told: annotation(POOL_TOLD),
+            external_traffic: annotation(EXTERNAL_TRAFFIC),
+            local,
+            health_port: spec
+                .health_check_node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0),
+            health_port_told: annotation(HEALTH_PORT_TOLD),
+            traffic_owned: meta
+                .managed_fields
+                .unwrap_or_default()
+                .iter()
+                .any(|entry| entry.manager.as_deref() == Some(TRAFFIC_MANAGER)),
+            class: spec.load_balancer_class.filter(|class| !class.is_empty()),
+        }
+    }
+
+    /// The addresses of the status, without what is none.
+    pub fn status_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.status.iter().filter_map(|entry| *entry)
+    }
+
+    /// For Events.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(self.name.namespace.clone()),
+            name: Some(self.name.name.clone()),
+            uid: Some(self.uid.clone()),
+            resource_version: Some(self.version.clone()),
+            ..ObjectReference::default()
+        }
+    }
+}
+
+/// Which families, by MetalLB's rule: what counts is which cluster addresses there are.
+fn want(spec: &ServiceSpec) -> Result<Want, Reason> {
+    let listed = spec.cluster_ips.clone().unwrap_or_default();
+    let ips: Vec<String> = if listed.is_empty() { spec.cluster_ip.iter().cloned().collect() } else { listed };
+    let families: Vec<Family> =
+        ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(Family::of).collect();
+    let dual = families.contains(&Family::V4) && families.contains(&Family::V6);
+    let first = *families.first().ok_or(Reason::NoClusterIp)?;
+    let primary = match spec.ip_families.as_ref().and_then(|families| families.first()).map(String::as_str) {
+        Some("IPv4") => Family::V4,
+        Some("IPv6") => Family::V6,
+        _ => first,
+    };
+    match (spec.ip_family_policy.as_deref(), dual) {
+        (Some("RequireDualStack"), true) => Ok(Want::Both { primary }),
+        (Some("RequireDualStack"), false) => Err(Reason::NoClusterIp),
+        (Some("PreferDualStack"), true) => Ok(Want::BothOrOne { primary }),
+        _ => Ok(Want::One(first)),
+    }
+}
+
+fn request(spec: &ServiceSpec, ips: Option<String>, pool: Option<String>) -> Result<Request, Reason> {
+    let field = spec.load_balancer_ip.as_deref().map(str::trim).filter(|ip| !ip.is_empty());
+    let ips = ips.filter(|ips| !ips.trim().is_empty());
+    let text = match (field, &ips) {
+        (Some(_), Some(_)) => {
+            return Err(Reason::Malformed(
+                "both spec.loadBalancerIP and the annotation metallb.io/loadBalancerIPs are set: keep one"
+                    .to_owned(),
+            ));
+        }
+        (Some(field), None) => field,
+        (None, Some(ips)) => ips.as_str(),
+        (None, None) => "",
+    };
+    let mut addresses = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let address: IpAddr = part.parse().map_err(|_| {
+            let part: String = part.chars().take(64).collect();
+            Reason::Malformed(format!("{part:?} is no IP address: request one like 192.0.2.10"))
+        })?;
+        addresses.push(address);
+    }
+    let same_family = addresses.len() == 2 && Family::of(addresses[0]) == Family::of(addresses[1]);
+    if addresses.len() > 2 || same_family {
+        return Err(Reason::Malformed("at most one address of each IP family can be requested".to_owned()));
+    }
+    Ok(Request { addresses, pool: pool.map(|pool| pool.trim().to_owned()).filter(|pool| !pool.is_empty()) })
+}
+
+fn terms(spec: &ServiceSpec, local: bool, key: Option<String>) -> Terms {
+    let key = key.filter(|key| !key.is_empty());
+    if key.is_none() {
+        return Terms::default();
+    }
+    let ports = spec.ports.iter().flatten();
+    let ports =
+        ports.map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.port)).collect();
+    let backend = if local {
+        let selector = spec.selector.iter().flatten();
+        selector.fold("Local".to_owned(), |text, (key, value)| format!("{text},{key}={value}"))
+    } else {
+        String::new()
+    };
+    Terms { key, ports, backend }
+}
