@@ -30,5 +30,7 @@ pub use note::{AddressField, Note};
 pub use program::{Conflict, Program};
 pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};
 pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};
-pub use slice::{Hints, Names, SliceEndpoint, SliceIgnored, SlicePort, SliceReading, SliceView, service_name};
+pub use slice::{
+    Hints, Names, SliceEndpoint, SliceIgnored, SlicePort, SliceReading, SliceView, service_name,
+};
 pub use tracer::{Hook, Masquerade, Packet, Share, Tracer, Verdict};
