@@ -1,0 +1,210 @@
+//! What Herald is measured beside: MetalLB (native BGP) and kube-proxy (nftables), as published, with their defaults.
+//!
+//! MetalLB's controller runs beside the API server, a speaker and a kube-proxy run on each node. What a cluster would give
+//! them is made here: the CRDs, Pod objects for the speakers (they read their own and find each other by their labels), the
+//! secret of the member list, a configuration file for each kube-proxy. Nothing is tuned: kube-proxy keeps its
+//! `minSyncPeriod` of one second. Its conntrack settings are off, for they are the machine's and no namespace's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+
+use crate::await_until::await_ok;
+use crate::control_plane;
+use crate::herald::NAMESPACE;
+use crate::lab::Lab;
+use crate::pod::report_running;
+use crate::process::Process;
+use crate::topology::{CLUSTER_CIDR, Node, ROUTER};
+
+/// For CRDs to be served, and for sessions to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The processes; dropping them kills them.
+#[derive(Debug)]
+pub struct MetalLb {
+    processes: Vec<Process>,
+}
+
+impl MetalLb {
+    /// Starts both with one pool of this prefix, announced to the lab's BIRD, and waits for the sessions.
+    pub fn start(lab: &Lab, pool: &str) -> Result<Self> {
+        let directory = programs()?.join("metallb");
+        apply_crds(lab, &directory.join("crds"))?;
+        let configuration = configuration(pool);
+        await_ok(PATIENCE, "the CRDs to be served", || lab.apply(&configuration))?;
+        make_pods(lab)?;
+        let secret = lab.directory().join("memberlist");
+        std::fs::create_dir_all(&secret)?;
+        std::fs::write(secret.join("secretkey"), "herald-bench-memberlist")?;
+
+        let mut controller = Command::new(directory.join("controller"));
+        controller
+            .args(["--webhook-mode=disabled", "--disable-cert-rotation=true"])
+            .env("KUBECONFIG", lab.kubeconfig())
+            .env("METALLB_NAMESPACE", NAMESPACE)
+            .env("METALLB_BGP_TYPE", "native");
+        let mut processes =
+            vec![lab.start_process(lab.control_plane_ns(), "metallb-controller", controller)?];
+        for node in lab.nodes() {
+            processes.push(start_speaker(lab, node, &directory.join("speaker"), &secret)?);
+            processes.push(start_kube_proxy(lab, node)?);
+        }
+        let this = Self { processes };
+        for node in lab.nodes() {
+            lab.router().await_session(&node.name, PATIENCE).with_context(|| this.logs())?;
+        }
+        Ok(this)
+    }
+
+    /// The ends of the processes' logs.
+    pub fn logs(&self) -> String {
+        logs(&self.processes)
+    }
+}
+
+/// The directory of the built programs: `HERALD_PEERS_DIR`, or what `e2e/peers/build.sh` says.
+pub fn programs() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("HERALD_PEERS_DIR") {
+        return Ok(directory.into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/build.sh");
+    let output =
+        Command::new(&script).arg("--where").output().with_context(|| format!("run {}", script.display()))?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+/// MetalLB's and kube-proxy's versions.
+pub fn versions() -> Result<(String, String)> {
+    let metallb = std::fs::read_to_string(programs()?.join("metallb/version"))?;
+    let output = Command::new(control_plane::programs()?.join("kube-proxy")).arg("--version").output()?;
+    let kube_proxy = String::from_utf8_lossy(&output.stdout).trim().replace("Kubernetes ", "");
+    Ok((metallb.trim().to_owned(), kube_proxy))
+}
+
+pub(super) fn logs(processes: &[Process]) -> String {
+    let shown = processes.iter().map(|process| {
+        let state = if process.is_running() { "runs" } else { "has ended" };
+        format!("── {} ({state}) ──\n{}\n", process.name(), process.log_tail())
+    });
+    shown.collect()
+}
+
+fn apply_crds(lab: &Lab, directory: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let text = std::fs::read_to_string(&path)?;
+        lab.apply(&mend(&text)).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// MetalLB 0.15 calls AS numbers `int32` with a maximum that only `int64` can hold, which Kubernetes 1.36 refuses.
+fn mend(crd: &str) -> String {
+    let lines: Vec<&str> = crd.lines().collect();
+    let mut mended = String::with_capacity(crd.len());
+    for (index, line) in lines.iter().enumerate() {
+        let next = lines.get(index + 1).map(|next| next.trim());
+        if line.trim() == "format: int32" && next == Some("maximum: 4294967295") {
+            mended.push_str(&line.replace("int32", "int64"));
+        } else {
+            mended.push_str(line);
+        }
+        mended.push('\n');
+    }
+    mended
+}
+
+fn configuration(pool: &str) -> String {
+    let object = |version: &str, kind: &str, spec: serde_json::Value| {
+        json!({
+            "apiVersion": format!("metallb.io/{version}"), "kind": kind,
+            "metadata": { "name": "bench", "namespace": NAMESPACE },
+            "spec": spec,
+        })
+        .to_string()
+    };
+    [
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
+        object("v1beta1", "IPAddressPool", json!({ "addresses": [pool] })),
+        object("v1beta2", "BGPPeer", json!({ "myASN": 42, "peerASN": 100, "peerAddress": ROUTER })),
+        object("v1beta1", "BGPAdvertisement", json!({ "ipAddressPools": ["bench"] })),
+    ]
+    .join("\n---\n")
+}
+
+fn pod_name(node: &Node) -> String {
+    format!("speaker-{}", node.name)
+}
+
+fn make_pods(lab: &Lab) -> Result<()> {
+    lab.block_on(async |client| {
+        let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
+        for node in lab.nodes() {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": { "name": pod_name(node), "labels": { "app": "metallb", "component": "speaker" } },
+                "spec": {
+                    "nodeName": node.name, "hostNetwork": true,
+                    "containers": [{ "name": "speaker", "image": "lab.example/metallb-speaker" }],
+                },
+            }))?;
+            let created = api.create(&PostParams::default(), &pod).await?;
+            report_running(&client, &created, node, [node.ip.into(), node.ip6.into()], true).await?;
+        }
+        Ok(())
+    })
+}
+
+fn start_speaker(lab: &Lab, node: &Node, program: &Path, secret: &Path) -> Result<Process> {
+    let mut command = Command::new(program);
+    let ip = node.ip.to_string();
+    command
+        .env("KUBECONFIG", lab.kubeconfig())
+        .env("METALLB_NAMESPACE", NAMESPACE)
+        .env("METALLB_BGP_TYPE", "native")
+        .env("METALLB_NODE_NAME", &node.name)
+        .env("METALLB_POD_NAME", pod_name(node))
+        .env("METALLB_HOST", &ip)
+        .env("METALLB_ML_BIND_ADDR", &ip)
+        .env("METALLB_ML_LABELS", "app=metallb,component=speaker")
+        .env("METALLB_ML_SECRET_KEY_PATH", secret);
+    lab.start_process(&node.ns, &format!("metallb-{}", pod_name(node)), command)
+}
+
+fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
+    let name = format!("bench-kube-proxy-{}", node.name);
+    let file = lab.directory().join(format!("{name}.json"));
+    let configuration = json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": node.name,
+        "clientConnection": { "kubeconfig": lab.kubeconfig() },
+        "clusterCIDR": CLUSTER_CIDR, "detectLocalMode": "ClusterCIDR",
+        "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
+    });
+    std::fs::write(&file, configuration.to_string())?;
+    let mut command = Command::new(control_plane::programs()?.join("kube-proxy"));
+    command.arg(format!("--config={}", file.display()));
+    lab.start_process(&node.ns, &name, command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_integers_too_large_for_their_format_are_mended() {
+        let crd = "a:\n  format: int32\n  maximum: 4294967295\nb:\n  format: int32\n  maximum: 16384\n";
+        assert_eq!(mend(crd), crd.replacen("int32", "int64", 1));
+    }
+}
