@@ -38,6 +38,7 @@ fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
     let ruleset = Ruleset::new(&RulesetConfig::default());
     let mut kernel = namespace.kernel();
     for services in [10_000, 45_000] {
+        kernel.remove().unwrap();
         let elements: Vec<Element> = (0..services).flat_map(service).collect();
         let start = Instant::now();
         kernel.replace(&ruleset, &elements).unwrap();
@@ -61,7 +62,10 @@ fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
              (worst {add_worst:.2?}), one less {removal:.2?} (worst {removal_worst:.2?})",
             elements.len()
         );
-        assert!(load <= Duration::from_secs(3), "{load:?}");
+        // The bars are those of a release build on a machine with nothing else to do.
+        let slack = if cfg!(debug_assertions) { 4 } else { 1 };
+        assert!(load <= slack * Duration::from_secs(3), "{load:?}");
+        assert!(again <= slack * Duration::from_secs(3), "{again:?}");
         assert!(add <= Duration::from_millis(5), "{add:?}");
         assert!(removal <= Duration::from_millis(5), "{removal:?}");
     }

@@ -52,7 +52,7 @@ fn normalised(listing: &str) -> Vec<String> {
     let mut elements: Option<Vec<String>> = None;
     for line in listing.lines() {
         let line = line.trim();
-        let inside = line.strip_prefix("elements = {").or(elements.as_ref().map(|_| line));
+        let inside = line.strip_prefix("elements = {").or_else(|| elements.as_ref().map(|_| line));
         let Some(inside) = inside else {
             out.push(line.to_owned());
             continue;
@@ -192,12 +192,20 @@ fn a_table_of_the_same_layout_is_refilled_and_any_other_is_replaced() {
         kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
         normalised(&namespace.list_ruleset())
     };
+    let handles = || {
+        let listing = namespace.list(&["-a", "list", "chain", "ip", "herald", "prerouting-dnat"]);
+        let line = |word: &str| listing.lines().find(|line| line.contains(word)).unwrap().to_owned();
+        (line("chain prerouting-dnat"), line("vmap"))
+    };
+    let (chain, rule) = handles();
     // What others put into our chains and sets goes; the same elements, and other rules, come.
     namespace.nft("add rule ip herald guard drop; add element ip herald vips { 192.0.2.99 }");
     kernel.replace(&Ruleset::new(&RulesetConfig::default()), &elements()).unwrap();
     assert!(!namespace.list_ruleset().contains("10.250.0.0/16"));
     kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
     assert_eq!(normalised(&namespace.list_ruleset()), expected);
+    assert_eq!(handles().0, chain);
+    assert_ne!(handles().1, rule);
     // The table of another version, and one that only claims to be of ours.
     let layout = Ruleset::new(&config()).tables[0].layout();
     for comment in ["something else", &layout] {

@@ -1,6 +1,8 @@
 //! Tests in network namespaces: the ruleset in a real kernel. They need root and are run by `make test`, which includes
 //! ignored ones.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 mod bench;
 mod kernel;
 mod net;

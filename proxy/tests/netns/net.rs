@@ -83,7 +83,12 @@ impl Namespace {
 
     /// `nft list ruleset`; fails the test when nft does.
     pub(crate) fn list_ruleset(&self) -> String {
-        let (ok, output) = self.run(|| command("nft", &["list", "ruleset"], ""));
+        self.list(&["list", "ruleset"])
+    }
+
+    /// What `nft` prints.
+    pub(crate) fn list(&self, arguments: &'static [&'static str]) -> String {
+        let (ok, output) = self.run(|| command("nft", arguments, ""));
         assert!(ok, "{output}");
         output
     }

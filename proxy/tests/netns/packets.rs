@@ -134,11 +134,10 @@ fn an_endpoint_reaches_itself_through_its_service() {
         let endpoint = at(PODS[0][f], 8080);
         let _server = Server::tcp(&network.pods[0], "pod0", &endpoint);
         let http = frontend(CLUSTER_IP[f], Protocol::Tcp, 80);
-        let mut elements = service(http, Policy::Internal, &[endpoint.clone()], &[]);
-        let mut kernel = install(&network, &elements);
+        let cluster = std::slice::from_ref(&endpoint);
+        let mut kernel = install(&network, &service(http, Policy::Internal, cluster, &[]));
         assert_eq!(tcp(&network.pods[0], &at(CLUSTER_IP[f], 80), SILENCE), Seen::Silence);
         let hairpin = Element::Hairpin { endpoint: endpoint.parse().unwrap(), protocol: Protocol::Tcp };
-        elements.push(hairpin);
         kernel.apply(&Changes { remove: vec![], add: vec![hairpin] }).unwrap();
         let seen = tcp(&network.pods[0], &at(CLUSTER_IP[f], 80), PATIENCE);
         assert_eq!(seen, Seen::answer("pod0", GATEWAYS[0][f]));
@@ -369,6 +368,23 @@ fn replacing_the_tables_loses_no_connection() {
     let mut answer = String::new();
     std::io::Read::read_to_string(&mut { long }, &mut answer).unwrap();
     assert_eq!(Seen::Answer(answer), expected);
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_missing_slot_is_taken_by_the_first() {
+    let network = Network::new();
+    for f in BOTH {
+        let endpoint = at(PODS[1][f], 8080);
+        let _server = Server::tcp(&network.pods[1], "pod1", &endpoint);
+        let http = frontend(VIP[f], Protocol::Tcp, 80);
+        let mut elements = service(http, Policy::External, &vec![endpoint; 16], &[]);
+        elements.retain(|element| !matches!(element, Element::Endpoint { slot: 1.., .. }));
+        install(&network, &elements);
+        for _ in 0..20 {
+            assert_eq!(tcp(&network.client, &at(VIP[f], 80), PATIENCE), Seen::answer("pod1", GATEWAYS[1][f]));
+        }
+    }
 }
 
 #[test]
