@@ -1,0 +1,115 @@
+//! Herald's own processes: controllers beside the API server, speakers on nodes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::lab::Lab;
+use crate::process::Process;
+use crate::topology::{CLUSTER_CIDR, CONTROL_PLANE, Node};
+
+/// Where Herald's configuration lives, as MetalLB's users know it.
+pub const NAMESPACE: &str = "metallb-system";
+
+impl Lab {
+    /// Starts `herald controller` in the control plane's namespace. `name` is its log's. A flag in `arguments` (as
+    /// `--flag=value` or in two words) replaces the usual one; a second controller wants another `--identity`.
+    pub fn controller(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        let usual = [
+            ("--kubeconfig", self.kubeconfig().display().to_string()),
+            ("--namespace", NAMESPACE.to_owned()),
+        ];
+        self.start_process(self.control_plane_ns(), name, command("controller", &usual, arguments)?)
+    }
+
+    /// Starts `herald speaker` on a node, with `--proxy=full` unless told otherwise; its log is `speaker-<node>`.
+    pub fn speaker(&self, node: &Node, arguments: &[&str]) -> Result<Process> {
+        let usual = [
+            ("--node-name", node.name.clone()),
+            ("--kubeconfig", self.kubeconfig().display().to_string()),
+            ("--api-server", format!("https://{CONTROL_PLANE}:6443")),
+            ("--namespace", NAMESPACE.to_owned()),
+            ("--cluster-cidr", CLUSTER_CIDR.to_owned()),
+            ("--proxy", "full".to_owned()),
+        ];
+        self.start_process(
+            &node.ns,
+            &format!("speaker-{}", node.name),
+            command("speaker", &usual, arguments)?,
+        )
+    }
+
+    /// [`Self::speaker`] on every node, in the nodes' order.
+    pub fn speakers(&self, arguments: &[&str]) -> Result<Vec<Process>> {
+        self.nodes().iter().map(|node| self.speaker(node, arguments)).collect()
+    }
+
+    /// Makes the namespace and writes `config` into the ConfigMap that Herald reads (also to change it).
+    pub fn configure_herald(&self, config: &str) -> Result<()> {
+        let objects = [
+            serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
+            serde_json::json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": { "namespace": NAMESPACE, "name": "config" },
+                "data": { "config": config },
+            }),
+        ];
+        // JSON is YAML, and needs no care for indentation.
+        let text: Vec<String> = objects.iter().map(ToString::to_string).collect();
+        self.apply(&text.join("\n---\n")).map(drop)
+    }
+}
+
+fn command(role: &str, usual: &[(&str, String)], arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(program()?);
+    command.arg(role).args(merge(usual, arguments));
+    Ok(command)
+}
+
+fn merge(usual: &[(&str, String)], arguments: &[&str]) -> Vec<String> {
+    let replaced = |flag: &str| {
+        arguments.iter().any(|argument| argument.split('=').next().is_some_and(|name| name == flag))
+    };
+    let mut merged: Vec<String> = usual
+        .iter()
+        .filter(|(flag, _)| !replaced(flag))
+        .map(|(flag, value)| format!("{flag}={value}"))
+        .collect();
+    merged.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    merged
+}
+
+/// The binary under test: `HERALD_BIN`, or the newest that cargo has built in this workspace.
+pub fn program() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("HERALD_BIN") {
+        return Ok(path.into());
+    }
+    let mut targets = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../target")];
+    targets.extend(std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from));
+    let builds = ["debug", "release", "x86_64-unknown-linux-musl/release"];
+    let mut found: Vec<PathBuf> =
+        targets.iter().flat_map(|t| builds.map(|build| t.join(build).join("herald"))).collect();
+    // The one beside this test is of the same build.
+    let own = std::env::current_exe()?;
+    found.extend(own.ancestors().skip(1).take(2).map(|directory| directory.join("herald")));
+    found
+        .into_iter()
+        .filter_map(|path| Some((std::fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .context("herald is not built: cargo build -p herald, or set HERALD_BIN")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_flag_replaces_the_usual_one_in_either_form() {
+        let usual = [("--proxy", "full".to_owned()), ("--namespace", "metallb-system".to_owned())];
+        assert_eq!(merge(&usual, &["--proxy=off"]), ["--namespace=metallb-system", "--proxy=off"]);
+        assert_eq!(merge(&usual, &["--namespace", "x"]), ["--proxy=full", "--namespace", "x"]);
+        assert_eq!(merge(&usual, &["--proxy-mode=x"]).len(), 3);
+    }
+}
