@@ -85,6 +85,60 @@ fn dropping_a_lab_removes_namespaces_processes_and_files_also_after_a_panic() ->
     Ok(())
 }
 
+/// BIRD on two nodes speaks in Herald's place.
+#[test]
+#[ignore = "needs a network namespace"]
+fn the_router_learns_routes_and_the_client_follows_them() -> Result<()> {
+    let lab = Lab::builder().nodes(2).bird().start()?;
+    let vip = at("192.0.2.1", 80);
+    let mut speakers = Vec::new();
+    let mut servers = Vec::new();
+    for node in lab.nodes() {
+        node.ns.ip(&["addr add 192.0.2.1/32 dev lo"])?;
+        servers.push(lab.serve(&node.ns, &node.name, &[Port::Tcp(80)])?);
+        let config = lab.directory().join(format!("{}.conf", node.name));
+        std::fs::write(
+            &config,
+            format!(
+                "router id {0};\nprotocol device {{}}\n\
+                 protocol static {{ ipv4; route 192.0.2.1/32 blackhole; }}\n\
+                 protocol bgp {{ local {0} as 42; neighbor 10.0.0.1 as 100; connect retry time 1; connect delay time 1;\n\
+                 error wait time 1, 2;\n\
+                 ipv4 {{ import none; export all; }}; }}\n",
+                node.ip
+            ),
+        )?;
+        let mut bird = Command::new("/usr/sbin/bird");
+        bird.arg("-f")
+            .arg("-c")
+            .arg(config)
+            .arg("-s")
+            .arg(lab.directory().join(format!("{}.sock", node.name)));
+        speakers.push(lab.start_process(&node.ns, &format!("bird-{}", node.name), bird)?);
+    }
+    let hops: Vec<IpAddr> = lab.nodes().iter().map(|node| node.ip.into()).collect();
+    lab.router().await_session("node1", SOON)?;
+    lab.router().await_route("192.0.2.1/32", &hops, SOON)?;
+    lab.router().await_kernel_route("192.0.2.1/32", 2, SOON)?;
+    let mut seen = std::collections::BTreeSet::new();
+    await_until(SOON, "answers by both nodes", || {
+        seen.extend(lab.client().get(vip).ok().map(|answer| answer.pod));
+        (seen.len() == 2).then_some(())
+    })?;
+    speakers[0].terminate(SOON)?;
+    lab.router().await_route("192.0.2.1/32", &hops[1..], SOON)?;
+    lab.router().await_kernel_route("192.0.2.1/32", 1, SOON)?;
+    assert_eq!(lab.client().get(vip)?.pod, "node2");
+    lab.router().restart_bird()?;
+    lab.router().await_kernel_route("192.0.2.1/32", 1, SOON)?;
+    assert_eq!(lab.client().get(vip)?.pod, "node2");
+    lab.cut_node(lab.node(2))?;
+    let short = herald_e2e::HttpOptions::default().timeout(Duration::from_millis(200));
+    assert!(lab.client().http(vip, &short).is_err());
+    lab.heal_node(lab.node(2))?;
+    await_until(SOON, "the healed node", || lab.client().http(vip, &short).ok()).map(drop)
+}
+
 /// The victim is this very test in a second process, which waits for its end with a lab in its hands.
 #[test]
 #[ignore = "needs a network namespace"]
