@@ -169,7 +169,7 @@ fn farewell(steps: &Steps) -> Result<()> {
         ("exec client curl -s http://192.168.10.0", "again and again: another pod answers"),
         ("exec cp kubectl scale deployment nginx --replicas 5", "more pods, the same address"),
         ("exec router birdc show route", "who serves the address"),
-        ("exec node1 nft list map ip herald endpoints", "the Service's endpoints in the kernel"),
+        ("exec node1 nft list map ip herald services", "what the kernel of a node does with the address"),
         ("exec cp kubectl delete service nginx", "and the route is gone"),
     ];
     for (command, what) in commands {
