@@ -315,10 +315,17 @@ impl Lab {
                 shown.join("\n")
             );
         }
-        if let Some(directory) = std::env::var_os("HERALD_LAB_LOGS") {
-            let target = Path::new(&directory).join(self.name());
-            let _ = Command::new("cp").arg("-rT").arg(self.directory()).arg(&target).status();
-            eprintln!("everything is kept in {}", target.display());
+    }
+
+    /// With `HERALD_LAB_LOGS=<directory>` every lab leaves a copy of its files there. A test that fails by returning an
+    /// error drops its lab as one that succeeds does, so this cannot be told apart here.
+    fn keep_logs(&self) {
+        let Some(directory) = std::env::var_os("HERALD_LAB_LOGS") else { return };
+        let target = Path::new(&directory).join(self.name());
+        let copied = std::fs::create_dir_all(&directory)
+            .and_then(|()| Command::new("cp").arg("-rT").arg(self.directory()).arg(&target).status());
+        if copied.is_ok_and(|status| status.success()) {
+            eprintln!("the files of {} are kept in {}", self.name(), target.display());
         }
     }
 }
@@ -331,6 +338,7 @@ impl Drop for Lab {
         if std::thread::panicking() {
             self.print_logs();
         }
+        self.keep_logs();
         if let Err(error) = self.registry.remove() {
             eprintln!("{error:#}");
         }
