@@ -1,2 +1,88 @@
-//! The Herald binary.
-fn main() {}
+//! The Herald binary: `controller`, `speaker`, `cleanup`. It reads flags, sets up logs and runs one role; what a role
+//! does stands in its own crate.
+
+mod flags;
+mod log;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use herald_runtime::{client, shutdown};
+
+use crate::flags::{ControllerFlags, SpeakerFlags};
+use crate::log::LogFlags;
+
+/// Gives Services of `type: LoadBalancer` addresses that work: assigns them, announces them and serves them.
+#[derive(Debug, Parser)]
+#[command(name = "herald", version)]
+struct Cli {
+    #[command(flatten)]
+    log: LogFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The cluster role: gives addresses from the pools to Services. Run two, one of them leads.
+    Controller(ControllerFlags),
+    /// The node role: serves Services' addresses on this node and announces them. Run one on every node.
+    Speaker(SpeakerFlags),
+    /// Removes from this node what a stopped speaker left: nftables tables and local addresses.
+    Cleanup,
+}
+
+fn main() -> ExitCode {
+    let Cli { log, command } = Cli::parse();
+    log.init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Controller(flags) => {
+            let options = flags.into_options();
+            shutdown::run(|stop| herald_controller::run(options, stop)).await
+        }
+        Command::Speaker(flags) => {
+            let client = client::connect(&flags.client.options()).await.context("no API client")?;
+            let options = flags.into_options(client);
+            shutdown::run(|stop| herald_speaker::run(options, stop)).await
+        }
+        Command::Cleanup => {
+            let cleaned = herald_speaker::cleanup().await?;
+            println!(
+                "nftables tables: {}; local addresses: {} removed",
+                if cleaned.tables { "removed" } else { "none were there" },
+                cleaned.addresses
+            );
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

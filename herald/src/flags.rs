@@ -1,0 +1,197 @@
+//! Flags of the two roles and what they become. Every field of a group is taken apart by name, so that a flag
+//! that nobody reads does not compile.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use herald_config::parse_duration;
+use herald_controller::ControllerOptions;
+use herald_runtime::client::ClientOptions;
+use herald_runtime::lease::Timings;
+use herald_speaker::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use ipnet::IpNet;
+
+/// Where the API server is.
+#[derive(Debug, Args)]
+pub(crate) struct ClientFlags {
+    /// The kubeconfig file; without it the Pod's service account is used.
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The API server's own addresses, instead of the kubeconfig's or the `kubernetes` Service's. Needed where no
+    /// kube-proxy serves that Service before Herald does.
+    #[arg(long = "api-server", value_delimiter = ',', value_name = "URL")]
+    api_servers: Vec<String>,
+}
+
+impl ClientFlags {
+    /// The same for the client.
+    pub(crate) fn options(&self) -> ClientOptions {
+        let Self { kubeconfig, api_servers } = self;
+        ClientOptions { kubeconfig: kubeconfig.clone(), api_servers: api_servers.clone() }
+    }
+}
+
+/// What both roles share.
+#[derive(Debug, Args)]
+struct RoleFlags {
+    /// The namespace of the ConfigMap `config` and of Herald's Lease.
+    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
+    namespace: String,
+    /// Only Services of this `loadBalancerClass`; without it, only Services without a class.
+    #[arg(long, value_name = "CLASS")]
+    lb_class: Option<String>,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, default_value = "[::]:7472", value_name = "ADDRESS:PORT")]
+    admin_address: SocketAddr,
+}
+
+/// `herald controller`.
+#[derive(Debug, Args)]
+pub(crate) struct ControllerFlags {
+    #[command(flatten)]
+    client: ClientFlags,
+    #[command(flatten)]
+    role: RoleFlags,
+    /// This process in the election of the leader; unique. Default: host name and process id.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+    /// How long an unchanged Lease keeps others from taking over.
+    #[arg(long, default_value = "15s", value_parser = parse_duration, value_name = "DURATION")]
+    lease_duration: Duration,
+    /// How long a leader that cannot renew its Lease goes on.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    lease_renew_deadline: Duration,
+    /// How often a Lease is renewed.
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
+    lease_retry_period: Duration,
+}
+
+impl ControllerFlags {
+    /// The same for the role.
+    pub(crate) fn into_options(self) -> ControllerOptions {
+        let Self { client, role, identity, lease_duration, lease_renew_deadline, lease_retry_period } = self;
+        let RoleFlags { namespace, lb_class, admin_address } = role;
+        ControllerOptions {
+            client: client.options(),
+            namespace,
+            config_map: "config".to_owned(),
+            identity: identity.unwrap_or_else(default_identity),
+            load_balancer_class: lb_class,
+            lease: Timings {
+                duration: lease_duration,
+                renew_deadline: lease_renew_deadline,
+                retry_period: lease_retry_period,
+            },
+            admin_address,
+        }
+    }
+}
+
+fn default_identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}_{}", host.trim(), std::process::id())
+}
+
+/// `herald speaker`.
+#[derive(Debug, Args)]
+pub(crate) struct SpeakerFlags {
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+    #[command(flatten)]
+    role: RoleFlags,
+    /// The Node that this process runs on (`spec.nodeName` of its Pod).
+    #[arg(long, env = "HERALD_NODE_NAME", value_name = "NAME")]
+    node_name: String,
+    /// Where pods have their addresses; without it, the Node's podCIDRs.
+    #[arg(long = "cluster-cidr", value_delimiter = ',', value_name = "CIDR")]
+    cluster_cidrs: Vec<IpNet>,
+    /// Where ClusterIPs have theirs: externalIPs inside are refused.
+    #[arg(long = "service-cidr", value_delimiter = ',', value_name = "CIDR")]
+    service_cidrs: Vec<IpNet>,
+    /// How much of the service proxy's work is done: `full` replaces kube-proxy, `external` serves load balancer and
+    /// external addresses beside it, `off` only announces.
+    #[arg(long, default_value = "full", value_parser = parse_proxy_mode, value_name = "full|external|off")]
+    proxy: ProxyMode,
+    /// Where node ports answer: `primary` (the Node's InternalIPs), or the node's addresses inside these prefixes.
+    #[arg(long, default_value = "primary", value_parser = parse_node_port_addresses, value_name = "primary|CIDR,...")]
+    nodeport_addresses: NodePortAddresses,
+    /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
+    #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
+    linger: Duration,
+    /// Start in `full` mode although rules of a kube-proxy are on this node, and remove them.
+    #[arg(long)]
+    clean_up_kube_proxy: bool,
+}
+
+impl SpeakerFlags {
+    /// The same for the role.
+    pub(crate) fn into_options(self, client: kube::Client) -> SpeakerOptions {
+        let Self {
+            client: _,
+            role,
+            node_name,
+            cluster_cidrs,
+            service_cidrs,
+            proxy,
+            nodeport_addresses,
+            linger,
+            clean_up_kube_proxy,
+        } = self;
+        let RoleFlags { namespace, lb_class, admin_address } = role;
+        SpeakerOptions {
+            namespace,
+            cluster_cidrs,
+            service_cidrs,
+            proxy,
+            nodeport_addresses,
+            load_balancer_class: lb_class,
+            admin_address,
+            linger,
+            clean_up_kube_proxy,
+            ..SpeakerOptions::new(client, node_name)
+        }
+    }
+}
+
+fn parse_proxy_mode(text: &str) -> Result<ProxyMode, String> {
+    match text {
+        "full" => Ok(ProxyMode::Full),
+        "external" => Ok(ProxyMode::External),
+        "off" => Ok(ProxyMode::Off),
+        _ => Err("choose full, external or off".to_owned()),
+    }
+}
+
+fn parse_node_port_addresses(text: &str) -> Result<NodePortAddresses, String> {
+    if text == "primary" {
+        return Ok(NodePortAddresses::Primary);
+    }
+    text.split(',')
+        .map(|part| IpNet::from_str(part.trim()).map_err(|_| format!("{part:?} is no prefix like 10.0.0.0/24")))
+        .collect::<Result<_, _>>()
+        .map(NodePortAddresses::Within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_port_addresses_are_primary_or_prefixes() {
+        assert_eq!(parse_node_port_addresses("primary"), Ok(NodePortAddresses::Primary));
+        let prefixes = ["10.0.0.0/24".parse().expect("prefix"), "2001:db8::/64".parse().expect("prefix")];
+        assert_eq!(
+            parse_node_port_addresses("10.0.0.0/24, 2001:db8::/64"),
+            Ok(NodePortAddresses::Within(prefixes.to_vec()))
+        );
+        assert_eq!(parse_node_port_addresses("eth0"), Err("\"eth0\" is no prefix like 10.0.0.0/24".to_owned()));
+    }
+
+    #[test]
+    fn an_unknown_proxy_mode_names_the_known_ones() {
+        assert_eq!(parse_proxy_mode("on"), Err("choose full, external or off".to_owned()));
+    }
+}

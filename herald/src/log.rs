@@ -1,0 +1,38 @@
+//! Structured logs on standard error: text for people, JSON for collectors.
+
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// How logs look and how much of them there is.
+#[derive(Debug, Args)]
+pub(crate) struct LogFlags {
+    /// What is logged: error, warn, info, debug or trace, or per module (`info,herald_speaker=debug`).
+    #[arg(long, global = true, env = "HERALD_LOG", default_value = "info", value_name = "FILTER")]
+    log_level: EnvFilter,
+    /// One line of text or one JSON object per message.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl LogFlags {
+    /// Installs the subscriber; called once, before anything is logged.
+    pub(crate) fn init(self) {
+        let Self { log_level, log_format } = self;
+        let logs = tracing_subscriber::fmt()
+            .with_env_filter(log_level)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr);
+        match log_format {
+            LogFormat::Text => logs.init(),
+            LogFormat::Json => logs.json().init(),
+        }
+    }
+}
