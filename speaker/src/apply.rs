@@ -326,7 +326,8 @@ impl<E: Effects> Applier<E> {
                 }
                 Step::RemoveProxy(services) => {
                     // A later deadline replaces an earlier one: each frontend has its full linger.
-                    self.unwanted_rules.extend(services.into_iter().map(|service| (service, now + self.linger)));
+                    self.unwanted_rules
+                        .extend(services.into_iter().map(|service| (service, now + self.linger)));
                 }
             }
         }
@@ -345,7 +346,8 @@ impl<E: Effects> Applier<E> {
             let result = if self.programmed {
                 self.effects.install(&batch, &self.applied.rules).await
             } else {
-                let all = batch.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
+                let all =
+                    batch.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
                 self.effects.replace(&all).await
             };
             match result {

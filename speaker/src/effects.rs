@@ -98,7 +98,9 @@ impl ProxyKernel {
             net.add(self.program.set(service, former.get(service).map(|rules| (**rules).clone())));
         }
         let rest = net.changes();
-        if !rest.is_empty() && let Err(error) = self.commit(rest).await {
+        if !rest.is_empty()
+            && let Err(error) = self.commit(rest).await
+        {
             tracing::warn!(error = %chain(&error), "the kernel's rules are replaced with the next change");
             self.stale = true;
         }
@@ -257,13 +259,10 @@ impl Net {
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
     }
-    text
 }
 
 #[cfg(test)]
@@ -284,9 +283,10 @@ mod tests {
 
     #[test]
     fn guarded_prefixes_are_the_widest_and_never_single_addresses() {
-        let prefixes: Vec<IpNet> = ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.1/32", "2001:db8:1::/64", "198.51.100.0/25"]
-            .map(|prefix| prefix.parse().unwrap())
-            .into();
+        let prefixes: Vec<IpNet> =
+            ["192.0.2.0/24", "192.0.2.0/25", "192.0.2.1/32", "2001:db8:1::/64", "198.51.100.0/25"]
+                .map(|prefix| prefix.parse().unwrap())
+                .into();
         let kept: Vec<String> = aggregates(prefixes.iter()).iter().map(ToString::to_string).collect();
         assert_eq!(kept, ["192.0.2.0/24", "198.51.100.0/25", "2001:db8:1::/64"]);
     }

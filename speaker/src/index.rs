@@ -38,7 +38,10 @@ pub(crate) fn fold_service(service: &Service) -> ServiceObject {
     let meta = &service.metadata;
     let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
     ServiceObject {
-        name: ObjectName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()),
+        name: ObjectName::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        ),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         class: class.filter(|class| !class.is_empty()).map(Into::into),
         view: ServiceView::read(service),
@@ -194,8 +197,10 @@ impl Index {
             WatchEvent::Applied(service) => self.put_service(service),
             WatchEvent::Deleted(name) => self.drop_service(&name),
             WatchEvent::Reset(services) => {
-                let live: BTreeSet<ObjectName> = services.iter().map(|service| service.name.clone()).collect();
-                let gone: Vec<_> = self.services.keys().filter(|name| !live.contains(name)).cloned().collect();
+                let live: BTreeSet<ObjectName> =
+                    services.iter().map(|service| service.name.clone()).collect();
+                let gone: Vec<_> =
+                    self.services.keys().filter(|name| !live.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.drop_service(name));
                 services.into_iter().for_each(|service| self.put_service(service));
                 self.listed.services = true;
@@ -252,7 +257,8 @@ impl Index {
             WatchEvent::Deleted(name) => self.drop_slice(&name),
             WatchEvent::Reset(slices) => {
                 let live: BTreeSet<&ObjectName> = slices.iter().map(|slice| &slice.name).collect();
-                let gone: Vec<_> = self.slice_owners.keys().filter(|name| !live.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.slice_owners.keys().filter(|name| !live.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.drop_slice(name));
                 slices.into_iter().for_each(|slice| self.put_slice(slice));
                 self.listed.slices = true;

@@ -47,7 +47,11 @@ pub(crate) struct BgpMetrics {
 impl BgpMetrics {
     fn new(metrics: &Metrics) -> Self {
         Self {
-            up: metrics.register("metallb_bgp_session_up", "1 if the session is Established", Family::default()),
+            up: metrics.register(
+                "metallb_bgp_session_up",
+                "1 if the session is Established",
+                Family::default(),
+            ),
             updates: metrics.register("metallb_bgp_updates", "UPDATEs sent", Family::default()),
             announced: metrics.register(
                 "metallb_bgp_announced_prefixes_total",
@@ -64,7 +68,8 @@ impl BgpMetrics {
 
     /// The metrics of one peer.
     pub(crate) fn peer(&self, settings: &PeerSettings) -> PeerMetrics {
-        let peer = PeerMetrics { all: self.clone(), label: PeerLabel { peer: settings.to_string() }, updates: 0 };
+        let peer =
+            PeerMetrics { all: self.clone(), label: PeerLabel { peer: settings.to_string() }, updates: 0 };
         peer.up(false);
         peer
     }
@@ -190,7 +195,8 @@ mod tests {
         let service = ObjectName::new("shop", "web");
         let ip = "192.0.2.1".parse().unwrap();
         metrics.announced(&service, ip, true);
-        let line = r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
+        let line =
+            r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
         assert!(registry.encode().unwrap().lines().any(|l| l == line), "{}", registry.encode().unwrap());
         metrics.announced(&service, ip, false);
         assert!(!registry.encode().unwrap().contains("192.0.2.1"));

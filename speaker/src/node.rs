@@ -66,10 +66,15 @@ pub(crate) fn fold(node: &Node, own_name: &str) -> NodeObject {
     let api_addresses = || status.iter().flat_map(|status| status.addresses.iter().flatten());
     let addresses = api_addresses().filter_map(|address| address.address.parse().ok()).collect();
     let spec = node.spec.as_ref();
-    let mut pod_cidrs: Vec<IpNet> =
-        spec.iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()).filter_map(|cidr| cidr.parse().ok()).collect();
+    let mut pod_cidrs: Vec<IpNet> = spec
+        .iter()
+        .flat_map(|spec| spec.pod_cidrs.iter().flatten())
+        .filter_map(|cidr| cidr.parse().ok())
+        .collect();
     if pod_cidrs.is_empty() {
-        pod_cidrs.extend(spec.and_then(|spec| spec.pod_cidr.as_deref()).and_then(|cidr| cidr.parse::<IpNet>().ok()));
+        pod_cidrs.extend(
+            spec.and_then(|spec| spec.pod_cidr.as_deref()).and_then(|cidr| cidr.parse::<IpNet>().ok()),
+        );
     }
     let own = (name == own_name).then(|| OwnNode {
         labels: node.metadata.labels.clone().unwrap_or_default(),
@@ -116,7 +121,10 @@ mod tests {
         let own = folded.own.unwrap();
         assert!(own.network_unavailable && own.excluded() && own.eligible);
         assert_eq!(own.zone().as_deref(), Some("a"));
-        assert_eq!(own.primary_ips(), ["10.0.0.11".parse::<IpAddr>().unwrap(), "2001:db8:10::11".parse().unwrap()]);
+        assert_eq!(
+            own.primary_ips(),
+            ["10.0.0.11".parse::<IpAddr>().unwrap(), "2001:db8:10::11".parse().unwrap()]
+        );
         assert_eq!(folded.pod_cidrs.len(), 2);
         assert_eq!(folded.addresses.len(), 4);
     }

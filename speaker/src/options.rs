@@ -78,7 +78,10 @@ pub struct SpeakerOptions {
 
 impl fmt::Debug for SpeakerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpeakerOptions").field("node_name", &self.node_name).field("proxy", &self.proxy).finish_non_exhaustive()
+        f.debug_struct("SpeakerOptions")
+            .field("node_name", &self.node_name)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
     }
 }
 

@@ -102,7 +102,8 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
         holders: view.holders,
     };
     let (admitted, refused) = external_ips::admit(&service.name, proxied, &context);
-    plan.remarks.extend(refused.iter().map(|refused| Remark { reason: refused.reason(), text: refused.to_string() }));
+    plan.remarks
+        .extend(refused.iter().map(|refused| Remark { reason: refused.reason(), text: refused.to_string() }));
 
     let rules = rules(&admitted, endpoints, view.node);
     if service.class.is_none() || service.class.as_deref() == view.class {
@@ -123,7 +124,11 @@ fn announce(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: 
             Ok(pool) => {
                 for advertisement in &pool.advertisements {
                     let attributes = Attributes {
-                        communities: advertisement.communities.iter().map(|community| community.to_u32()).collect(),
+                        communities: advertisement
+                            .communities
+                            .iter()
+                            .map(|community| community.to_u32())
+                            .collect(),
                         local_pref: advertisement.local_pref,
                     };
                     let prefix = advertisement.prefix_for(*address);

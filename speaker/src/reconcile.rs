@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use herald_proxy::health::{EVENT_BIND_FAILED, BindFailure, HealthPort, HealthPorts, ProxyState};
-use herald_proxy::{EndpointsView, IpFamily};
+use herald_proxy::health::{BindFailure, EVENT_BIND_FAILED, HealthPort, HealthPorts, ProxyState};
+use herald_proxy::{EndpointsView, FamilyLabel, IpFamily, ProxyMetrics};
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::metrics::ClientMetrics;
@@ -72,6 +72,7 @@ pub(crate) struct Reconciler {
     pub(crate) applier: Applier<NodeEffects>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: SpeakerMetrics,
+    pub(crate) proxy_metrics: ProxyMetrics,
     pub(crate) outputs: Outputs,
     pub(crate) settings: Option<Settings>,
     pub(crate) health: BTreeMap<ObjectName, (u16, usize)>,
@@ -84,6 +85,8 @@ impl Reconciler {
             let deadline = self.next_deadline();
             let mut batch = Vec::new();
             tokio::select! {
+                // First: once stopping has begun the other inputs end as well, and that is no failure.
+                biased;
                 () = shutdown.cancelled() => break Ok(()),
                 error = self.applier.effects().peers.failed() => break Err(error),
                 count = inputs.observed.recv_many(&mut batch, TAKE) => if count == 0 {
@@ -178,9 +181,10 @@ impl Reconciler {
         let none = EndpointsView::default();
         let mut plans: BTreeMap<ObjectName, ServicePlan> = BTreeMap::new();
         for name in dirty {
-            let plan = self.index.service(&name).map(|service| {
-                plan(&view, service, self.index.endpoints(&name).unwrap_or(&none))
-            });
+            let plan = self
+                .index
+                .service(&name)
+                .map(|service| plan(&view, service, self.index.endpoints(&name).unwrap_or(&none)));
             plans.insert(name, plan.unwrap_or_default());
         }
         self.metrics.plan_duration.observe(started.elapsed().as_secs_f64());
@@ -191,8 +195,9 @@ impl Reconciler {
             (name.clone(), desired)
         });
         self.queued(started);
+        let full = !self.applier.programmed();
         self.applier.apply(started, desired.collect()).await;
-        self.written();
+        self.written(full, started);
         self.metrics.sync_duration.observe(started.elapsed().as_secs_f64());
         tracing::debug!(services = count, milliseconds = started.elapsed().as_secs_f64() * 1000.0, "applied");
         for (name, plan) in plans {
@@ -209,7 +214,8 @@ impl Reconciler {
         });
     }
 
-    fn written(&self) {
+    /// Tells readiness, health and metrics that a batch is through.
+    fn written(&self, full: bool, started: Instant) {
         if !self.applier.programmed() {
             tracing::error!("the first programming of the kernel failed; nothing is announced; trying again");
             return;
@@ -219,6 +225,15 @@ impl Reconciler {
             tracing::info!("all rules are in the kernel");
         }
         let time = Timestamp::now();
+        for ip_family in IpFamily::ALL {
+            let (label, metrics) = (FamilyLabel { ip_family }, &self.proxy_metrics);
+            let partial_or_full =
+                if full { &metrics.sync_full_duration } else { &metrics.sync_partial_duration };
+            for duration in [&metrics.sync_duration, partial_or_full] {
+                duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
+            }
+            metrics.last_sync.get_or_create(&label).set(time.as_millisecond() as f64 / 1000.0);
+        }
         self.outputs.proxy_state.send_modify(|state| {
             IpFamily::ALL.into_iter().for_each(|family| state.updated(family, time));
         });
@@ -241,7 +256,10 @@ impl Reconciler {
                 reason: "FrontendHeldByService",
                 text: format!(
                     "{} port {} ({:?}) is served for Service {}, which has the better claim",
-                    conflict.frontend.address, conflict.frontend.port, conflict.frontend.protocol, conflict.holder
+                    conflict.frontend.address,
+                    conflict.frontend.port,
+                    conflict.frontend.protocol,
+                    conflict.holder
                 ),
             }));
         }
@@ -281,7 +299,9 @@ impl Reconciler {
                 let error = error.replace('\n', "; ");
                 tracing::error!(error, "configuration refused; the last good one stays in force");
             }
-            ConfigNews::Gone => tracing::warn!("there is no configuration; the last good one, if any, stays in force"),
+            ConfigNews::Gone => {
+                tracing::warn!("there is no configuration; the last good one, if any, stays in force")
+            }
         }
     }
 
@@ -316,3 +336,6 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,8 @@ mod tests {
             reporter.service(&service, Some("1"), verdicts, BTreeSet::new());
         };
         let waiting = r#"herald_speaker_not_announced{reason="noEndpoints"} 1"#;
-        let announced = r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
+        let announced =
+            r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
         tell(Some(Verdict::Skip(Reason::NoEndpoints)));
         tell(Some(Verdict::Skip(Reason::NoEndpoints)));
         assert!(series(&registry).contains(waiting) && !series(&registry).contains(announced));

@@ -75,7 +75,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
 
     let (found, addresses) = watch::channel(None);
     match options.nodeport_addresses {
-        NodePortAddresses::Within(_) => tasks.spawn_until_shutdown("addresses", addresses::watch::follow(found)),
+        NodePortAddresses::Within(_) => {
+            tasks.spawn_until_shutdown("addresses", addresses::watch::follow(found))
+        }
         NodePortAddresses::Primary => tasks.spawn("addresses", {
             let shutdown = shutdown.clone();
             async move {
@@ -88,18 +90,21 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let (health_ports, ports) = watch::channel(HealthPorts::default());
     let (proxy_state, state) = watch::channel(ProxyState::default());
     let (failures, bind_failures) = mpsc::channel(64);
+    let mut registry = Registry::default();
+    let proxy_metrics = ProxyMetrics::new(&mut registry);
     if options.proxy == ProxyMode::Full {
-        spawn_health(&mut tasks, &options, &shutdown, (ports, state, failures));
+        let metrics = (registry, proxy_metrics.clone());
+        spawn_health(&mut tasks, &options, &shutdown, metrics, (ports, state, failures));
     }
 
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
-    let effects =
-        NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
+    let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
     let reconciler = Reconciler {
         index: Index::default(),
         applier: Applier::new(effects, options.linger, &adopted),
         reporter: Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone()),
         metrics: speaker_metrics,
+        proxy_metrics,
         outputs: Outputs {
             health_ports,
             proxy_state,
@@ -189,14 +194,13 @@ fn spawn_health(
     tasks: &mut Tasks,
     options: &SpeakerOptions,
     shutdown: &CancellationToken,
+    (registry, metrics): (Registry, ProxyMetrics),
     (ports, state, failures): (
         watch::Receiver<HealthPorts>,
         watch::Receiver<ProxyState>,
         mpsc::Sender<BindFailure>,
     ),
 ) {
-    let mut registry = Registry::default();
-    let metrics = ProxyMetrics::new(&mut registry);
     let registry = Arc::new(registry);
     let encode: health::Encode = Arc::new(move || {
         let mut text = String::new();

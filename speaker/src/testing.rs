@@ -1,5 +1,7 @@
 //! What several test modules share: a network namespace of their own.
 
+pub(crate) mod bird;
+
 use std::future::Future;
 
 /// Runs a test in a fresh network namespace with `lo` up; it vanishes with the thread.

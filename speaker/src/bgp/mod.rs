@@ -27,7 +27,7 @@ use std::time::Duration;
 use herald_bgp::{Cease, Community, Families, Generation, Route, RouteSet};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::ledger::Attributes;
 use crate::metrics::BgpMetrics;
@@ -52,7 +52,7 @@ struct Running {
     settings: PeerSettings,
     stop: Option<oneshot::Sender<Cease>>,
     synced: watch::Receiver<Generation>,
-    task: tokio::task::Id,
+    task: AbortHandle,
 }
 
 /// All sessions of the node.
@@ -74,7 +74,7 @@ impl Peers {
 
     /// Makes these the peers of the node. Takes time only where a session has to end.
     pub(crate) async fn set(&mut self, desired: Vec<PeerSettings>) {
-        let mut ending = BTreeSet::new();
+        let mut ending = Vec::new();
         for running in &mut self.running {
             if desired.contains(&running.settings) {
                 continue;
@@ -86,7 +86,7 @@ impl Peers {
                 // A task that is gone already needs no stop.
                 let _ = stop.send(cease);
             }
-            ending.insert(running.task);
+            ending.push(running.task.clone());
         }
         self.join(ending).await;
         for settings in desired {
@@ -107,7 +107,8 @@ impl Peers {
             }
         };
         if tokio::time::timeout(WITHDRAW, handed_out).await.is_err() {
-            let behind: Vec<_> = self.running.iter().filter(|running| *running.synced.borrow() < generation).collect();
+            let behind: Vec<_> =
+                self.running.iter().filter(|running| *running.synced.borrow() < generation).collect();
             for running in behind {
                 tracing::warn!(peer = %running.settings, "does not take a withdrawal; going on without waiting for it");
             }
@@ -129,7 +130,7 @@ impl Peers {
                 let _ = stop.send(Cease::AdministrativeShutdown(text.into()));
             }
         }
-        self.join(self.running.iter().map(|running| running.task).collect()).await;
+        self.join(self.running.iter().map(|running| running.task.clone()).collect()).await;
     }
 
     /// Waits for a session task that ends without having been told to; pending while all is well.
@@ -138,8 +139,11 @@ impl Peers {
             match self.tasks.join_next_with_id().await {
                 None => std::future::pending().await,
                 Some(Ok((id, ()))) => {
-                    if let Some(at) = self.running.iter().position(|running| running.task == id) {
-                        return anyhow::anyhow!("the session of {} ended by itself", self.running.remove(at).settings);
+                    if let Some(at) = self.running.iter().position(|running| running.task.id() == id) {
+                        return anyhow::anyhow!(
+                            "the session of {} ended by itself",
+                            self.running.remove(at).settings
+                        );
                     }
                 }
                 Some(Err(error)) => return anyhow::Error::new(error).context("a BGP session failed"),
@@ -163,28 +167,27 @@ impl Peers {
         let (synced, seen) = watch::channel(Generation::default());
         let metrics = self.metrics.peer(&settings);
         let task = peer::run(settings.clone(), self.told.subscribe(), synced, stopped, metrics);
-        let task = self.tasks.spawn(task).id();
+        let task = self.tasks.spawn(task);
         self.running.push(Running { settings, stop: Some(stop), synced: seen, task });
     }
 
     /// Waits for tasks that were told to end, and aborts them at the deadline.
-    async fn join(&mut self, mut ending: BTreeSet<tokio::task::Id>) {
-        self.running.retain(|running| !ending.contains(&running.task));
+    async fn join(&mut self, mut ending: Vec<AbortHandle>) {
+        let is_ending = |ending: &[AbortHandle], id| ending.iter().any(|task| task.id() == id);
+        self.running.retain(|running| !is_ending(&ending, running.task.id()));
         let ended = async {
             while !ending.is_empty() {
-                match self.tasks.join_next_with_id().await {
+                let id = match self.tasks.join_next_with_id().await {
                     None => break,
-                    Some(Ok((id, ()))) => ending.remove(&id),
-                    Some(Err(error)) => ending.remove(&error.id()),
+                    Some(Ok((id, ()))) => id,
+                    Some(Err(error)) => error.id(),
                 };
+                ending.retain(|task| task.id() != id);
             }
         };
         if tokio::time::timeout(END, ended).await.is_err() {
-            // The only tasks left over are those that do not end: dropping their sockets ends the sessions.
-            tracing::warn!(sessions = ending.len(), "did not end in time and are dropped");
-            if self.running.is_empty() {
-                self.tasks.abort_all();
-            }
+            tracing::warn!(sessions = ending.len(), "did not end in time and are dropped with their sockets");
+            ending.iter().for_each(AbortHandle::abort);
         }
     }
 }

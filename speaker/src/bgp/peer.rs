@@ -16,9 +16,10 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use herald_bgp::{
-    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, HoldTime, LocalAddresses, Output,
-    Session, SessionConfig,
+    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, HoldTime, LocalAddresses,
+    Output, Session, SessionConfig,
 };
+use herald_config::Peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -39,7 +40,7 @@ const NOTIFICATION: u8 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerSettings {
     /// As configured.
-    pub(crate) peer: herald_config::Peer,
+    pub(crate) peer: Peer,
     /// Our identifier, already chosen.
     pub(crate) router_id: Ipv4Addr,
     /// The families to offer.
@@ -137,7 +138,6 @@ pub(crate) async fn run(
                     let told = told.borrow_and_update().clone();
                     Event::RoutesChanged(told.generation, told.routes)
                 }
-                // Nobody is left who could want routes.
                 Err(_) => break,
             },
             cease = &mut stop => match cease {
@@ -204,12 +204,14 @@ impl Driver {
         for output in self.session.handle(Instant::now(), event) {
             self.perform(output).await;
         }
-        self.metrics.counted(self.session.counters(), self.session.advertised(), self.session.unusable());
+        self.count();
     }
 
     async fn perform(&mut self, output: Output) {
         match output {
-            Output::Connect => self.dialling = Some(Box::pin(connect(self.settings.dial_options(), self.settings.families))),
+            Output::Connect => {
+                self.dialling = Some(Box::pin(connect(self.settings.dial_options(), self.settings.families)))
+            }
             Output::AbandonConnect => self.dialling = None,
             Output::Send(id, bytes) => {
                 if let Some(connection) = self.connection.as_mut().filter(|connection| connection.id == id) {
@@ -282,6 +284,9 @@ impl Driver {
     fn draw(&mut self) {
         let now = Instant::now();
         let Some(connection) = &mut self.connection else { return };
+        if !self.session.has_updates() {
+            return;
+        }
         while connection.outbox.wants_more() {
             match self.session.poll_update(now) {
                 Some(Output::Send(id, bytes)) if id == connection.id => connection.outbox.push_update(bytes),
@@ -296,6 +301,11 @@ impl Driver {
         {
             self.sync(Generation(mark));
         }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.metrics.counted(self.session.counters(), self.session.advertised(), self.session.unusable());
     }
 
     /// Reads and writes what the socket takes just now.
@@ -381,11 +391,8 @@ async fn connect(options: DialOptions, families: Families) -> Result<(TcpStream,
 
 /// An error and its causes in one line.
 fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
+    match error.source() {
+        Some(cause) => format!("{error}: {}", words(cause)),
+        None => error.to_string(),
     }
-    text
 }

@@ -6,7 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Chooses the identifier.
-pub(crate) fn router_id(configured: Option<Ipv4Addr>, node_addresses: &[IpAddr], node_name: &str) -> Ipv4Addr {
+pub(crate) fn router_id(
+    configured: Option<Ipv4Addr>,
+    node_addresses: &[IpAddr],
+    node_name: &str,
+) -> Ipv4Addr {
     let of_node = node_addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) if is_unicast(*address) => Some(*address),
         _ => None,
@@ -21,7 +25,8 @@ fn is_unicast(address: Ipv4Addr) -> bool {
 
 /// FNV-1a, because it must be the same in every release of Herald.
 fn of_name(name: &str) -> Ipv4Addr {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let [first, second, third, fourth] = hash.to_be_bytes();
     let first = match 1 + first % 223 {
         127 => 126,

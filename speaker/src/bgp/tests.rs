@@ -1,139 +1,20 @@
 //! Sessions with a real BIRD, each test in a network namespace of its own; both ends have their address on `lo`.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use herald_runtime::metrics::Metrics;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use super::*;
 use crate::metrics::SpeakerMetrics;
+use crate::testing::bird::{BIRD, Bird, NODE, addresses};
 use crate::testing::in_namespace;
-
-const BIRD: &str = "10.0.0.1";
-const NODE: &str = "10.0.0.11";
-
-/// A BIRD that ends with the value.
-struct Bird {
-    process: Child,
-    directory: tempfile::TempDir,
-}
-
-impl Bird {
-    fn start(options: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let bird = Self { process: Self::spawn(&directory, options), directory };
-        bird
-    }
-
-    fn spawn(directory: &tempfile::TempDir, options: &str) -> Child {
-        let path = directory.path();
-        let config = format!(
-            "log \"{}\" all;\nrouter id {BIRD};\nprotocol device {{}}\n\
-             protocol bgp herald {{ debug {{ states }}; local {BIRD} as 100; neighbor {NODE} as 42; multihop; passive on; \
-             {options} ipv4 {{ import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
-            path.join("log").display(),
-        );
-        std::fs::write(path.join("bird.conf"), config).unwrap();
-        Command::new("bird")
-            .arg("-f")
-            .args(["-c".as_ref(), path.join("bird.conf").as_os_str()])
-            .args(["-s".as_ref(), path.join("ctl").as_os_str()])
-            .args(["-P".as_ref(), path.join("pid").as_os_str()])
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("bird is installed")
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        let _ = std::fs::remove_file(self.directory.path().join("ctl"));
-    }
-
-    fn restart(&mut self, options: &str) {
-        self.process = Self::spawn(&self.directory, options);
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    /// How often the session has come up.
-    fn established(&self) -> usize {
-        self.log().matches("BGP session established").count()
-    }
-
-    async fn ask(&self, question: &str) -> String {
-        self.try_ask(question).await.unwrap_or_default()
-    }
-
-    async fn try_ask(&self, question: &str) -> std::io::Result<String> {
-        let path: PathBuf = self.directory.path().join("ctl");
-        let mut socket = UnixStream::connect(path).await?;
-        socket.write_all(format!("{question}\n").as_bytes()).await?;
-        let mut answer = String::new();
-        let mut buffer = [0; 8192];
-        // A reply ends with a line whose code begins with 0, 8 or 9; the greeting is one as well.
-        let ends = |line: &str| line.len() > 4 && line.as_bytes()[4] == b' ' && b"089".contains(&line.as_bytes()[0]);
-        while answer.lines().filter(|line| ends(line)).count() < 2 {
-            let count = socket.read(&mut buffer).await?;
-            if count == 0 {
-                break;
-            }
-            answer.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-        Ok(answer)
-    }
-
-    /// Asks until the answer is as expected.
-    async fn until(&self, question: &str, expected: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let answer = self.ask(question).await;
-            if expected(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "{question}: {answer}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn up(&self) {
-        self.until("show protocols", |answer| answer.contains("Established")).await;
-    }
-}
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-async fn addresses() {
-    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-    let driver = tokio::task::spawn_local(connection);
-    for address in [BIRD, NODE, "2001:db8:10::11"] {
-        let address: std::net::IpAddr = address.parse().unwrap();
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        handle.address().add(1, address, prefix).execute().await.unwrap();
-    }
-    driver.abort();
-}
 
 fn settings(more: &str) -> PeerSettings {
     let document = format!(
         "peers:\n- {{peer-address: {BIRD}, peer-asn: 100, my-asn: 42, source-address: {NODE}{more}}}\n"
     );
     let config = herald_config::parse(&document).unwrap().config;
-    PeerSettings {
-        peer: config.peers[0].clone(),
-        router_id: NODE.parse().unwrap(),
-        families: Families::BOTH,
-    }
+    PeerSettings { peer: config.peers[0].clone(), router_id: NODE.parse().unwrap(), families: Families::BOTH }
 }
 
 fn peers(registry: &Metrics) -> Peers {
@@ -173,7 +54,8 @@ fn a_route_appears_changes_without_a_reset_and_is_withdrawn() {
         assert!(text.contains(r#"metallb_bgp_announced_prefixes_total{peer="10.0.0.1:179"} 2"#), "{text}");
 
         peers.withdraw(&prefix("192.0.2.1/32")).await;
-        bird.until("show route", |answer| !answer.contains("192.0.2.1") && answer.contains("2001:db8:1::1")).await;
+        bird.until("show route", |answer| !answer.contains("192.0.2.1") && answer.contains("2001:db8:1::1"))
+            .await;
         assert_eq!(bird.established(), 1, "{}", bird.log());
         peers.stop("test").await;
     });
@@ -215,7 +97,8 @@ fn a_session_comes_back_after_the_router_was_restarted() {
         peers.withdraw(&prefix("192.0.2.1/32")).await;
         assert!(started.elapsed() < WITHDRAW, "{:?}", started.elapsed());
         bird.restart("");
-        bird.until("show route", |answer| answer.contains("192.0.2.2") && !answer.contains("192.0.2.1/")).await;
+        bird.until("show route", |answer| answer.contains("192.0.2.2") && !answer.contains("192.0.2.1/"))
+            .await;
         peers.stop("test").await;
     });
 }
@@ -268,12 +151,17 @@ fn ten_thousand_routes_arrive_and_the_last_withdrawal_waits_for_its_socket() {
         let mut peers = peers(&Metrics::new());
         peers.set(vec![settings("")]).await;
         let routes: BTreeMap<IpNet, Attributes> = (0..10_000u32)
-            .map(|n| (IpNet::from(std::net::IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default()))
+            .map(|n| {
+                (IpNet::from(std::net::IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default())
+            })
             .collect();
         peers.announce(&routes);
         bird.until("show route count", |answer| answer.contains("10000 of 10000")).await;
         peers.withdraw(&routes.keys().copied().collect()).await;
-        bird.until("show route count", |answer| answer.contains("0 of 0 routes for 0 networks in table master4")).await;
+        bird.until("show route count", |answer| {
+            answer.contains("0 of 0 routes for 0 networks in table master4")
+        })
+        .await;
         peers.stop("test").await;
     });
 }

@@ -132,12 +132,16 @@ fn a_bad_configuration_names_its_line_and_leaves_the_last_good_one_in_force() {
     assert_eq!(index.observe(Observed::Config(WatchEvent::Applied(config(good)))), Some(ConfigNews::Taken));
     assert_eq!(index.take_dirty(), names(&["a", "b"]));
     let bad = "address-pools:\n- name: default\n  cidr: [nonsense]\n";
-    let Some(ConfigNews::Refused(error)) = index.observe(Observed::Config(WatchEvent::Applied(config(bad)))) else {
+    let Some(ConfigNews::Refused(error)) = index.observe(Observed::Config(WatchEvent::Applied(config(bad))))
+    else {
         panic!("taken")
     };
     assert!(error.contains("line 3"), "{error}");
     assert_eq!(index.config().unwrap().pools.len(), 1);
-    assert_eq!(index.observe(Observed::Config(WatchEvent::Deleted(name_of("config")))), Some(ConfigNews::Gone));
+    assert_eq!(
+        index.observe(Observed::Config(WatchEvent::Deleted(name_of("config")))),
+        Some(ConfigNews::Gone)
+    );
     assert_eq!(index.config().unwrap().pools.len(), 1);
     assert_eq!(index.take_dirty(), names(&[]));
 }

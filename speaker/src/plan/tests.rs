@@ -18,7 +18,7 @@ address-pools:
 - name: aggregate
   cidr: [192.0.2.128/25]
   advertisements:
-  - {aggregation-length: 25}
+  - {aggregation-length: 25, localpref: 7}
   - {aggregation-length: 25, localpref: 7, communities: ['1:2']}
 - name: silent
   cidr: [198.51.100.0/24]

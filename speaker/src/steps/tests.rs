@@ -50,7 +50,8 @@ fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
             plan.addresses.remove(address);
         }
         Step::RemoveProxy(services) => {
-            plan.rules.retain(|service, _| !services.contains(service) || desired.rules.contains_key(service));
+            plan.rules
+                .retain(|service, _| !services.contains(service) || desired.rules.contains_key(service));
         }
     }
 }
