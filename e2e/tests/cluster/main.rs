@@ -1,0 +1,15 @@
+//! Labs with a real API server, kernel, BIRD and packets: what users do, and what goes wrong at three in the morning.
+//!
+//! One binary, so that labs run side by side. Each module is one subject; each test brings up its own lab.
+
+mod controller;
+mod faults;
+mod local_addresses;
+mod order;
+mod routes;
+mod sharing;
+mod speaker;
+mod t1_source_ip;
+mod t2_external_access;
+mod t3_packet_path;
+mod t4_metallb_bgp;
