@@ -121,7 +121,7 @@ pub(crate) struct SpeakerFlags {
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
     linger: Duration,
-    /// Start in `full` mode although rules of a kube-proxy are on this node, and remove them.
+    /// Remove the tables that a kube-proxy in nftables mode left on this node, once Herald's are in force.
     #[arg(long)]
     clean_up_kube_proxy: bool,
 }
@@ -170,7 +170,9 @@ fn parse_node_port_addresses(text: &str) -> Result<NodePortAddresses, String> {
         return Ok(NodePortAddresses::Primary);
     }
     text.split(',')
-        .map(|part| IpNet::from_str(part.trim()).map_err(|_| format!("{part:?} is no prefix like 10.0.0.0/24")))
+        .map(|part| {
+            IpNet::from_str(part.trim()).map_err(|_| format!("{part:?} is no prefix like 10.0.0.0/24"))
+        })
         .collect::<Result<_, _>>()
         .map(NodePortAddresses::Within)
 }
@@ -187,7 +189,10 @@ mod tests {
             parse_node_port_addresses("10.0.0.0/24, 2001:db8::/64"),
             Ok(NodePortAddresses::Within(prefixes.to_vec()))
         );
-        assert_eq!(parse_node_port_addresses("eth0"), Err("\"eth0\" is no prefix like 10.0.0.0/24".to_owned()));
+        assert_eq!(
+            parse_node_port_addresses("eth0"),
+            Err("\"eth0\" is no prefix like 10.0.0.0/24".to_owned())
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_proxy::netlink::KernelError;
+use herald_proxy::netlink::{Kernel, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
 use herald_runtime::ObjectName;
@@ -33,12 +33,15 @@ pub(crate) struct ProxyKernel {
     guards: BTreeSet<IpNet>,
     /// What is in force is unknown, or not what the program says.
     stale: bool,
+    /// Tables of kube-proxy are to go as soon as Herald's are in force.
+    clean_up_kube_proxy: bool,
 }
 
 impl ProxyKernel {
     /// Nothing is programmed yet; tables of an earlier run stay until the first replacement.
-    pub(crate) fn new(kernel: KernelThread, ruleset: RulesetConfig) -> Self {
-        Self { kernel, program: Program::new(), ruleset, guards: BTreeSet::new(), stale: false }
+    pub(crate) fn new(kernel: KernelThread, ruleset: RulesetConfig, clean_up_kube_proxy: bool) -> Self {
+        let (program, guards) = (Program::new(), BTreeSet::new());
+        Self { kernel, program, ruleset, guards, stale: false, clean_up_kube_proxy }
     }
 
     /// Frontends that a Service wants and another one holds.
@@ -63,7 +66,21 @@ impl ProxyKernel {
         let ruleset = Ruleset::new(&self.ruleset);
         let replaced = self.kernel.call(move |kernel| kernel.replace(&ruleset, &elements)).await;
         self.stale = replaced.is_err();
-        replaced
+        replaced?;
+        self.clean_up_kube_proxy().await;
+        Ok(())
+    }
+
+    /// Once, after Herald's own rules are in force, so that no packet is without any. A failure is no reason to stop
+    /// serving: Herald's chains come before kube-proxy's.
+    async fn clean_up_kube_proxy(&mut self) {
+        if !std::mem::take(&mut self.clean_up_kube_proxy) {
+            return;
+        }
+        match self.kernel.call(Kernel::remove_kube_proxy_tables).await {
+            Ok(()) => tracing::info!("kube-proxy's tables are removed; Herald's are in force"),
+            Err(error) => tracing::error!(error = %chain(&error), "kube-proxy's tables could not be removed"),
+        }
     }
 
     /// Brings changes that the program has already made into the kernel.

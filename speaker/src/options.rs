@@ -72,7 +72,8 @@ pub struct SpeakerOptions {
     pub proxy_ports: ProxyPorts,
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     pub linger: Duration,
-    /// Start in full mode although rules of kube-proxy are there.
+    /// Remove the tables of kube-proxy's nftables mode as soon as Herald's are in force; without it, full mode refuses
+    /// to start beside them.
     pub clean_up_kube_proxy: bool,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use herald_proxy::health::{self, BindFailure, HealthPorts, ProxyState};
-use herald_proxy::netlink::Kernel;
+use herald_proxy::netlink::{Kernel, KubeProxy};
 use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{Names, ProxyMetrics, SliceView};
 use herald_runtime::admin::AdminServer;
@@ -127,18 +127,25 @@ async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<Option<ProxyKer
         return Ok(None);
     }
     let kernel = KernelThread::start().await?;
-    if options.proxy == ProxyMode::Full && kernel.call(Kernel::kube_proxy_tables).await? {
-        anyhow::ensure!(
-            options.clean_up_kube_proxy,
-            "rules of kube-proxy are in force on this node, and --proxy=full would serve the same Services beside them; \
-             remove kube-proxy and run `kube-proxy --cleanup` on the node, or start with --proxy=external"
-        );
-        tracing::warn!("rules of kube-proxy are in force on this node; Herald's come first");
+    let mut clean_up = false;
+    if options.proxy == ProxyMode::Full {
+        match kernel.call(Kernel::kube_proxy).await? {
+            KubeProxy::Absent => {}
+            KubeProxy::Tables if options.clean_up_kube_proxy => clean_up = true,
+            KubeProxy::Tables => anyhow::bail!(
+                "rules of kube-proxy are in force on this node, and --proxy=full would serve the same Services beside them; \
+                 stop kube-proxy and start with --clean-up-kube-proxy, or start with --proxy=external"
+            ),
+            KubeProxy::Chains => anyhow::bail!(
+                "iptables chains of kube-proxy are in force on this node, and --proxy=full would serve the same Services \
+                 beside them; stop kube-proxy and run `kube-proxy --cleanup` here, or start with --proxy=external"
+            ),
+        }
     }
     if kernel.call(Kernel::exists).await? {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
-    Ok(Some(ProxyKernel::new(kernel, RulesetConfig::default())))
+    Ok(Some(ProxyKernel::new(kernel, RulesetConfig::default(), clean_up)))
 }
 
 fn spawn_watches(

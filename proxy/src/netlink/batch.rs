@@ -139,10 +139,10 @@ impl Batch {
     }
 
     /// Makes sure that there is no table of this family, whether there was one or not.
-    pub(super) fn delete_table(&mut self, family: IpFamily) {
+    pub(super) fn delete_table(&mut self, family: IpFamily, name: &str) {
         for (kind, flags) in [(NFT_MSG_NEWTABLE, NLM_F_CREATE), (NFT_MSG_DELTABLE, 0)] {
-            self.object(kind, flags, family, "old table".to_owned(), |w| {
-                w.string(NFTA_TABLE_NAME, Ruleset::TABLE);
+            self.object(kind, flags, family, format!("old table {name}"), |w| {
+                w.string(NFTA_TABLE_NAME, name);
             });
         }
     }

@@ -99,6 +99,20 @@ struct Refusal {
     reason: Option<String>,
 }
 
+/// The tables of kube-proxy's nftables mode.
+const KUBE_PROXY_TABLE: &str = "kube-proxy";
+
+/// What of kube-proxy's is in force on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KubeProxy {
+    /// Nothing that nf_tables knows of; iptables-legacy's chains are not visible here.
+    Absent,
+    /// Tables of its nftables mode.
+    Tables,
+    /// Chains of its iptables mode, written by iptables-nft; perhaps tables as well.
+    Chains,
+}
+
 /// A connection to the kernel's nf_tables.
 #[derive(Debug)]
 pub struct Kernel {
@@ -128,7 +142,7 @@ impl Kernel {
             }
         }
         self.write(ruleset, elements, |batch, table| {
-            batch.delete_table(table.family);
+            batch.delete_table(table.family, Ruleset::TABLE);
             batch.add_table(table);
         })
     }
@@ -171,7 +185,7 @@ impl Kernel {
     pub fn remove(&mut self) -> Result<(), KernelError> {
         self.transact(&[], &[], 0, |batch| {
             for family in IpFamily::ALL {
-                batch.delete_table(family);
+                batch.delete_table(family, Ruleset::TABLE);
             }
         })
     }
@@ -197,15 +211,28 @@ impl Kernel {
         Ok(true)
     }
 
-    /// True when rules of kube-proxy are in force: its nftables mode's tables, or its iptables mode's chains if written
-    /// by iptables-nft. (The chains of iptables-legacy are not visible here.)
-    pub fn kube_proxy_tables(&mut self) -> Result<bool, KernelError> {
+    /// What of kube-proxy's is in force.
+    pub fn kube_proxy(&mut self) -> Result<KubeProxy, KernelError> {
+        let mut found = KubeProxy::Absent;
         for family in IpFamily::ALL {
-            if self.has_table(family, "kube-proxy")? || self.has_chain(family, "nat", "KUBE-SERVICES")? {
-                return Ok(true);
+            if self.has_chain(family, "nat", "KUBE-SERVICES")? {
+                return Ok(KubeProxy::Chains);
+            }
+            if self.has_table(family, KUBE_PROXY_TABLE)? {
+                found = KubeProxy::Tables;
             }
         }
-        Ok(false)
+        Ok(found)
+    }
+
+    /// Removes the tables of kube-proxy's nftables mode, if there are any. kube-proxy does the same with what its
+    /// other modes left (`--cleanup`, and at each start).
+    pub fn remove_kube_proxy_tables(&mut self) -> Result<(), KernelError> {
+        self.transact(&[], &[], 0, |batch| {
+            for family in IpFamily::ALL {
+                batch.delete_table(family, KUBE_PROXY_TABLE);
+            }
+        })
     }
 
     fn has_table(&mut self, family: IpFamily, name: &str) -> Result<bool, KernelError> {

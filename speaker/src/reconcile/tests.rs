@@ -55,7 +55,7 @@ impl Lab {
         let registry = Metrics::new();
         let metrics = SpeakerMetrics::new(&registry, "node-1");
         let effects = NodeEffects {
-            proxy: Some(ProxyKernel::new(kernel, RulesetConfig::default())),
+            proxy: Some(ProxyKernel::new(kernel, RulesetConfig::default(), false)),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone()),
         };
