@@ -104,7 +104,11 @@ fn status(view: &ServiceView, allotment: &Allotment) -> Option<(Change, Option<T
                 .flatten();
             Some((change, then))
         }
-        Allotment::Waits(_) | Allotment::Nothing if view.status.is_empty() => None,
+        Allotment::Waits(_) | Allotment::Nothing if view.status.is_empty() => {
+            // The API server clears the status of other types by itself, but not our annotation.
+            let stale = view.pool_told.is_some() && view.pool_told_owned;
+            stale.then_some((Change::Status { addresses: Vec::new(), pool: None }, None))
+        }
         Allotment::Waits(reason) => {
             let note = format!("Its address is taken away: {reason}");
             Some((Change::Status { addresses: Vec::new(), pool: None }, tell("ClearAssignment", note)))

@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 use crate::allocator::{Family, Request, Terms, Want};
 use crate::reason::Reason;
 
+/// Field manager of the status and of [`POOL_TOLD`].
+pub const STATUS_MANAGER: &str = "herald-controller";
 /// Field manager of the writes that obey the old external-traffic annotation.
 pub const TRAFFIC_MANAGER: &str = "herald-controller-external-traffic";
 /// Output: the pool that the addresses come from.
@@ -57,6 +59,8 @@ pub struct ServiceView {
     pub status: Vec<Option<IpAddr>>,
     /// [`POOL_TOLD`].
     pub pool_told: Option<String>,
+    /// [`STATUS_MANAGER`] owns that annotation, so that it can take it away.
+    pub pool_told_owned: bool,
     /// Value of [`EXTERNAL_TRAFFIC`].
     pub external_traffic: Option<String>,
     /// `spec.externalTrafficPolicy` is `Local`.
@@ -82,6 +86,7 @@ impl ServiceView {
                 .or_else(|| annotation(&format!("metallb.universe.tf/{suffix}")))
         };
         let status = service.status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
+        let managed = meta.managed_fields.unwrap_or_default();
         let local = spec.external_traffic_policy.as_deref() == Some("Local");
         Self {
             name: ObjectName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()),
@@ -106,6 +111,12 @@ impl ServiceView {
                 })
                 .collect(),
             pool_told: annotation(POOL_TOLD),
+            pool_told_owned: managed.iter().any(|entry| {
+                let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+                let path = ["f:metadata", "f:annotations", "f:metallb.io/ip-allocated-from-pool"];
+                let owned = fields.and_then(|fields| path.iter().try_fold(fields, |at, key| at.get(key)));
+                entry.manager.as_deref() == Some(STATUS_MANAGER) && owned.is_some()
+            }),
             external_traffic: annotation(EXTERNAL_TRAFFIC),
             local,
             health_port: spec
@@ -113,11 +124,7 @@ impl ServiceView {
                 .and_then(|port| u16::try_from(port).ok())
                 .filter(|port| *port > 0),
             health_port_told: annotation(HEALTH_PORT_TOLD),
-            traffic_owned: meta
-                .managed_fields
-                .unwrap_or_default()
-                .iter()
-                .any(|entry| entry.manager.as_deref() == Some(TRAFFIC_MANAGER)),
+            traffic_owned: managed.iter().any(|entry| entry.manager.as_deref() == Some(TRAFFIC_MANAGER)),
             class: spec.load_balancer_class.filter(|class| !class.is_empty()),
         }
     }
@@ -206,4 +213,86 @@ fn terms(spec: &ServiceSpec, local: bool, key: Option<String>) -> Terms {
         String::new()
     };
     Terms { key, ports, backend }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn view(change: impl FnOnce(&mut Value)) -> ServiceView {
+        let mut object = json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": "u", "resourceVersion": "7", "annotations": {}},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"]},
+        });
+        change(&mut object);
+        ServiceView::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn families_follow_the_cluster_addresses() {
+        let dual = json!(["10.96.0.1", "2001:db8:3::1"]);
+        let six = json!(["2001:db8:3::1"]);
+        let table = [
+            (json!("SingleStack"), json!(["10.96.0.1"]), Ok(Want::One(Family::V4))),
+            (Value::Null, six.clone(), Ok(Want::One(Family::V6))),
+            (json!("RequireDualStack"), dual.clone(), Ok(Want::Both { primary: Family::V4 })),
+            (json!("RequireDualStack"), six.clone(), Err(Reason::NoClusterIp)),
+            (json!("PreferDualStack"), dual, Ok(Want::BothOrOne { primary: Family::V4 })),
+            (json!("PreferDualStack"), six, Ok(Want::One(Family::V6))),
+            (Value::Null, json!(["None"]), Err(Reason::NoClusterIp)),
+        ];
+        for (policy, ips, want) in table {
+            let view = view(|o| {
+                o["spec"]["ipFamilyPolicy"] = policy.clone();
+                o["spec"]["clusterIP"] = ips[0].clone();
+                o["spec"]["clusterIPs"] = ips.clone();
+            });
+            assert_eq!(view.want, want, "{policy} {ips}");
+        }
+    }
+
+    #[test]
+    fn requests_come_from_the_field_or_from_either_annotation_but_not_from_both() {
+        let asked = |change: &dyn Fn(&mut Value)| view(change).request;
+        let address = |text: &str| Ok(Request { addresses: vec![text.parse().unwrap()], pool: None });
+        assert_eq!(asked(&|o| o["spec"]["loadBalancerIP"] = json!("192.0.2.1")), address("192.0.2.1"));
+        let old = "metallb.universe.tf/loadBalancerIPs";
+        let new = "metallb.io/loadBalancerIPs";
+        assert_eq!(asked(&|o| o["metadata"]["annotations"][old] = json!("192.0.2.2")), address("192.0.2.2"));
+        let both = asked(&|o| o["metadata"]["annotations"] = json!({old: "192.0.2.2", new: "192.0.2.3"}));
+        assert_eq!(both, address("192.0.2.3"));
+        for bad in ["x", "192.0.2.1,192.0.2.2", "192.0.2.1,2001:db8::1,192.0.2.3"] {
+            let request = asked(&|o| o["metadata"]["annotations"][new] = json!(bad));
+            assert!(matches!(request, Err(Reason::Malformed(_))), "{bad}: {request:?}");
+        }
+        let twice = asked(&|o| {
+            o["spec"]["loadBalancerIP"] = json!("192.0.2.1");
+            o["metadata"]["annotations"][new] = json!("192.0.2.1");
+        });
+        assert!(matches!(twice, Err(Reason::Malformed(_))));
+    }
+
+    #[test]
+    fn a_host_name_in_the_status_is_no_address() {
+        let view = view(|o| {
+            o["status"]["loadBalancer"]["ingress"] =
+                json!([{"hostname": "lb.example.com"}, {"ip": "192.0.2.1"}]);
+        });
+        assert_eq!(view.status, [None, Some("192.0.2.1".parse().unwrap())]);
+    }
+
+    #[test]
+    fn what_our_field_managers_own_is_read_from_the_managed_fields() {
+        let fields = json!({"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}}});
+        for (manager, pool, traffic) in
+            [("herald-controller", true, false), (TRAFFIC_MANAGER, false, true), ("kubectl", false, false)]
+        {
+            let view = view(|o| {
+                o["metadata"]["managedFields"] = json!([{"manager": manager, "fieldsV1": fields}]);
+            });
+            assert_eq!((view.pool_told_owned, view.traffic_owned), (pool, traffic), "{manager}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use herald_runtime::chain;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -14,10 +15,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Action, Change, Target};
 use crate::planner::Outcome;
-use crate::service::{HEALTH_PORT_TOLD, POOL_TOLD, ServiceView, TRAFFIC_MANAGER};
-
-/// Field manager of the status.
-pub const STATUS_MANAGER: &str = "herald-controller";
+use crate::service::{HEALTH_PORT_TOLD, POOL_TOLD, STATUS_MANAGER, ServiceView, TRAFFIC_MANAGER};
 
 /// Writes, and says how it ended. Takes at most `deadline`.
 pub async fn perform(client: Client, action: &Action, deadline: Duration) -> Outcome {
@@ -39,7 +37,7 @@ pub async fn perform(client: Client, action: &Action, deadline: Duration) -> Out
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Outcome::Conflict,
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Outcome::Gone,
         Ok(Err(error)) => {
-            tracing::warn!(service = %name, %error, "write failed, will be tried again");
+            tracing::warn!(service = %name, error = chain(&error), "write failed, will be tried again");
             Outcome::Failed
         }
         Err(_) => {

@@ -153,26 +153,34 @@ impl Failover {
             Some(_) => body,
             None => Body::from(body.collect_bytes().await?),
         };
-        let mut at = self.current.load(Ordering::Relaxed);
-        let mut left = self.stacks.len();
+        let first = self.current.load(Ordering::Relaxed);
+        let mut at = first;
         loop {
             let request = Request::from_parts(parts.clone(), body.try_clone().unwrap_or_else(Body::empty));
             let Some(stack) = self.stacks.get(at) else { return Err("no API server is configured".into()) };
             let error = match tokio::time::timeout(ANSWER, stack.clone().oneshot(request)).await {
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) => {
+                    self.answered(first, at);
+                    return Ok(response);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => return Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
             };
-            left -= 1;
-            if left == 0 || !is_connect(&*error) {
+            let next = (at + 1) % self.stacks.len();
+            if next == first || !is_connect(&*error) {
                 return Err(error);
             }
-            let next = (at + 1) % self.stacks.len();
-            // Only who still sees the failed server in use moves on, so that many failing requests move it once.
-            if self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                tracing::warn!(from = %self.servers[at], to = %self.servers[next], %error, "API server cannot be reached, using the next");
-            }
+            tracing::debug!(server = %self.servers[at], %error, "API server cannot be reached");
             at = next;
+        }
+    }
+
+    /// Who answered stays in use; told only when it is another one than before.
+    fn answered(&self, before: usize, now: usize) {
+        let moved = before != now
+            && self.current.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if moved {
+            tracing::warn!(from = %self.servers[before], to = %self.servers[now], "API server cannot be reached, another one is in use");
         }
     }
 }

@@ -3,7 +3,8 @@
 //! [`EventRecorder::publish`] never blocks and never fails: the queue holds [`QUEUE`] Events, more are counted and
 //! dropped. One task writes them, one at a time and at most [`RATE`] a second after a burst, so that Events
 //! take nothing from the writes that matter. The same Event told again within [`REPEAT_WITHIN`] raises the `count` of the first
-//! one; what an object may say in all is limited too ([`PER_OBJECT`]).
+//! one; what an object may say in all is limited too ([`PER_OBJECT`]). Warnings have a queue of their own and go first: a
+//! refused configuration must not wait behind a thousand new addresses.
 //!
 //! They are core/v1 Events: every kubectl shows them, with their count.
 
@@ -60,13 +61,15 @@ impl EventType {
 /// Takes Events from anywhere in a role; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventRecorder {
-    queue: mpsc::Sender<Message>,
+    normal: mpsc::Sender<Message>,
+    warnings: mpsc::Sender<Message>,
     dropped: Counter,
 }
 
 /// The task behind an [`EventRecorder`].
 pub struct EventWriter {
-    queue: mpsc::Receiver<Message>,
+    normal: mpsc::Receiver<Message>,
+    warnings: mpsc::Receiver<Message>,
     client: Client,
     component: String,
     host: Option<String>,
@@ -92,21 +95,29 @@ impl EventRecorder {
         host: Option<String>,
         metrics: &Metrics,
     ) -> (Self, EventWriter) {
-        let (sender, queue) = mpsc::channel(QUEUE);
+        let (normal, from_normal) = mpsc::channel(QUEUE);
+        let (warnings, from_warnings) = mpsc::channel(QUEUE);
         let dropped = metrics.register(
             "herald_events_dropped",
             "Kubernetes Events that were not written",
             Counter::default(),
         );
-        let writer =
-            EventWriter { queue, client, component: component.to_owned(), host, dropped: dropped.clone() };
-        (Self { queue: sender, dropped }, writer)
+        let writer = EventWriter {
+            normal: from_normal,
+            warnings: from_warnings,
+            client,
+            component: component.to_owned(),
+            host,
+            dropped: dropped.clone(),
+        };
+        (Self { normal, warnings, dropped }, writer)
     }
 
     /// A recorder whose Events go nowhere, and the count of those published: for tests of what publishes.
     pub fn disconnected() -> Self {
-        let (queue, _) = mpsc::channel(1);
-        Self { queue, dropped: Counter::default() }
+        let (normal, _) = mpsc::channel(1);
+        let (warnings, _) = mpsc::channel(1);
+        Self { normal, warnings, dropped: Counter::default() }
     }
 
     /// Publishes an Event. `reason` is one word in UpperCamelCase from a closed list, `note` a sentence for people.
@@ -118,7 +129,11 @@ impl EventRecorder {
         note: impl Into<String>,
     ) {
         let message = Message { regarding, kind, reason, note: shorten(note.into()), at: Timestamp::now() };
-        if self.queue.try_send(message).is_err() {
+        let queue = match kind {
+            EventType::Normal => &self.normal,
+            EventType::Warning => &self.warnings,
+        };
+        if queue.try_send(message).is_err() {
             self.dropped.inc();
         }
     }
@@ -134,15 +149,9 @@ impl EventWriter {
     /// Writes Events until every recorder is dropped.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut ledger = Ledger::new(Instant::now());
-        while let Some(message) = self.queue.recv().await {
-            let verdict = loop {
-                match ledger.judge(&message, Instant::now()) {
-                    Verdict::Wait(until) => tokio::time::sleep_until(until.into()).await,
-                    verdict => break verdict,
-                }
-            };
-            let written = match verdict {
-                Verdict::Drop | Verdict::Wait(_) => {
+        while let Some(message) = self.next(&mut ledger).await {
+            let written = match ledger.judge(&message, Instant::now()) {
+                Verdict::Drop => {
                     self.dropped.inc();
                     continue;
                 }
@@ -158,6 +167,30 @@ impl EventWriter {
             }
         }
         Ok(())
+    }
+
+    /// The next message that the rate allows, warnings first; `None` when every recorder is dropped.
+    async fn next(&mut self, ledger: &mut Ledger) -> Option<Message> {
+        loop {
+            let now = Instant::now();
+            let (warning_at, normal_at) =
+                (ledger.open(EventType::Warning, now), ledger.open(EventType::Normal, now));
+            tokio::select! {
+                biased;
+                message = self.warnings.recv(), if warning_at <= now => match message {
+                    Some(message) => return Some(message),
+                    // All recorders are gone; what they left in the other queue is still written.
+                    None if normal_at <= now => return self.normal.recv().await,
+                    None => tokio::time::sleep_until(normal_at.into()).await,
+                },
+                message = self.normal.recv(), if normal_at <= now => match message {
+                    Some(message) => return Some(message),
+                    None => return self.warnings.recv().await,
+                },
+                () = tokio::time::sleep_until(warning_at.into()), if warning_at > now => {}
+                () = tokio::time::sleep_until(normal_at.into()), if normal_at > now => {}
+            }
+        }
     }
 
     async fn create(&self, message: &Message) -> Result<Entry, kube::Error> {

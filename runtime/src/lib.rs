@@ -26,3 +26,19 @@ pub mod watch;
 
 pub use name::ObjectName;
 pub use tasks::Tasks;
+
+/// An error with all its causes in one line, for logs: kube's errors alone say only "client error (Connect)".
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut out = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Many errors repeat their cause in their own text.
+        if !out.contains(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        cause = error.source();
+    }
+    out
+}

@@ -28,7 +28,8 @@ use tokio::sync::mpsc;
 
 use crate::metrics::ClientMetrics;
 use crate::readiness::Handle;
-use crate::{ObjectName, watch::lenient::Lenient};
+use crate::watch::lenient::Lenient;
+use crate::{ObjectName, chain};
 
 /// First wait after a failure; doubled with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -270,14 +271,14 @@ impl Outage {
         self.last_failure = Some(now);
         let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
         self.failures += 1;
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
         if is_expired(error) {
             // A resource version that is too old is how the server asks for a new list.
             tracing::debug!(kind, %error, "watch lists again");
         } else if self.told.is_none_or(|told| now - told >= REMIND) {
             self.told = Some(now);
             let seconds = (now - since).as_secs();
-            tracing::warn!(kind, seconds, %error, source, "watch failed; what is known stays in force");
+            let error = chain(error);
+            tracing::warn!(kind, seconds, error, "watch failed; what is known stays in force");
         } else {
             tracing::debug!(kind, %error, "watch failed again");
         }

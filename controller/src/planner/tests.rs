@@ -45,6 +45,8 @@ impl Api {
             "metadata": {
                 "namespace": "default", "name": name, "uid": format!("uid-{}", self.uids), "annotations": {},
                 "creationTimestamp": jiff_time(self.uids),
+                "managedFields": [{"manager": crate::service::STATUS_MANAGER, "fieldsV1":
+                    {"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}}}}],
             },
             "spec": spec, "status": {"loadBalancer": {}},
         });
@@ -94,13 +96,18 @@ impl Api {
             Change::Status { addresses, pool } => {
                 let ingress: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
                 object["status"]["loadBalancer"]["ingress"] = json!(ingress);
-                object["metadata"]["annotations"][crate::service::POOL_TOLD] =
-                    json!(pool.clone().unwrap_or_default());
+                let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
+                annotations.remove(crate::service::POOL_TOLD);
+                if let Some(pool) = pool {
+                    annotations.insert(crate::service::POOL_TOLD.to_owned(), json!(pool));
+                }
             }
             Change::LocalTraffic { health_port } => {
                 object["spec"]["externalTrafficPolicy"] = json!("Local");
                 object["spec"]["healthCheckNodePort"] = json!(30_000);
-                object["metadata"]["managedFields"] = json!([{"manager": crate::service::TRAFFIC_MANAGER}]);
+                if let Some(managed) = object["metadata"]["managedFields"].as_array_mut() {
+                    managed.push(json!({"manager": crate::service::TRAFFIC_MANAGER}));
+                }
                 if let Some(port) = health_port {
                     object["metadata"]["annotations"][crate::service::HEALTH_PORT_TOLD] =
                         json!(port.to_string());
@@ -109,7 +116,9 @@ impl Api {
             Change::ReleaseTraffic => {
                 object["spec"]["externalTrafficPolicy"] = json!("Cluster");
                 object["spec"]["healthCheckNodePort"] = Value::Null;
-                object["metadata"]["managedFields"] = Value::Null;
+                if let Some(managed) = object["metadata"]["managedFields"].as_array_mut() {
+                    managed.retain(|entry| entry["manager"] != json!(crate::service::TRAFFIC_MANAGER));
+                }
                 if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
                     annotations.remove(crate::service::HEALTH_PORT_TOLD);
                 }
@@ -253,12 +262,25 @@ fn a_type_change_clears_the_status_and_frees_the_address() {
     api.create("web", &load_balancer());
     let mut planner = start(&mut api, Some(CONFIG), now);
     settle(&mut planner, &mut api, now);
-    api.change("web", |o| o["spec"]["type"] = json!("ClusterIP"));
-    settle(&mut planner, &mut api, now);
-    assert!(api.addresses("web").is_empty());
+    // Whether the API server has cleared the status already (as it does) or not.
+    for cleared in [true, false] {
+        api.change("web", |o| {
+            o["spec"]["type"] = json!("ClusterIP");
+            if cleared {
+                o["status"]["loadBalancer"] = json!({});
+            }
+        });
+        settle(&mut planner, &mut api, now);
+        assert!(api.addresses("web").is_empty() && api.view("web").pool_told.is_none());
+        if cleared {
+            api.change("web", |o| o["spec"]["type"] = json!("LoadBalancer"));
+            settle(&mut planner, &mut api, now);
+            assert_eq!(api.addresses("web"), ["192.0.2.1".parse::<IpAddr>().unwrap()], "the first one cools");
+        }
+    }
     api.create("next", &load_balancer());
     settle(&mut planner, &mut api, now);
-    assert_eq!(api.addresses("next"), ["192.0.2.1".parse::<IpAddr>().unwrap()], "the first one cools");
+    assert_eq!(api.addresses("next"), ["192.0.2.2".parse::<IpAddr>().unwrap()], "both cool");
 }
 
 #[test]

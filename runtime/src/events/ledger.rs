@@ -2,7 +2,7 @@
 //! is older than [`REPEAT_WITHIN`] and by [`REMEMBERED`].
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{BURST, EventType, Message, PER_OBJECT, RATE, REPEAT_WITHIN};
 
@@ -16,8 +16,6 @@ pub(super) enum Verdict {
     Create,
     /// Count it onto this one.
     Repeat(Entry),
-    /// Ask again then: the rate is used up.
-    Wait(Instant),
     /// Its object has said too much.
     Drop,
 }
@@ -59,6 +57,18 @@ impl Ledger {
         Self { written: HashMap::new(), said: HashMap::new(), tokens: f64::from(BURST), refilled: now }
     }
 
+    /// When the rate allows the next Event of this type. Warnings may run up a debt as large as the burst.
+    pub(super) fn open(&mut self, kind: EventType, now: Instant) -> Instant {
+        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * f64::from(RATE)).min(f64::from(BURST));
+        self.refilled = now;
+        let missing = match kind {
+            EventType::Normal => 1.0 - self.tokens,
+            EventType::Warning => 1.0 - self.tokens - f64::from(BURST),
+        };
+        if missing <= 0.0 { now } else { now + Duration::from_secs_f64(missing / f64::from(RATE) + 0.001) }
+    }
+
     /// Decides, and takes what the decision costs.
     pub(super) fn judge(&mut self, message: &Message, now: Instant) -> Verdict {
         let object = object_key(message);
@@ -66,14 +76,6 @@ impl Ledger {
             self.said.get(&object).filter(|(_, since)| now - *since < REPEAT_WITHIN).map_or(0, |(n, _)| *n);
         if said >= PER_OBJECT {
             return Verdict::Drop;
-        }
-        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * f64::from(RATE)).min(f64::from(BURST));
-        self.refilled = now;
-        if self.tokens < 1.0 {
-            return Verdict::Wait(
-                now + std::time::Duration::from_secs_f64((1.0 - self.tokens) / f64::from(RATE) + 0.001),
-            );
         }
         self.tokens -= 1.0;
         let entry = self.said.entry(object).or_insert((0, now));
@@ -122,8 +124,6 @@ fn event_key(message: &Message) -> EventKey {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use jiff::Timestamp;
     use k8s_openapi::api::core::v1::ObjectReference;
 
@@ -170,21 +170,28 @@ mod tests {
         let start = now;
         let mut ledger = Ledger::new(now);
         for n in 0..BURST + RATE {
-            loop {
-                match ledger.judge(&message(&format!("web-{n}"), "x"), now) {
-                    Verdict::Wait(until) => {
-                        assert!(n >= BURST, "waited inside of the burst at {n}");
-                        now = until;
-                    }
-                    verdict => {
-                        assert_eq!(verdict, Verdict::Create);
-                        break;
-                    }
-                }
-            }
+            let open = ledger.open(EventType::Normal, now);
+            assert!(n >= BURST || open == now, "waited inside of the burst at {n}");
+            now = open;
+            assert_eq!(ledger.judge(&message(&format!("web-{n}"), "x"), now), Verdict::Create);
         }
         let took = now - start;
         assert!(took > Duration::from_millis(900) && took < Duration::from_millis(1200), "{took:?}");
+    }
+
+    #[test]
+    fn warnings_do_not_wait_behind_a_used_up_burst_but_are_limited_too() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(now);
+        for n in 0..BURST {
+            ledger.judge(&message(&format!("web-{n}"), "x"), now);
+        }
+        assert!(ledger.open(EventType::Normal, now) > now);
+        for n in 0..BURST {
+            assert_eq!(ledger.open(EventType::Warning, now), now);
+            ledger.judge(&message(&format!("bad-{n}"), "x"), now);
+        }
+        assert!(ledger.open(EventType::Warning, now) > now);
     }
 
     #[test]

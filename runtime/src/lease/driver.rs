@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Election, Input, Output, Record, Timings};
+use crate::chain;
 use crate::readiness::Handle;
 
 /// No single read or write of the Lease may take longer.
@@ -133,7 +134,11 @@ impl Shell<'_> {
             Err(error) => {
                 let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists());
                 if !self.failing && !conflict {
-                    tracing::warn!(lease = self.options.name, %error, "lease cannot be read or written");
+                    tracing::warn!(
+                        lease = self.options.name,
+                        error = chain(&error),
+                        "lease cannot be read or written"
+                    );
                 }
                 self.failing = !conflict;
                 Input::Failed
