@@ -241,6 +241,26 @@ fn of_two_statuses_with_one_address_the_older_service_keeps_it() {
 }
 
 #[test]
+fn an_address_that_a_status_still_shows_is_given_to_nobody_even_if_its_service_must_lose_it() {
+    let (mut api, now) = (Api::default(), Instant::now());
+    api.create("moves", &load_balancer());
+    api.change("moves", |o| {
+        o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.0"}]);
+        o["spec"]["loadBalancerIP"] = json!("192.0.2.5");
+    });
+    api.create("new", &load_balancer());
+    let mut planner = start(&mut api, Some(CONFIG), now);
+    let on_their_way = [planner.next(now).unwrap(), planner.next(now).unwrap()];
+    assert_eq!(on_their_way[1].target.name.name, "new");
+    for action in on_their_way.iter().rev() {
+        let outcome = api.perform(action);
+        planner.finished(&action.target.name, outcome, now);
+    }
+    assert_eq!(api.addresses("new"), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(api.addresses("moves"), ["192.0.2.5".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
 fn another_class_is_somebody_elses() {
     let (mut api, now) = (Api::default(), Instant::now());
     let mut spec = load_balancer();
@@ -507,7 +527,8 @@ proptest! {
                         on_their_way.extend(planner.next(now));
                     }
                     if late {
-                        for action in &on_their_way {
+                        // They overtake each other.
+                        for action in on_their_way.iter().rev() {
                             api.perform(action);
                             none_twice(&api, &shared)?;
                         }
