@@ -61,7 +61,8 @@ test-cluster: setup cluster ## Runs the suites on a real API server
 .PHONY: bench-create
 bench-create: build cluster ## Times a new Service to its first byte, beside MetalLB and kube-proxy
 	@e2e/peers/build.sh >/dev/null
-	@HERALD_BIN=$(abspath $(RELEASE)) cargo run --locked --quiet --release --package herald-e2e --bin bench-create
+	@cargo build --locked --quiet --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(RELEASE)) $(DEBUG)/bench-create
 
 .PHONY: fmt
 fmt: ## Checks the formatting
