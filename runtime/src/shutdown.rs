@@ -6,7 +6,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Waits for the first signal, cancels `shutdown`, then waits for the second and returns [`Aborted`].
+/// Waits for the first signal, cancels `shutdown`, then waits for the second and returns [`ShutdownError::Aborted`].
 ///
 /// Returns `Ok` if `shutdown` was cancelled by somebody else. Race it against the role in `main`: when it returns
 /// `Err`, return from `main` with that error.

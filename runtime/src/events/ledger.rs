@@ -2,7 +2,10 @@
 //! is older than [`REPEAT_WITHIN`] and by [`REMEMBERED`].
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::{BURST, EventType, Message, PER_OBJECT, RATE, REPEAT_WITHIN};
 
@@ -27,34 +30,27 @@ pub(super) struct Entry {
     pub(super) count: i32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct ObjectKey {
-    kind: Option<String>,
-    namespace: Option<String>,
-    name: Option<String>,
-    uid: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct EventKey {
-    object: ObjectKey,
-    kind: EventType,
-    reason: &'static str,
-    note: String,
-}
-
 #[derive(Debug)]
 pub(super) struct Ledger {
-    written: HashMap<EventKey, (Entry, Instant)>,
+    /// Keys are hashes: thousands of notes would be the largest thing that a controller keeps, and a collision (one in
+    /// 10^11 at this size) costs no more than an Event counted onto another.
+    hasher: RandomState,
+    written: HashMap<u64, (Entry, Instant)>,
     /// Per object: how many within the period that began then.
-    said: HashMap<ObjectKey, (u32, Instant)>,
+    said: HashMap<u64, (u32, Instant)>,
     tokens: f64,
     refilled: Instant,
 }
 
 impl Ledger {
     pub(super) fn new(now: Instant) -> Self {
-        Self { written: HashMap::new(), said: HashMap::new(), tokens: f64::from(BURST), refilled: now }
+        Self {
+            hasher: RandomState::new(),
+            written: HashMap::new(),
+            said: HashMap::new(),
+            tokens: f64::from(BURST),
+            refilled: now,
+        }
     }
 
     /// When the rate allows the next Event of this type. Warnings may run up a debt as large as the burst.
@@ -71,7 +67,7 @@ impl Ledger {
 
     /// Decides, and takes what the decision costs.
     pub(super) fn judge(&mut self, message: &Message, now: Instant) -> Verdict {
-        let object = object_key(message);
+        let object = self.object_key(message);
         let said =
             self.said.get(&object).filter(|(_, since)| now - *since < REPEAT_WITHIN).map_or(0, |(n, _)| *n);
         if said >= PER_OBJECT {
@@ -83,7 +79,7 @@ impl Ledger {
             *entry = (0, now);
         }
         entry.0 += 1;
-        match self.written.get(&event_key(message)) {
+        match self.written.get(&self.event_key(message)) {
             Some((entry, at)) if now - *at < REPEAT_WITHIN => Verdict::Repeat(entry.clone()),
             _ => Verdict::Create,
         }
@@ -99,33 +95,22 @@ impl Ledger {
             self.written.clear();
             self.said.clear();
         }
-        self.written.insert(event_key(message), (entry, now));
+        self.written.insert(self.event_key(message), (entry, now));
     }
-}
 
-fn object_key(message: &Message) -> ObjectKey {
-    let regarding = &message.regarding;
-    ObjectKey {
-        kind: regarding.kind.clone(),
-        namespace: regarding.namespace.clone(),
-        name: regarding.name.clone(),
-        uid: regarding.uid.clone(),
+    fn object_key(&self, message: &Message) -> u64 {
+        let ObjectReference { kind, namespace, name, uid, .. } = &message.regarding;
+        self.hasher.hash_one((kind, namespace, name, uid))
     }
-}
 
-fn event_key(message: &Message) -> EventKey {
-    EventKey {
-        object: object_key(message),
-        kind: message.kind,
-        reason: message.reason,
-        note: message.note.clone(),
+    fn event_key(&self, message: &Message) -> u64 {
+        self.hasher.hash_one((self.object_key(message), message.kind, message.reason, &message.note))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use k8s_openapi::api::core::v1::ObjectReference;
 
     use super::*;
 
