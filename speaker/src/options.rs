@@ -64,7 +64,7 @@ pub struct SpeakerOptions {
     pub proxy: ProxyMode,
     /// Where node ports answer.
     pub nodeport_addresses: NodePortAddresses,
-    /// `loadBalancerClass` of Services that are announced besides those without any.
+    /// Only Services of this `loadBalancerClass` are announced; `None`: only those without one.
     pub load_balancer_class: Option<String>,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin_address: SocketAddr,

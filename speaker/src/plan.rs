@@ -9,7 +9,7 @@
 //! *ready* one on this node. One that merely serves while it terminates keeps serving what comes, but attracts no new
 //! clients, as with MetalLB: its health check port says 503 at the same time.
 //!
-//! A Service of a `loadBalancerClass` that is not Herald's has its rules and nothing else. An address is put on `lo`
+//! A Service of a `loadBalancerClass` that is not Herald's has its rules, and its load balancer addresses nothing else. An address is put on `lo`
 //! only if the node has rules for it and no node has the address: an address on `lo` without rules would expose the node itself.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ pub(crate) struct View<'a> {
     pub(crate) config: &'a Config,
     /// Whether rules are programmed on this node at all.
     pub(crate) proxies: bool,
-    /// The class of Services that are Herald's besides those without any.
+    /// The one class of Services whose addresses are announced; `None`: those without a class.
     pub(crate) class: Option<&'a str>,
     /// Pod networks.
     pub(crate) pod_cidrs: &'a [IpNet],
@@ -106,10 +106,11 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
         .extend(refused.iter().map(|refused| Remark { reason: refused.reason(), text: refused.to_string() }));
 
     let rules = rules(&admitted, endpoints, view.node);
-    if service.class.is_none() || service.class.as_deref() == view.class {
+    let ours = service.class.as_deref() == view.class;
+    if ours {
         announce(view, &admitted, &rules, &mut plan);
-        local_addresses(view, &admitted, &rules, &mut plan);
     }
+    local_addresses(view, ours, &admitted, &rules, &mut plan);
     plan.rules = (view.proxies && !rules.frontends.is_empty()).then(|| Arc::new(rules));
     plan
 }
@@ -170,12 +171,19 @@ fn attracts(rules: &ServiceRules, address: IpAddr) -> Result<(), Reason> {
     if serves { Ok(()) } else { Err(Reason::NoLocalEndpoints) }
 }
 
-/// Claims the addresses that the configuration wants on `lo`.
-fn local_addresses(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: &mut ServicePlan) {
-    let wanted = |kind| match view.config.herald.local_addresses {
-        LocalAddresses::None => false,
-        LocalAddresses::LoadBalancer => kind == FrontendKind::LoadBalancer,
-        LocalAddresses::All => matches!(kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp),
+/// Claims the addresses that the configuration wants on `lo`; load balancer addresses only of Services that are ours.
+fn local_addresses(
+    view: &View<'_>,
+    ours: bool,
+    service: &ServiceView,
+    rules: &ServiceRules,
+    plan: &mut ServicePlan,
+) {
+    let configured = view.config.herald.local_addresses;
+    let wanted = |kind| match kind {
+        FrontendKind::LoadBalancer => ours && configured != LocalAddresses::None,
+        FrontendKind::ExternalIp => configured == LocalAddresses::All,
+        FrontendKind::ClusterIp | FrontendKind::NodePort => false,
     };
     if !view.proxies || service.ports.is_empty() {
         return;

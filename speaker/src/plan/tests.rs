@@ -26,6 +26,7 @@ address-pools:
 
 /// Everything a plan depends on, as a test wants it.
 struct Case {
+    class: Option<&'static str>,
     config: Config,
     node: NodeView,
     refusal: Option<Reason>,
@@ -37,6 +38,7 @@ struct Case {
 impl Case {
     fn new(vip: &str) -> Self {
         Self {
+            class: None,
             config: herald_config::parse(CONFIG).unwrap().config,
             node: NodeView {
                 name: "node-1".to_owned(),
@@ -100,7 +102,7 @@ impl Case {
             node_refusal: self.refusal,
             config: &self.config,
             proxies,
-            class: Some("herald.io/bgp"),
+            class: self.class,
             pod_cidrs: &["10.244.0.0/16".parse().unwrap()],
             service_cidrs: &["10.96.0.0/12".parse().unwrap()],
             holders: &self.holders,
@@ -183,8 +185,19 @@ fn a_service_of_another_class_has_rules_and_no_routes() {
     let other = Case::new(VIP).with("loadBalancerClass", json!("example.com/other"));
     let plan = other.local_addresses(LocalAddresses::All).plan();
     assert!(plan.rules.is_some() && plan.claims.is_empty() && plan.verdicts.is_empty());
-    let ours = Case::new(VIP).with("loadBalancerClass", json!("herald.io/bgp"));
+    let mut ours = Case::new(VIP).with("loadBalancerClass", json!("herald.io/bgp"));
+    ours.class = Some("herald.io/bgp");
     assert_eq!(ours.verdict(), Verdict::Announce);
+}
+
+#[test]
+fn with_a_class_of_our_own_services_without_one_are_somebody_elses() {
+    let mut case =
+        Case::new(VIP).with("externalIPs", json!(["169.10.10.1"])).local_addresses(LocalAddresses::All);
+    case.class = Some("herald.io/bgp");
+    let plan = case.plan();
+    assert!(plan.rules.is_some() && plan.claims.routes.is_empty() && plan.verdicts.is_empty());
+    assert_eq!(plan.claims.addresses, [ip("169.10.10.1")].into(), "externalIPs have no class");
 }
 
 #[test]
