@@ -106,8 +106,8 @@ pub enum ClientError {
     /// The connection was there and ended by a reset or before the answer was complete.
     #[error("reset")]
     Reset,
-    /// No route, or an ICMP unreachable other than the port's. Routers limit how many they send: the third in a row is often
-    /// missing, and the client times out.
+    /// No route, or an ICMP unreachable other than the port's. Routers limit how many they send, to one a second after
+    /// the first few: then the client times out.
     #[error("unreachable")]
     Unreachable,
     /// Anything else.
@@ -191,7 +191,12 @@ fn dial(to: SocketAddr, options: &HttpOptions) -> io::Result<Socket> {
         socket.set_reuse_address(true)?;
         socket.bind(&source.into())?;
     }
-    socket.connect_timeout(&to.into(), options.timeout)?;
+    if let Err(error) = socket.connect_timeout(&to.into(), options.timeout) {
+        // An ICMP refusal that comes while connect(2) still holds the socket (all is one machine here) does not end the
+        // attempt before the next SYN, a second later; the kernel remembers it for who asks.
+        let remembered = if error.kind() == io::ErrorKind::TimedOut { socket.take_error()? } else { None };
+        return Err(remembered.unwrap_or(error));
+    }
     socket.set_read_timeout(Some(options.timeout))?;
     socket.set_write_timeout(Some(options.timeout))?;
     Ok(socket)

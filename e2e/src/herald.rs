@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::process::Process;
-use crate::topology::{CLUSTER_CIDR, CONTROL_PLANE, Node};
+use crate::topology::{CLUSTER_CIDR, CONTROL_PLANE, Node, SERVICE_CIDR};
 
 /// Where Herald's configuration lives, as MetalLB's users know it.
 pub const NAMESPACE: &str = "metallb-system";
@@ -31,6 +31,7 @@ impl Lab {
             ("--api-server", format!("https://{CONTROL_PLANE}:6443")),
             ("--namespace", NAMESPACE.to_owned()),
             ("--cluster-cidr", CLUSTER_CIDR.to_owned()),
+            ("--service-cidr", SERVICE_CIDR.to_owned()),
             ("--proxy", "full".to_owned()),
         ];
         self.start_process(

@@ -76,15 +76,27 @@ impl Sandbox {
         let port = format!("pod{octet}");
         namespace::ip_batch(None, &[format!("netns add {}", ns.name()), veth("eth0", &ns, &port, &node.ns)])?;
         let (ip, ip6) = addresses(node, octet);
-        ns.ip(&[
+        let gateways = [format!("10.244.{}.1", node.index), format!("2001:db8:2:{}::1", node.index)];
+        // Host addresses: pods of one node meet at its IP layer, where answers of a Service are translated back, also on
+        // machines without br_netfilter.
+        let mut lines = vec![
             "link set lo up".to_owned(),
-            format!("addr add {ip}/24 dev eth0"),
-            format!("addr add {ip6}/64 dev eth0 nodad"),
+            format!("addr add {ip}/32 dev eth0"),
+            format!("addr add {ip6}/128 dev eth0 nodad"),
             "link set eth0 up".to_owned(),
-            format!("route add default via 10.244.{}.1", node.index),
-            format!("route add default via 2001:db8:2:{}::1", node.index),
+        ];
+        lines.extend(gateways.iter().map(|gateway| format!("route add {gateway} dev eth0")));
+        lines.extend(gateways.iter().map(|gateway| format!("route add default via {gateway}")));
+        ns.sysctl(&[
+            ("net/ipv6/conf/all/accept_redirects", "0"),
+            ("net/ipv6/conf/eth0/accept_redirects", "0"),
         ])?;
-        node.ns.ip(&[format!("link set {port} master cni0 up")])?;
+        ns.ip(&lines)?;
+        // Hairpin, as network plugins have it: with br_netfilter a pod that reaches itself through a Service is bridged.
+        node.ns.ip(&[
+            format!("link set {port} master cni0 up"),
+            format!("link set {port} type bridge_slave hairpin on"),
+        ])?;
         await_ipv6(&ns)?;
         let command = lab.serve_command(name, ports)?;
         let server = Process::start(

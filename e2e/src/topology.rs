@@ -131,6 +131,9 @@ impl Topology {
                 ("net/ipv6/conf/default/forwarding", "1"),
                 ("net/ipv4/conf/all/rp_filter", "0"),
                 ("net/ipv4/conf/default/rp_filter", "0"),
+                // Pods of one node are not to find a way past it.
+                ("net/ipv4/conf/all/send_redirects", "0"),
+                ("net/ipv4/conf/default/send_redirects", "0"),
             ])?;
         }
         // By connection, not by client: one client shall see all nodes.

@@ -51,7 +51,8 @@ fn a_client_tells_refused_from_silent_from_unreachable() -> Result<()> {
     node.exec(&[
         "nft",
         "add table inet t; add chain inet t in { type filter hook input priority 0; }; \
-                        add rule inet t in tcp dport 81 drop; add rule inet t in udp dport 81 drop",
+                        add rule inet t in tcp dport 81 drop; add rule inet t in udp dport 81 drop; \
+                        add rule inet t in tcp dport 82 reject",
     ])?;
     let short = Duration::from_millis(200);
     let client = lab.client();
@@ -60,6 +61,10 @@ fn a_client_tells_refused_from_silent_from_unreachable() -> Result<()> {
     let options = herald_e2e::HttpOptions::default().timeout(short);
     assert_eq!(client.http(lab.node(1).at(81), &options), Err(ClientError::TimedOut));
     assert_eq!(client.udp(lab.node(1).at(81), short), Err(ClientError::TimedOut));
+    // By ICMP, and before the second SYN.
+    for refused in [lab.node(1).at(82), lab.node(1).at6(82)] {
+        assert_eq!(client.http(refused, &options), Err(ClientError::Refused));
+    }
     assert_eq!(client.get(at("192.0.2.1", 80)), Err(ClientError::Unreachable));
     Ok(())
 }
