@@ -13,3 +13,4 @@ mod t1_source_ip;
 mod t2_external_access;
 mod t3_packet_path;
 mod t4_metallb_bgp;
+mod tutorial;
