@@ -29,7 +29,7 @@ fn an_external_ip_answers_through_a_node_that_has_no_pod_of_the_service() -> Res
     }
     assert_eq!(cluster.service_line("web")?[3], "169.10.10.1,2001:db8:a9::1");
 
-    // The Service gives it up: nothing answers there any more, and the packets do not go in circles either.
+    // The Service gives it up, and nobody answers there any more.
     cluster.service("web", "", "")?;
     await_ok(SOON, "the external address to be gone", || {
         match client.http(at("169.10.10.1", 80), &HttpOptions::default()) {
