@@ -31,7 +31,7 @@ fn messages(mut bytes: &[u8]) -> Vec<(u32, u16, &[u8])> {
 fn a_batch_numbers_its_messages_and_only_its_last_asks_for_an_answer() {
     let mut batch = Batch::new(u32::MAX - 3, 0);
     for table in &Ruleset::new(&RulesetConfig::default()).tables {
-        batch.delete_table(table.family);
+        batch.delete_table(table.family, Ruleset::TABLE);
         batch.add_table(table);
         batch.add_constants(table);
         batch.add_rules(table);
