@@ -168,7 +168,8 @@ fn message(index: u32, address: IpAddr) -> AddressMessage {
     message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.index = index;
     message.header.prefix_len = host_prefix(address);
-    message.header.scope = AddressScope::Universe;
+    // Not to be chosen as a source of what the node sends or masquerades; packets to it are taken all the same.
+    message.header.scope = AddressScope::Host;
     message.attributes = vec![
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),

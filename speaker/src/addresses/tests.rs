@@ -35,6 +35,8 @@ fn both_families_are_added_with_our_tags_and_removed() {
             assert!(added.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::from(PROTOCOL))));
             assert!(added.attributes.contains(&AddressAttribute::RoutePriority(PRIORITY)), "{added:?}");
             assert_eq!(added.header.prefix_len, host_prefix(address));
+            // IPv6 has a scope for each address, whatever is asked for.
+            assert!(address.is_ipv6() || added.header.scope == AddressScope::Host, "{added:?}");
             addresses.remove(address).await.unwrap();
             let dump = addresses.dump().await.unwrap();
             assert!(!dump.iter().any(|m| address_of(m) == Some(address)));
