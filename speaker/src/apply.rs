@@ -10,6 +10,10 @@
 //!
 //! Removals wait for the linger and are then checked against what is wanted by that time.
 //!
+//! Others can take Herald's tables away (`nft flush ruleset`, a restart of the host's firewall). So each second it is
+//! asked whether they are there ([`Applier::verify`]): one question, no listing. If not, everything is programmed anew, and
+//! what cannot be is withdrawn.
+//!
 //! Invariants, property-tested: no route is out whose rules the kernel has not acknowledged; no rules go while a
 //! route of theirs is out or within the linger after it.
 
@@ -31,6 +35,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Longest pause.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// How often the kernel is asked whether Herald's tables are still there.
+const VERIFY: Duration = Duration::from_secs(1);
+
 /// What steps do to the world.
 pub(crate) trait Effects {
     /// The rules of one Service.
@@ -49,6 +56,8 @@ pub(crate) trait Effects {
         rules: &BTreeMap<ObjectName, Option<Self::Rules>>,
         former: &BTreeMap<ObjectName, Self::Rules>,
     ) -> anyhow::Result<()>;
+    /// Whether the kernel still has the tables that were last put there.
+    async fn intact(&mut self) -> bool;
     /// Takes out what lingers of some Services.
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
     /// The linger after a withdrawal is over: these routes are all that are out.
@@ -100,6 +109,8 @@ pub(crate) struct Applier<E: Effects> {
     unwanted_addresses: BTreeMap<IpAddr, Instant>,
     /// When the linger of the last withdrawal is over.
     withdrawn_until: Option<Instant>,
+    /// When [`Self::verify`] last looked.
+    verified: Option<Instant>,
 }
 
 impl<E: Effects> Applier<E> {
@@ -115,6 +126,7 @@ impl<E: Effects> Applier<E> {
             unwanted_rules: BTreeMap::new(),
             unwanted_addresses: BTreeMap::new(),
             withdrawn_until: None,
+            verified: None,
         }
     }
 
@@ -123,6 +135,7 @@ impl<E: Effects> Applier<E> {
     pub(crate) async fn apply(&mut self, now: Instant, mut batch: BTreeMap<ObjectName, Desired<E::Rules>>) {
         let mut touched = Touched::default();
         if !self.programmed {
+            self.verified = Some(now);
             touched.addresses.clone_from(&self.applied.addresses);
         }
         for (service, desired) in &mut batch {
@@ -151,6 +164,26 @@ impl<E: Effects> Applier<E> {
         for service in rules.keys() {
             self.failures.remove(service);
         }
+    }
+
+    /// Looks from time to time whether Herald's tables are still there. If they are not, nothing is programmed any more: the
+    /// next call of [`Self::apply`] must have all Services, as the first one had.
+    pub(crate) async fn verify(&mut self, now: Instant) {
+        if self.next_verification().is_none_or(|at| at > now) {
+            return;
+        }
+        self.verified = Some(now);
+        if !self.effects.intact().await {
+            tracing::warn!("Herald's tables are gone or were changed by others: programming everything anew");
+            self.programmed = false;
+            self.applied.rules.clear();
+            self.unwanted_rules.clear();
+        }
+    }
+
+    /// When [`Self::verify`] has something to do.
+    pub(crate) fn next_verification(&self) -> Option<Instant> {
+        self.programmed.then_some(self.verified? + VERIFY)
     }
 
     /// Withdraws every route; rules and addresses stay.

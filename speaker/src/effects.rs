@@ -137,6 +137,15 @@ impl ProxyKernel {
         Ok(())
     }
 
+    /// An answer that does not come says nothing about the tables.
+    async fn intact(&self) -> bool {
+        let ruleset = Ruleset::new(&self.ruleset);
+        self.kernel.call(move |kernel| kernel.has_layout(&ruleset)).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %chain(&error), "the kernel does not say whether Herald's tables are there");
+            true
+        })
+    }
+
     /// Guards exactly these prefixes.
     async fn guard(&mut self, desired: BTreeSet<IpNet>) {
         let announced = |prefix: &IpNet| Element::Announced { prefix: *prefix };
@@ -207,6 +216,13 @@ impl Effects for NodeEffects {
         match &mut self.proxy {
             Some(proxy) => proxy.install(rules, former).await,
             None => Ok(()),
+        }
+    }
+
+    async fn intact(&mut self) -> bool {
+        match &self.proxy {
+            Some(proxy) => proxy.intact().await,
+            None => true,
         }
     }
 

@@ -120,7 +120,7 @@ impl Reconciler {
     fn next_deadline(&self) -> Option<Instant> {
         let retry = (self.settings.is_some() && !self.applier.programmed())
             .then(|| Instant::now() + RETRY_FIRST_PROGRAMMING);
-        self.applier.next_deadline().into_iter().chain(retry).min()
+        self.applier.next_deadline().into_iter().chain(self.applier.next_verification()).chain(retry).min()
     }
 
     /// Applies all that is due by now.
@@ -134,6 +134,7 @@ impl Reconciler {
             self.settings_changed(&addresses.unwrap_or_default()).await;
         }
         self.applier.expire(started).await;
+        self.applier.verify(started).await;
         for service in self.applier.take_due(started) {
             self.index.mark(service);
         }
@@ -217,7 +218,7 @@ impl Reconciler {
     /// Tells readiness, health and metrics that a batch is through.
     fn written(&self, full: bool, started: Instant) {
         if !self.applier.programmed() {
-            tracing::error!("the first programming of the kernel failed; nothing is announced; trying again");
+            tracing::error!("the kernel cannot be programmed; nothing is announced; trying again");
             return;
         }
         if !self.outputs.programmed.is_ready() {

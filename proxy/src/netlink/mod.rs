@@ -190,8 +190,8 @@ impl Kernel {
         })
     }
 
-    /// True when both of our tables are there with the layout of this ruleset.
-    fn has_layout(&mut self, ruleset: &Ruleset) -> Result<bool, KernelError> {
+    /// True when both of our tables are there with the layout of this ruleset; elements and rules are not looked at.
+    pub fn has_layout(&mut self, ruleset: &Ruleset) -> Result<bool, KernelError> {
         for table in &ruleset.tables {
             let found = self.table_userdata(table.family, Ruleset::TABLE)?;
             if found.as_deref() != Some(comment(&table.layout()).as_slice()) {

@@ -15,6 +15,7 @@ struct World {
     refused: BTreeSet<ObjectName>,
     refused_addresses: BTreeSet<IpAddr>,
     kernel_gone: bool,
+    tables_gone: bool,
     rules: BTreeMap<ObjectName, u8>,
     lingering: BTreeSet<ObjectName>,
     addresses: BTreeSet<IpAddr>,
@@ -59,6 +60,7 @@ impl Effects for World {
     async fn replace(&mut self, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
         self.installs += 1;
         self.refuses(rules)?;
+        self.tables_gone = false;
         self.log.push("replace".to_owned());
         self.rules = rules.clone();
         Ok(())
@@ -89,6 +91,10 @@ impl Effects for World {
             }
         }
         Ok(())
+    }
+
+    async fn intact(&mut self) -> bool {
+        !self.tables_gone
     }
 
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
@@ -187,6 +193,62 @@ fn a_service_goes_up_in_order_and_down_in_order() {
     let log: Vec<_> = applier.effects.log.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(log, ["replace", "install", "add", "announce", "withdraw", "install", "drop", "remove"]);
     assert_eq!(applier.next_deadline(), None);
+}
+
+#[test]
+fn tables_that_others_removed_are_put_back_without_a_word_to_the_peers() {
+    let (mut applier, now) = applier();
+    run(applier.apply(now, BTreeMap::from([served(1, 0)])));
+    run(applier.verify(now + VERIFY));
+    assert!(applier.programmed());
+    applier.effects.tables_gone = true;
+    run(applier.verify(now + VERIFY * 3 / 2));
+    assert!(applier.programmed(), "asked too often");
+    run(applier.verify(now + VERIFY * 2));
+    assert!(!applier.programmed());
+    assert_eq!(applier.next_verification(), None);
+    applier.effects.log.clear();
+    run(applier.apply(now + VERIFY * 2, BTreeMap::from([served(1, 0)])));
+    assert_eq!(applier.effects.log, ["replace"]);
+    assert_eq!(applier.next_verification(), Some(now + VERIFY * 3));
+}
+
+#[test]
+fn when_tables_that_others_removed_cannot_be_put_back_everything_is_withdrawn_until_they_can() {
+    let (mut applier, now) = applier();
+    let all = || BTreeMap::from([served(1, 0), served(2, 0)]);
+    run(applier.apply(now, all()));
+    (applier.effects.tables_gone, applier.effects.kernel_gone) = (true, true);
+    applier.effects.rules.clear();
+    applier.effects.now = Some(now + VERIFY);
+    run(applier.verify(now + VERIFY));
+    run(applier.apply(now + VERIFY, all()));
+    assert!(applier.effects.routes.is_empty() && !applier.programmed());
+    applier.effects.kernel_gone = false;
+    run(applier.apply(now + VERIFY * 2, all()));
+    assert!(applier.programmed() && applier.failed() == 0);
+    assert_eq!(applier.effects.routes.len(), 2);
+    expire(&mut applier, now + VERIFY * 4);
+    assert_eq!(applier.effects.addresses, BTreeSet::from([vip(1), vip(2)]));
+}
+
+#[test]
+fn a_service_that_is_refused_when_the_tables_are_put_back_is_announced_only_after_its_rules_are_there() {
+    let (mut applier, now) = applier();
+    let all = || BTreeMap::from([served(1, 0), served(2, 0)]);
+    run(applier.apply(now, all()));
+    applier.effects.tables_gone = true;
+    applier.effects.rules.clear();
+    applier.effects.refused = BTreeSet::from([name(1)]);
+    applier.effects.now = Some(now + VERIFY);
+    run(applier.verify(now + VERIFY));
+    run(applier.apply(now + VERIFY, all()));
+    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [&route(2)]);
+    applier.effects.refused.clear();
+    let again = applier.next_deadline().unwrap();
+    assert_eq!(applier.take_due(again), [name(1)]);
+    run(applier.apply(again, BTreeMap::from([served(1, 0)])));
+    assert_eq!(applier.effects.routes.len(), 2);
 }
 
 #[test]
