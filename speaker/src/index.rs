@@ -328,6 +328,7 @@ impl Index {
         };
         let Some(ConfigObject(document)) = document else { return Some(ConfigNews::Gone) };
         let Some(document) = document else {
+            self.refused_config = true;
             return Some(ConfigNews::Refused("the ConfigMap has no key \"config\"".to_owned()));
         };
         match herald_config::parse(&document) {

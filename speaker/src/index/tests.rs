@@ -145,3 +145,16 @@ fn a_bad_configuration_names_its_line_and_leaves_the_last_good_one_in_force() {
     assert_eq!(index.config().unwrap().pools.len(), 1);
     assert_eq!(index.take_dirty(), names(&[]));
 }
+
+#[test]
+fn the_same_configuration_after_a_refused_one_is_told_as_taken() {
+    let good = "address-pools:\n- name: default\n  cidr: [192.0.2.0/24]\n";
+    for refused in [config("address-pools: 7\n"), ConfigObject(None)] {
+        let mut index = index();
+        index.observe(Observed::Config(WatchEvent::Applied(config(good))));
+        let news = index.observe(Observed::Config(WatchEvent::Applied(refused.clone())));
+        assert!(matches!(news, Some(ConfigNews::Refused(_))), "{news:?}");
+        let news = index.observe(Observed::Config(WatchEvent::Applied(config(good))));
+        assert_eq!(news, Some(ConfigNews::Taken), "{refused:?}");
+    }
+}
