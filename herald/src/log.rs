@@ -9,7 +9,13 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Args)]
 pub(crate) struct LogFlags {
     /// What is logged: error, warn, info, debug or trace, or per module (`info,herald_speaker=debug`).
-    #[arg(long, global = true, env = "HERALD_LOG", default_value = "info,kube_client=error", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "HERALD_LOG",
+        default_value = "info,kube_client=error",
+        value_name = "FILTER"
+    )]
     log_level: EnvFilter,
     /// One line of text or one JSON object per message.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
