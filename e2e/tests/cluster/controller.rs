@@ -158,11 +158,11 @@ fn services_of_another_load_balancer_class_are_somebody_elses() -> Result<()> {
 #[test]
 #[ignore = "needs a network namespace"]
 fn a_freed_address_rests_and_is_given_early_only_when_nothing_else_is_left() -> Result<()> {
-    const COOL_DOWN: Duration = Duration::from_secs(3);
+    const COOL_DOWN: Duration = Duration::from_secs(5);
     let lab = lab()?;
     let config = |pool: &str| {
         format!(
-            "address-pools:\n- {{name: p, protocol: bgp, addresses: [{pool}]}}\nherald: {{cool-down: 3s}}\n"
+            "address-pools:\n- {{name: p, protocol: bgp, addresses: [{pool}]}}\nherald: {{cool-down: 5s}}\n"
         )
     };
     lab.configure_herald(&config("192.0.2.0/30"))?;

@@ -6,14 +6,14 @@ mod nonsense;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use herald_e2e::{Lab, Pod, PodOptions, PollOptions, Poller, Process, at, await_ok, await_until};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use crate::services::{
     SOON, addresses_of, all, await_address, await_event, await_service, create, events, ip, log_after,
-    received, service, session_since,
+    received, service, sessions_begun,
 };
 
 const CONFIG: &str = "\
@@ -66,13 +66,13 @@ impl Served {
         self.lab.nodes().iter().map(|node| node.ip.into()).collect()
     }
 
-    /// Updates and withdrawals that BIRD has received, and since when its sessions are up, by node.
-    fn sessions(&self) -> Result<Vec<((u64, u64), String)>> {
+    /// Updates and withdrawals that BIRD has received, and how many sessions it has had, by node.
+    fn sessions(&self) -> Result<Vec<((u64, u64), usize)>> {
         let router = self.lab.router();
         self.lab
             .nodes()
             .iter()
-            .map(|node| Ok((received(router, &node.name)?, session_since(router, &node.name)?)))
+            .map(|node| Ok((received(router, &node.name)?, sessions_begun(router, &node.name)?)))
             .collect()
     }
 
@@ -103,6 +103,9 @@ fn an_api_server_that_is_down_for_a_minute_costs_no_route_and_no_connection() ->
     lab.router().restart_bird()?;
     lab.router().await_kernel_route(WEB, 2, SOON)?;
     let poller = served.poll()?;
+    // A second controller that starts meanwhile waits.
+    let standby = lab.controller("standby", &["--identity=herald-1", "--admin-address=127.0.0.1:7473"])?;
+    standby.await_log("cannot be read or written", SOON)?;
 
     lab.start_api()?;
     let back = Instant::now();
@@ -130,7 +133,7 @@ fn an_api_server_that_is_down_for_a_minute_costs_no_route_and_no_connection() ->
     lab.delete("v1/Service", "default", "after")?;
     lab.router().await_route("192.0.2.1/32", &[], SOON)?;
     poller.stop()?.assert_no_loss();
-    for process in served.speakers.iter().chain([&served.controller]) {
+    for process in served.speakers.iter().chain([&served.controller, &standby]) {
         assert!(process.is_running());
         let lines = process.log().lines().count();
         assert!(lines < 50, "{} is noisy, {lines} lines: {}", process.name(), process.log_tail());
@@ -185,9 +188,29 @@ fn a_bad_or_deleted_configmap_is_told_with_its_line_and_changes_nothing() -> Res
         let line = refused.lines().find(|line| line.contains("line 4")).unwrap_or_default();
         assert!(line.contains("ERROR") && line.contains("the last good one stays in force"), "{line}");
     }
+    let stale = |value: u8| {
+        let line = format!("metallb_k8s_client_config_stale_bool {value}");
+        let who = lab.nodes().iter().map(|node| &node.ns).chain([lab.control_plane_ns()]);
+        who.into_iter().try_for_each(|ns| {
+            await_ok(SOON, &line, || {
+                let metrics = ns.curl("http://127.0.0.1:7472/metrics")?;
+                if metrics.lines().any(|found| found == line) { Ok(()) } else { Err(anyhow!(metrics)) }
+            })
+        })
+    };
+    stale(1)?;
     // The last good one is in force, for Services that come now too.
     served.works("meanwhile", "192.0.2.1", json!({}), SOON)?;
     assert_eq!(addresses_of(&all(lab)?["web"]), [ip("192.0.2.0")]);
+
+    // The same good one again, and then an empty ConfigMap.
+    lab.configure_herald(CONFIG)?;
+    stale(0)?;
+    lab.apply(r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "metallb-system", "name": "config"}}"#)?;
+    await_event(lab, "metallb-system", "config", "ConfigRejected", "put the document under data.config")?;
+    stale(1)?;
+    lab.configure_herald(CONFIG)?;
+    stale(0)?;
 
     lab.delete("v1/ConfigMap", "metallb-system", "config")?;
     await_event(lab, "metallb-system", "config", "ConfigDeleted", "the last configuration stays in force")?;

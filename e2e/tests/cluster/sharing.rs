@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::services::{
     SOON, addresses_of, all, await_address, await_event, await_service, create, events, ip, received,
-    service, session_since,
+    service, sessions_begun,
 };
 
 const VIP: &str = "192.0.2.1";
@@ -75,7 +75,7 @@ fn of_two_services_on_one_address_either_may_go_and_the_other_stays_announced_an
     let counters = || -> Result<Vec<_>> {
         lab.nodes()
             .iter()
-            .map(|node| Ok((received(router, &node.name)?, session_since(router, &node.name)?)))
+            .map(|node| Ok((received(router, &node.name)?, sessions_begun(router, &node.name)?)))
             .collect()
     };
     let before = counters()?;

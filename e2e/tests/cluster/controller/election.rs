@@ -72,6 +72,7 @@ fn five_hundred_services_get_their_addresses_within_seconds_from_the_leader_alon
     let begin = Instant::now();
     await_all(&lab, SOON)?;
     let took = begin.elapsed();
+    eprintln!("{MANY} Services had their addresses {took:?} after the last creation");
     assert!(
         took < Duration::from_secs(5),
         "the last Service had its address {took:?} after the last creation"
@@ -106,6 +107,7 @@ fn a_second_controller_takes_over_from_a_frozen_a_stopped_and_a_killed_one() -> 
         create(&lab, services("frozen", 10))?;
         await_all(&lab, LEASE + SLACK)?;
         let took = frozen.elapsed();
+        eprintln!("taken over from a frozen leader after {took:?}");
         assert!(took <= LEASE + SLACK, "all had their addresses {took:?} after the leader froze");
         assert_eq!(holder(&lab)?, "second");
 
@@ -126,6 +128,7 @@ fn a_second_controller_takes_over_from_a_frozen_a_stopped_and_a_killed_one() -> 
         create(&lab, services("stopped", 1))?;
         await_address(&lab, "stopped-0")?;
         let took = stopped.elapsed();
+        eprintln!("taken over from a stopped leader after {took:?}");
         assert!(took < Duration::from_millis(1500), "the next one gave an address {took:?} after the end");
         assert_eq!(holder(&lab)?, "first");
         assert!(log_after(&first, seen).contains("leading"));
@@ -138,6 +141,7 @@ fn a_second_controller_takes_over_from_a_frozen_a_stopped_and_a_killed_one() -> 
         create(&lab, services("killed", 1))?;
         await_address_within(&lab, "killed-0", LEASE + SLACK)?;
         let took = killed.elapsed();
+        eprintln!("taken over from a killed leader after {took:?}");
         assert!(took <= LEASE + SLACK, "the next one gave an address {took:?} after the kill");
         assert_eq!(holder(&lab)?, "third");
         Ok(())
