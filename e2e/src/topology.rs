@@ -7,7 +7,7 @@
 //!                                                     └── cp    10.0.0.10 (control plane)
 //! ```
 //! IPv6 beside it: 2001:db8:10::/64 on the LAN with the same last digits, 2001:db8:c::/64 at the client,
-//! 2001:db8:2:<node>::/64 for pods. The bridge is a switch with a namespace of its own (`-lan`), so that no packet of the
+//! 2001:db8:2:NODE::/64 for pods. The bridge is a switch with a namespace of its own (`-lan`), so that no packet of the
 //! LAN meets the rules of a node or of the router twice. Nodes route to each other's pods statically and to everything else by
 //! the router; the router knows no pod, as a router of real life. Nothing is connected to the machine's own namespace.
 
