@@ -44,7 +44,7 @@ const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/se
 
 /// Runs the speaker until `shutdown` is cancelled or a part of it fails.
 ///
-/// Stopping withdraws all routes and ends the sessions; rules and local addresses stay ([`crate::cleanup`]).
+/// Stopping withdraws all routes and ends the sessions; rules and local addresses stay ([`crate::cleanup()`]).
 pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let readiness = Readiness::new();
