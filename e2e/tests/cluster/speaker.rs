@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use herald_e2e::{
-    ClientError, HttpOptions, Lab, NAMESPACE, PodOptions, PollOptions, Poller, Signal, at, await_ok,
-    herald_program,
+    ClientError, HttpOptions, Lab, NAMESPACE, Namespace, PodOptions, PollOptions, Poller, Signal, at,
+    await_ok, herald_program,
 };
 
 use crate::order::recorder::{Recorder, What};
@@ -15,9 +15,13 @@ use crate::order::{SOON, address, config, herald, ready, service};
 /// Enough of a poll each 10 ms to say that a path works.
 const SOME: usize = 30;
 
-fn poll(ns: &herald_e2e::Namespace, to: SocketAddr) -> Result<Poller> {
-    let poller = Poller::start(ns, to, PollOptions::default())?;
-    poller.await_answers(SOME, SOON)?;
+fn poll(ns: &Namespace, to: SocketAddr) -> Result<Poller> {
+    poll_each(Duration::from_millis(10), ns, to)
+}
+
+fn poll_each(interval: Duration, ns: &Namespace, to: SocketAddr) -> Result<Poller> {
+    let poller = Poller::start(ns, to, PollOptions { interval, ..PollOptions::default() })?;
+    poller.await_answers(1, SOON)?;
     Ok(poller)
 }
 
@@ -25,7 +29,7 @@ fn field(lab: &Lab, service: &str, jsonpath: &str) -> Result<String> {
     lab.kubectl(&["get", "service", service, "-o", &format!("jsonpath={jsonpath}")])
 }
 
-/// Waits until the pollers have seen the state that is there now.
+/// Waits until pollers have seen for a while the state that is there now.
 fn observe(pollers: &[Poller]) -> Result<()> {
     pollers.iter().try_for_each(|poller| poller.await_answers(SOME, SOON))
 }
@@ -36,8 +40,8 @@ fn a_killed_speaker_and_its_successor_lose_no_connection_of_the_proxy() -> Resul
     let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
     let (one, two) = (lab.node(1), lab.node(2));
     let pod = lab.pod(one, "web-1", &PodOptions::app("web"))?;
-    lab.pod(two, "web-2", &PodOptions::app("web"))?;
-    let (_controller, speakers) = herald(&lab, &config("192.0.2.0/24"), &[])?;
+    let other = lab.pod(two, "web-2", &PodOptions::app("web"))?;
+    let (_controller, mut speakers) = herald(&lab, &config("192.0.2.0/24"), &[])?;
     lab.apply(&service("web", "web", ""))?;
     let vip = SocketAddr::from((address(&lab, "web")?, 80));
     let prefix = format!("{}/32", vip.ip());
@@ -47,44 +51,55 @@ fn a_killed_speaker_and_its_successor_lose_no_connection_of_the_proxy() -> Resul
     let cluster_ip = at(&field(&lab, "web", "{.spec.clusterIP}")?, 80);
     let node_port: u16 = field(&lab, "web", "{.spec.ports[0].nodePort}")?.parse()?;
 
+    let mut speaker = speakers.remove(0);
     let mut open = pod.ns.connect(cluster_ip, SOON)?;
-    let through_node1 = [
-        poll(&pod.ns, cluster_ip)?,
-        poll(&one.ns, vip)?,
-        poll(&two.ns, one.at(node_port))?,
-        poll(&lab.router().ns, one.at(node_port))?,
-    ];
-    let client = poll(lab.client(), vip)?;
-    speakers[0].kill();
-    // The kernel resets the session of a process that is gone, and the router goes by the other node.
-    lab.router().await_route(&prefix, &both[1..], SOON)?;
-    observe(&through_node1)?;
-    client.await_answers(SOME, SOON)?;
-    let successor = lab.speaker(one, &[])?;
-    ready(one)?;
-    lab.router().await_route(&prefix, &both, SOON)?;
-    observe(&through_node1)?;
-    client.await_answers(SOME, SOON)?;
-    // Without a death between them: a planned restart.
-    ensure!(successor.terminate(Duration::from_secs(5))?.success(), "{}", successor.log_tail());
-    observe(&through_node1)?;
-    let _third = lab.speaker(one, &[])?;
-    ready(one)?;
-    lab.router().await_route(&prefix, &both, SOON)?;
-    observe(&through_node1)?;
+    for _ in 0..3 {
+        let often = Duration::from_millis(40);
+        // Not through a Service: what these lose is the machine's doing, and says nothing about Herald.
+        let direct = [poll_each(often, &two.ns, pod.at(8080))?, poll_each(often, &one.ns, other.at(8080))?];
+        let through_node1 = [
+            poll(&pod.ns, cluster_ip)?,
+            poll(&two.ns, one.at(node_port))?,
+            poll_each(often, &one.ns, vip)?,
+            poll_each(often, &lab.router().ns, one.at(node_port))?,
+        ];
+        let client = poll_each(often, lab.client(), vip)?;
+        speaker.kill();
+        // The kernel resets the session of a process that is gone, and the router goes by the other node.
+        lab.router().await_route(&prefix, &both[1..], SOON)?;
+        observe(&through_node1[..2])?;
+        client.await_answers(5, SOON)?;
+        speaker = lab.speaker(one, &[])?;
+        ready(one)?;
+        lab.router().await_route(&prefix, &both, SOON)?;
+        observe(&through_node1[..2])?;
+        client.await_answers(5, SOON)?;
+        // A planned restart.
+        ensure!(speaker.terminate(Duration::from_secs(5))?.success(), "{}", speaker.log_tail());
+        observe(&through_node1[..2])?;
+        speaker = lab.speaker(one, &[])?;
+        ready(one)?;
+        lab.router().await_route(&prefix, &both, SOON)?;
+        observe(&through_node1[..2])?;
 
-    let pods = through_node1.into_iter().map(|poller| {
-        let report = poller.stop()?;
-        report.assert_no_loss();
-        anyhow::Ok(report.pods.len())
-    });
-    ensure!(pods.collect::<Result<Vec<_>>>()?.iter().all(|pods| *pods == 2), "both pods serve all the time");
-    ensure!(open.ask().is_ok(), "a connection from before is as it was");
-    // Each of the four changes of the route can cut the one connection that is under way: the router sends the rest of it to the
-    // other node, which does not know it.
-    let report = client.stop()?;
-    ensure!(report.failures.len() <= 4, "{}", report.explain());
-    Ok(())
+        let reports = through_node1.into_iter().map(Poller::stop).collect::<Result<Vec<_>>>()?;
+        let client = client.stop()?;
+        let direct = direct.into_iter().map(Poller::stop).collect::<Result<Vec<_>>>()?;
+        if let Some(report) = direct.iter().find(|report| !report.failures.is_empty()) {
+            eprintln!("the machine was too busy, so again: {}", report.explain());
+            continue;
+        }
+        for report in &reports {
+            report.assert_no_loss();
+            ensure!(report.pods.len() == 2, "both pods serve: {:?}", report.pods);
+        }
+        ensure!(open.ask().is_ok(), "a connection from before is as it was");
+        // Each of the four changes of the route can cut the one connection that is under way: the router sends the rest of
+        // it to the other node, which does not know it.
+        ensure!(client.failures.len() <= 4, "{}", client.explain());
+        return Ok(());
+    }
+    bail!("three times the machine was too busy to tell")
 }
 
 #[test]
