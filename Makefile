@@ -31,7 +31,8 @@ cluster: setup ## Builds the Kubernetes control plane of the labs (once, cached)
 
 .PHONY: demo
 demo: build cluster ## Lays out a lab, runs Herald in it, shows a Service that works, and leaves it up
-	@cargo build --locked --quiet --package herald-e2e --bin lab
+	@echo "demo: the lab's own program"
+	@cargo build --locked --package herald-e2e --bin lab
 	@HERALD_BIN=$(abspath $(RELEASE)) $(DEBUG)/lab demo
 
 .PHONY: demo-down
@@ -42,7 +43,7 @@ demo-down: ## Ends the lab of `make demo` and leaves nothing behind
 .PHONY: test
 test: setup cluster ## Runs every test of every level: pure, network namespaces, cluster
 	@echo "test: building"
-	@cargo build --locked --quiet --package herald --package herald-e2e --bins
+	@cargo build --locked --package herald --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test
 
 .PHONY: test-pure
@@ -55,13 +56,13 @@ test-netns: setup ## Runs the tests that need network namespaces
 
 .PHONY: test-cluster
 test-cluster: setup cluster ## Runs the suites on a real API server
-	@cargo build --locked --quiet --package herald --package herald-e2e --bins
+	@cargo build --locked --package herald --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test cluster
 
 .PHONY: bench-create
 bench-create: build cluster ## Times a new Service to its first byte, beside MetalLB and kube-proxy
 	@e2e/peers/build.sh >/dev/null
-	@cargo build --locked --quiet --package herald-e2e --bins
+	@cargo build --locked --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(RELEASE)) $(DEBUG)/bench-create
 
 .PHONY: fmt
