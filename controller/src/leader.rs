@@ -111,7 +111,7 @@ impl Leader {
     fn finished(&self, planner: &mut Planner, action: Action, outcome: Outcome) {
         match &outcome {
             Outcome::Written(_) => {
-                tracing::info!(service = %action.target.name, change = ?action.change, "written");
+                tracing::info!(service = %action.target.name, "written: {}", action.change);
                 if let Some(tell) = action.then {
                     self.tell(tell);
                 }

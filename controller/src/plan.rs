@@ -2,6 +2,7 @@
 //!
 //! Law: after the actions are applied, the plan is empty.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
@@ -53,6 +54,25 @@ pub enum Change {
     },
     /// Gives up all that `LocalTraffic` set.
     ReleaseTraffic,
+}
+
+impl fmt::Display for Change {
+    /// As the log says it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status { addresses, .. } if addresses.is_empty() => write!(f, "no address"),
+            Self::Status { addresses, pool } => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                write!(f, "address {}", addresses.join(" and "))?;
+                pool.as_ref().map_or(Ok(()), |pool| write!(f, " from pool {pool}"))
+            }
+            Self::LocalTraffic { health_port: None } => write!(f, "externalTrafficPolicy Local"),
+            Self::LocalTraffic { health_port: Some(port) } => {
+                write!(f, "externalTrafficPolicy Local, health-check node port {port}")
+            }
+            Self::ReleaseTraffic => write!(f, "externalTrafficPolicy is no longer Herald's"),
+        }
+    }
 }
 
 /// A write and what to tell once it is done.
@@ -141,4 +161,26 @@ fn traffic(view: &ServiceView) -> Option<(Change, Option<Tell>)> {
     let port = health_port?;
     let told = view.health_port_told.as_deref() == Some(port.to_string().as_str());
     (!told).then_some((Change::LocalTraffic { health_port: Some(port) }, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_said_in_words() {
+        let status = |addresses: &[&str], pool: Option<&str>| Change::Status {
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            pool: pool.map(str::to_owned),
+        };
+        assert_eq!(
+            status(&["192.0.2.1"], Some("default")).to_string(),
+            "address 192.0.2.1 from pool default"
+        );
+        assert_eq!(
+            status(&["192.0.2.1", "2001:db8:1::1"], None).to_string(),
+            "address 192.0.2.1 and 2001:db8:1::1"
+        );
+        assert_eq!(status(&[], None).to_string(), "no address");
+    }
 }
