@@ -22,8 +22,8 @@ use herald_runtime::ObjectName;
 use crate::reason::Reason;
 use cooling::Cooling;
 use pool::PoolState;
-use tenants::Tenants;
 pub use tenants::Terms;
+use tenants::{Occupied, Tenants};
 
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -137,7 +137,7 @@ impl Allocator {
         self.assigned.get(service)
     }
 
-    /// Changes whenever an address was freed: Services that wait are worth another look.
+    /// Changes whenever an address was freed or may be shared anew: Services that wait are worth another look.
     pub fn frees(&self) -> u64 {
         self.frees
     }
@@ -276,8 +276,12 @@ impl Allocator {
 
     fn assign(&mut self, demand: Demand<'_>, addresses: Vec<IpAddr>, pool: usize) -> Assignment {
         for &address in &addresses {
-            if self.tenants.occupy(address, demand.service, demand.terms) {
+            let Occupied { first, opened } = self.tenants.occupy(address, demand.service, demand.terms);
+            if first {
                 self.occupied(address);
+            }
+            if opened {
+                self.frees += 1;
             }
         }
         let assignment = Assignment { addresses, pool: self.pools[pool].name.clone() };

@@ -45,13 +45,21 @@ pub(super) struct Tenants {
     leaving: HashMap<ObjectName, Vec<IpAddr>>,
 }
 
+/// What entering a Service, or changing its terms, meant for others.
+pub(super) struct Occupied {
+    /// The address was unoccupied.
+    pub(super) first: bool,
+    /// Somebody may be able to share the address who was not before.
+    pub(super) opened: bool,
+}
+
 impl Tenants {
     pub(super) fn is_occupied(&self, address: IpAddr) -> bool {
         self.by_address.contains_key(&address)
     }
 
-    /// Enters the Service, or changes its terms; true if the address was unoccupied.
-    pub(super) fn occupy(&mut self, address: IpAddr, service: &ObjectName, terms: &Terms) -> bool {
+    /// Enters the Service, or changes its terms.
+    pub(super) fn occupy(&mut self, address: IpAddr, service: &ObjectName, terms: &Terms) -> Occupied {
         self.stays(address, service);
         let tenants = self.by_address.entry(address).or_default();
         let first = tenants.is_empty();
@@ -65,13 +73,14 @@ impl Tenants {
                 None
             }
         };
+        let mut opened = old.is_some();
         if let Some(old) = old {
             self.unlist(address, &old);
         }
         if let Some(key) = &terms.key {
-            self.by_key.entry(key.clone()).or_default().insert(address);
+            opened |= self.by_key.entry(key.clone()).or_default().insert(address);
         }
-        first
+        Occupied { first, opened }
     }
 
     /// Keeps the address for the Service although it is not to hold it; true if it was unoccupied.
