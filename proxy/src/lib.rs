@@ -11,6 +11,7 @@ pub mod netlink;
 mod node;
 mod note;
 mod program;
+mod reason;
 mod rules;
 pub mod ruleset;
 mod service;
@@ -28,6 +29,7 @@ pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
 pub use node::{NodeView, ProxyMode};
 pub use note::{AddressField, Note};
 pub use program::{Conflict, Program};
+pub use reason::{DropReason, RejectReason};
 pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};
 pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};
 pub use slice::{

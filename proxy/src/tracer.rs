@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::family::IpFamily;
+use crate::reason::{DropReason, RejectReason};
 
 /// Where a packet meets the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +73,9 @@ pub enum Verdict {
         shares: Vec<Share>,
     },
     /// Silence.
-    Drop,
+    Drop(DropReason),
     /// ICMP port unreachable.
-    Reject,
+    Reject(RejectReason),
     /// No rule of Herald concerns it.
     Pass,
 }
@@ -144,10 +145,12 @@ impl Tracer {
             return verdict;
         }
         match self.refused.get(&packet.destination) {
-            Some(Refusal::Drop) => Verdict::Drop,
-            Some(Refusal::Reject) => Verdict::Reject,
-            None if self.vips.contains(&packet.destination.address) => Verdict::Reject,
-            None if self.routed_back(packet) => Verdict::Drop,
+            Some(Refusal::Drop) => Verdict::Drop(DropReason::NoLocalEndpoint),
+            Some(Refusal::Reject) => Verdict::Reject(RejectReason::NoEndpoint),
+            None if self.vips.contains(&packet.destination.address) => {
+                Verdict::Reject(RejectReason::UnservedPort)
+            }
+            None if self.routed_back(packet) => Verdict::Drop(DropReason::RoutedBack),
             None => Verdict::Pass,
         }
     }

@@ -91,7 +91,7 @@ fn policy_local_keeps_the_client_and_short_circuits_pods_and_the_node() {
     for (address, port) in [("192.0.2.1", 80), (NODE, 30080)] {
         let client = packet(CLIENT, address, port);
         assert_eq!(with.trace(&client), to(&[(LOCAL_POD, None)]));
-        assert_eq!(without.trace(&client), Verdict::Drop);
+        assert_eq!(without.trace(&client), Verdict::Drop(DropReason::NoLocalEndpoint));
         assert_eq!(without.trace(&packet("10.244.1.77", address, port)), to(&[(REMOTE_POD, None)]));
         // The bridge's address is local and a pod's: pods come first.
         assert_eq!(without.trace(&packet("10.244.1.1", address, port)), to(&[(REMOTE_POD, None)]));
@@ -106,10 +106,10 @@ fn policy_local_keeps_the_client_and_short_circuits_pods_and_the_node() {
 fn what_no_rule_takes_ends_at_the_address_and_a_nodes_own_traffic_passes() {
     let tracer = tracer(&web("Cluster"), &EndpointsView::default());
     for (address, port, wanted) in [
-        ("10.96.0.10", 80, Verdict::Reject),
-        ("192.0.2.1", 80, Verdict::Reject),
-        (NODE, 30080, Verdict::Reject),
-        ("192.0.2.1", 22, Verdict::Reject),
+        ("10.96.0.10", 80, Verdict::Reject(RejectReason::NoEndpoint)),
+        ("192.0.2.1", 80, Verdict::Reject(RejectReason::NoEndpoint)),
+        (NODE, 30080, Verdict::Reject(RejectReason::NoEndpoint)),
+        ("192.0.2.1", 22, Verdict::Reject(RejectReason::UnservedPort)),
         (NODE, 22, Verdict::Pass),
         ("192.0.2.2", 80, Verdict::Pass),
     ] {
@@ -121,7 +121,7 @@ fn what_no_rule_takes_ends_at_the_address_and_a_nodes_own_traffic_passes() {
 fn an_announced_prefix_is_not_routed_on() {
     let announced = [Element::Announced { prefix: net("192.0.2.0/24") }];
     let tracer = Tracer::new(announced, [], [ip("192.0.2.200")]);
-    assert_eq!(tracer.trace(&packet(CLIENT, "192.0.2.5", 80)), Verdict::Drop);
+    assert_eq!(tracer.trace(&packet(CLIENT, "192.0.2.5", 80)), Verdict::Drop(DropReason::RoutedBack));
     assert_eq!(tracer.trace(&packet(CLIENT, "192.0.2.200", 22)), Verdict::Pass, "the node's own address");
     assert_eq!(tracer.trace(&packet(NODE, "192.0.2.5", 80)), Verdict::Pass, "its way to a router");
     assert_eq!(tracer.trace(&packet(CLIENT, "198.51.100.5", 80)), Verdict::Pass);

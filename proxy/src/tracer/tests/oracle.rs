@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::node::{NodeView, ProxyMode};
+use crate::reason::{DropReason, RejectReason};
 use crate::service::{ServicePort, ServiceType, ServiceView};
 use crate::slice::SliceView;
 use crate::tracer::{Packet, Verdict};
@@ -15,8 +16,8 @@ use crate::tracer::{Packet, Verdict};
 pub(super) enum Outcome {
     /// Endpoint → masqueraded.
     Served(BTreeMap<SocketAddr, bool>),
-    Drop,
-    Reject,
+    Drop(DropReason),
+    Reject(RejectReason),
     Pass,
 }
 
@@ -30,8 +31,8 @@ impl Outcome {
                 assert!(slots().max().unwrap() - slots().min().unwrap() <= 1, "shares are equal");
                 Self::Served(shares.into_iter().map(|s| (s.endpoint, s.masquerade.is_some())).collect())
             }
-            Verdict::Drop => Self::Drop,
-            Verdict::Reject => Self::Reject,
+            Verdict::Drop(reason) => Self::Drop(reason),
+            Verdict::Reject(reason) => Self::Reject(reason),
             Verdict::Pass => Self::Pass,
         }
     }
@@ -74,7 +75,9 @@ impl World<'_> {
         match port {
             Some(port) => self.serve(packet, port, internal),
             // An address of Services has no other ports; without any port there is no frontend and no claim to it.
-            None if (internal || given) && !self.service.ports.is_empty() => Outcome::Reject,
+            None if (internal || given) && !self.service.ports.is_empty() => {
+                Outcome::Reject(RejectReason::UnservedPort)
+            }
             None => Outcome::Pass,
         }
     }
@@ -82,7 +85,7 @@ impl World<'_> {
     fn serve(&self, packet: &Packet, port: &ServicePort, internal: bool) -> Outcome {
         let seen = self.seen(port, packet.destination.address.is_ipv4());
         if !seen.values().any(|e| e.ready || e.ending) {
-            return Outcome::Reject;
+            return Outcome::Reject(RejectReason::NoEndpoint);
         }
         let detects = self.pods.iter().any(|cidr| cidr.addr().is_ipv4() == packet.source.is_ipv4());
         let pod = self.pods.iter().any(|cidr| cidr.contains(&packet.source));
@@ -99,7 +102,7 @@ impl World<'_> {
         };
         let usable = if only_local { local(&seen) } else { self.anywhere(&seen) };
         if usable.is_empty() {
-            return Outcome::Drop;
+            return Outcome::Drop(DropReason::NoLocalEndpoint);
         }
         let mine = |to: &SocketAddr| masquerade || (seen[to].here && to.ip() == packet.source);
         Outcome::Served(usable.into_iter().map(|to| (to, mine(&to))).collect())

@@ -1,0 +1,49 @@
+//! Why a new connection is refused: the closed lists that the tracer's verdict, `herald explain` and the counters of
+//! dropped packets share, so that a word means the same in all of them.
+
+/// Why a packet gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// `loadBalancerSourceRanges` do not contain the source.
+    SourceNotAllowed,
+    /// Endpoints exist, but the traffic policy is `Local` and none of them is on this node.
+    NoLocalEndpoint,
+    /// The address lies in a prefix that this node announces, no rule takes it, and it would be routed on.
+    RoutedBack,
+}
+
+/// Why a packet is answered with port unreachable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RejectReason {
+    /// The Service has no endpoint that could be used anywhere.
+    NoEndpoint,
+    /// The address is a Service's, and the port is none of its ports.
+    UnservedPort,
+}
+
+impl DropReason {
+    /// All.
+    pub const ALL: [Self; 3] = [Self::SourceNotAllowed, Self::NoLocalEndpoint, Self::RoutedBack];
+
+    /// The word for metrics and `explain`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::SourceNotAllowed => "SourceNotAllowed",
+            Self::NoLocalEndpoint => "NoLocalEndpoint",
+            Self::RoutedBack => "RoutedBack",
+        }
+    }
+}
+
+impl RejectReason {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::NoEndpoint, Self::UnservedPort];
+
+    /// The word for metrics and `explain`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "NoEndpoint",
+            Self::UnservedPort => "UnservedPort",
+        }
+    }
+}
