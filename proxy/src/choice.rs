@@ -7,6 +7,10 @@
 //! Hints alone decide about topology (KEP-4444), computed over ready endpoints only:
 //! every one has `forNodes` and one names this node → only those; else every one has `forZones` and one names this
 //! node's zone → only those; else all. An endpoint that neither is ready nor serves is never used.
+//!
+//! Decision and reason come from one function ([`Selector::judge`]): what `herald explain` says is what is done.
+
+use std::fmt;
 
 use crate::endpoints::Endpoint;
 use crate::family::IpFamily;
@@ -47,33 +51,154 @@ pub struct Choice<'e, 'a> {
 
 /// Chooses among the merged endpoints of a port; order is kept.
 pub fn choose<'e, 'a>(uses: Uses, endpoints: &'e [Endpoint<'a>], node: &NodeView) -> Choice<'e, 'a> {
-    let cluster = if uses.cluster { cluster(endpoints, node) } else { Vec::new() };
-    let local = if uses.local { local(endpoints) } else { Vec::new() };
+    let of = |used: bool, selector: Selector<'_>| match used {
+        true => endpoints.iter().filter(|endpoint| selector.judge(endpoint).is_in()).collect(),
+        false => Vec::new(),
+    };
+    let cluster = of(uses.cluster, Selector::cluster(endpoints, node));
+    let local = of(uses.local, Selector::local(endpoints));
     let has_any = endpoints.iter().any(|endpoint| endpoint.ready || endpoint.serving_terminating);
     Choice { cluster, local, has_any }
 }
 
-fn cluster<'e, 'a>(endpoints: &'e [Endpoint<'a>], node: &NodeView) -> Vec<&'e Endpoint<'a>> {
-    let ready: Vec<_> = endpoints.iter().filter(|endpoint| endpoint.ready).collect();
-    if ready.is_empty() {
-        return endpoints.iter().filter(|endpoint| endpoint.serving_terminating).collect();
-    }
-    let this_node = |endpoint: &Endpoint<'_>| endpoint.nodes.contains(&node.name.as_str());
-    if ready.iter().all(|endpoint| !endpoint.nodes.is_empty()) && ready.iter().any(|e| this_node(e)) {
-        return ready.into_iter().filter(|endpoint| this_node(endpoint)).collect();
-    }
-    let Some(zone) = node.zone.as_deref().filter(|zone| !zone.is_empty()) else { return ready };
-    let this_zone = |endpoint: &Endpoint<'_>| endpoint.zones.contains(&zone);
-    if ready.iter().all(|endpoint| !endpoint.zones.is_empty()) && ready.iter().any(|e| this_zone(e)) {
-        return ready.into_iter().filter(|endpoint| this_zone(endpoint)).collect();
-    }
-    ready
+/// How one of the two sets is chosen, found by a look at all endpoints; then asked for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selector<'n> {
+    local_only: bool,
+    by: By<'n>,
 }
 
-fn local<'e, 'a>(endpoints: &'e [Endpoint<'a>]) -> Vec<&'e Endpoint<'a>> {
-    let of_node = || endpoints.iter().filter(|endpoint| endpoint.local);
-    let ready: Vec<_> = of_node().filter(|endpoint| endpoint.ready).collect();
-    if ready.is_empty() { of_node().filter(|endpoint| endpoint.serving_terminating).collect() } else { ready }
+/// What an endpoint must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By<'n> {
+    Ready,
+    HintForNode(&'n str),
+    HintForZone(&'n str),
+    ServingTerminating,
+}
+
+impl<'n> Selector<'n> {
+    /// For endpoints anywhere.
+    pub fn cluster(endpoints: &[Endpoint<'_>], node: &'n NodeView) -> Self {
+        let ready = || endpoints.iter().filter(|endpoint| endpoint.ready);
+        let (name, zone) = (node.name.as_str(), node.zone.as_deref().unwrap_or_default());
+        let by = if ready().next().is_none() {
+            By::ServingTerminating
+        } else if ready().all(|e| !e.nodes.is_empty()) && ready().any(|e| e.nodes.contains(&name)) {
+            By::HintForNode(name)
+        } else if !zone.is_empty()
+            && ready().all(|e| !e.zones.is_empty())
+            && ready().any(|e| e.zones.contains(&zone))
+        {
+            By::HintForZone(zone)
+        } else {
+            By::Ready
+        };
+        Self { local_only: false, by }
+    }
+
+    /// For endpoints of this node.
+    pub fn local(endpoints: &[Endpoint<'_>]) -> Self {
+        let ready = endpoints.iter().any(|endpoint| endpoint.local && endpoint.ready);
+        Self { local_only: true, by: if ready { By::Ready } else { By::ServingTerminating } }
+    }
+
+    /// Whether an endpoint is in the set, and why or why not.
+    pub fn judge(&self, endpoint: &Endpoint<'_>) -> Standing {
+        if self.local_only && !endpoint.local {
+            return Standing::NotLocal;
+        }
+        match self.by {
+            By::ServingTerminating if endpoint.serving_terminating => Standing::ServingTerminating,
+            By::ServingTerminating => Standing::NotReady,
+            _ if !endpoint.ready && endpoint.serving_terminating => Standing::Terminating,
+            _ if !endpoint.ready => Standing::NotReady,
+            By::Ready => Standing::Ready,
+            By::HintForNode(name) if endpoint.nodes.contains(&name) => Standing::ThisNode,
+            By::HintForNode(_) => Standing::OtherNode,
+            By::HintForZone(zone) if endpoint.zones.contains(&zone) => Standing::ThisZone,
+            By::HintForZone(_) => Standing::OtherZone,
+        }
+    }
+}
+
+/// Why an endpoint is in a set or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// In: it is ready.
+    Ready,
+    /// In: it is ready, and its hints name this node.
+    ThisNode,
+    /// In: it is ready, and its hints name this node's zone.
+    ThisZone,
+    /// In: it terminates and still serves, and no other of the set is ready.
+    ServingTerminating,
+    /// Out: it is not ready.
+    NotReady,
+    /// Out: it terminates, and others of the set are ready.
+    Terminating,
+    /// Out: its hints name other nodes.
+    OtherNode,
+    /// Out: its hints name other zones.
+    OtherZone,
+    /// Out: it does not run on this node.
+    NotLocal,
+}
+
+impl Standing {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::ThisNode,
+        Self::ThisZone,
+        Self::ServingTerminating,
+        Self::NotReady,
+        Self::Terminating,
+        Self::OtherNode,
+        Self::OtherZone,
+        Self::NotLocal,
+    ];
+
+    /// Whether new connections go to it.
+    pub fn is_in(self) -> bool {
+        matches!(self, Self::Ready | Self::ThisNode | Self::ThisZone | Self::ServingTerminating)
+    }
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::ThisNode => "ThisNode",
+            Self::ThisZone => "ThisZone",
+            Self::ServingTerminating => "ServingTerminating",
+            Self::NotReady => "NotReady",
+            Self::Terminating => "Terminating",
+            Self::OtherNode => "OtherNode",
+            Self::OtherZone => "OtherZone",
+            Self::NotLocal => "NotLocal",
+        }
+    }
+
+    /// What it means, in words that follow the endpoint's address.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::ThisNode => "ready, and hinted for this node",
+            Self::ThisZone => "ready, and hinted for this zone",
+            Self::ServingTerminating => "terminating but still serving, and none is ready",
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating, and others are ready",
+            Self::OtherNode => "hinted for other nodes",
+            Self::OtherZone => "hinted for other zones",
+            Self::NotLocal => "not on this node",
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
 }
 
 #[cfg(test)]

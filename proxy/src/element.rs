@@ -5,7 +5,9 @@
 //! A NodePort is a [`Frontend`] at each node address, so it needs no maps of its own.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
@@ -20,6 +22,31 @@ pub enum Protocol {
     Sctp,
 }
 
+/// As people write it behind a port: `80/tcp`.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = UnknownProtocol;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProtocol> {
+        let known = [Self::Tcp, Self::Udp, Self::Sctp];
+        known.into_iter().find(|known| known.to_string() == text.to_ascii_lowercase()).ok_or(UnknownProtocol)
+    }
+}
+
+/// A protocol that Services do not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the protocol is none of tcp, udp and sctp")]
+pub struct UnknownProtocol;
+
 /// Where clients connect to: one address, protocol and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
@@ -29,6 +56,13 @@ pub struct Frontend {
     pub protocol: Protocol,
     /// Service port or node port.
     pub port: u16,
+}
+
+/// `192.0.2.1:80/tcp`.
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", SocketAddr::new(self.address, self.port), self.protocol)
+    }
 }
 
 /// Which rules a new connection to a frontend passes; one chain each.

@@ -117,6 +117,11 @@ impl EndpointsView {
         self.slices.iter().map(|(name, _)| &**name)
     }
 
+    /// The slices as read, sorted by name.
+    pub fn slices(&self) -> impl Iterator<Item = (&str, &SliceView)> {
+        self.slices.iter().map(|(name, slice)| (&**name, slice))
+    }
+
     /// The endpoints of one Service port in one family as seen from a node: merged, sorted by address and port.
     pub fn of_port(
         &self,

@@ -172,10 +172,14 @@ impl Holders {
         changed
     }
 
+    /// The Services that were given an address.
+    pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectName> {
+        self.by_address.get(&ip).into_iter().flatten().map(Arc::as_ref)
+    }
+
     /// Whether `service` itself holds the address, and the first other Service that does.
     fn of(&self, ip: IpAddr, service: &ObjectName) -> (bool, Option<&ObjectName>) {
-        let holders = || self.by_address.get(&ip).into_iter().flatten().map(Arc::as_ref);
-        (holders().any(|holder| holder == service), holders().find(|holder| *holder != service))
+        (self.at(ip).any(|holder| holder == service), self.at(ip).find(|holder| *holder != service))
     }
 }
 

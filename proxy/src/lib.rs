@@ -21,14 +21,14 @@ mod tracer;
 #[cfg(test)]
 mod testing;
 
-pub use choice::{Choice, Uses, choose};
-pub use element::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
+pub use choice::{Choice, Selector, Standing, Uses, choose};
+pub use element::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope, UnknownProtocol};
 pub use endpoints::{Endpoint, EndpointsView};
 pub use family::IpFamily;
 pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
 pub use node::{NodeView, ProxyMode};
 pub use note::{AddressField, Note};
-pub use program::{Conflict, Program};
+pub use program::{Conflict, Holder, Program};
 pub use reason::{DropReason, RejectReason};
 pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};
 pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};

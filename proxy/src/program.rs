@@ -15,6 +15,7 @@
 //! what lingered at its key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use herald_runtime::ObjectName;
@@ -60,6 +61,24 @@ pub struct Conflict {
     pub frontend: Frontend,
     /// Who holds it.
     pub holder: ObjectName,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frontend, holder } = self;
+        write!(f, "{frontend} is served for Service {holder}, which has the better claim")
+    }
+}
+
+/// Whose rules stand at a frontend.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'p> {
+    /// The Service.
+    pub service: &'p ObjectName,
+    /// Its rules.
+    pub rules: &'p FrontendRules,
+    /// It wants them no more: they go after the linger.
+    pub lingering: bool,
 }
 
 impl Program {
@@ -119,6 +138,23 @@ impl Program {
         let claims =
             keys.wanted.iter().chain(&keys.lingering).filter_map(|key| self.claims.get(key)?.first());
         claims.filter(|claim| *claim.service == *name).map(|claim| &claim.rules).collect()
+    }
+
+    /// Whose rules stand at a frontend.
+    pub fn holder(&self, frontend: &Frontend) -> Option<Holder<'_>> {
+        let claim = self.claims.get(frontend)?.first()?;
+        Some(Holder { service: &claim.service, rules: &claim.rules, lingering: claim.lingering })
+    }
+
+    /// Every standing element of Services that a new connection to `destination` can meet: what it costs depends on
+    /// the one frontend, not on the number of Services.
+    pub fn met_by(&self, destination: &Frontend) -> Vec<Element> {
+        let vip = Element::Vip { address: destination.address };
+        let of_frontend = self.holder(destination).map(|holder| holder.rules.elements()).unwrap_or_default();
+        let mut met: Vec<Element> = of_frontend.into_iter().filter(|element| *element != vip).collect();
+        // Another frontend of the address is reason enough.
+        met.extend(self.shared.contains_key(&vip).then_some(vip));
+        met
     }
 
     /// The frontends that a Service wants and does not hold.

@@ -20,6 +20,7 @@
 //!
 //! Shares are equal: slot *i* holds endpoint *i mod n* of the sorted endpoints.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -125,6 +126,21 @@ impl FrontendRules {
             }
             _ => None,
         }
+    }
+
+    /// The number of slots that a new connection draws from, and how many of them each endpoint has.
+    pub fn shares(&self, scope: Scope) -> (u16, BTreeMap<SocketAddr, u16>) {
+        let (mut class, mut count) = (0, BTreeMap::new());
+        for element in self.elements() {
+            match element {
+                Element::Pick { scope: of, class: slots, .. } if of == scope => class = slots,
+                Element::Endpoint { scope: of, endpoint, .. } if of == scope => {
+                    *count.entry(endpoint).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        (class, count)
     }
 
     /// True when a client that comes to this node from outside is served.

@@ -253,16 +253,12 @@ impl Reconciler {
             plan.remarks.insert(Remark { reason, text: failure.error.clone() });
         }
         if let Some(proxy) = &self.applier.effects().proxy {
-            plan.remarks.extend(proxy.conflicts(name).into_iter().map(|conflict| Remark {
-                reason: "FrontendHeldByService",
-                text: format!(
-                    "{} port {} ({:?}) is served for Service {}, which has the better claim",
-                    conflict.frontend.address,
-                    conflict.frontend.port,
-                    conflict.frontend.protocol,
-                    conflict.holder
-                ),
-            }));
+            plan.remarks.extend(
+                proxy
+                    .conflicts(name)
+                    .into_iter()
+                    .map(|conflict| Remark { reason: "FrontendHeldByService", text: conflict.to_string() }),
+            );
         }
         match plan.rules.as_ref().and_then(|rules| rules.health) {
             Some(health) => self.health.insert(name.clone(), (health.port, health.local_endpoints)),

@@ -109,3 +109,29 @@ fn topology_does_not_touch_the_local_set() {
     all[0].local = true;
     assert_eq!(chosen(BOTH, &all), (vec![2], vec![1], true));
 }
+
+#[test]
+fn each_endpoint_has_the_reason_why_it_is_in_or_out() {
+    use Standing::{NotLocal, NotReady, OtherNode, OtherZone, Ready, ServingTerminating, Terminating};
+    let node = node();
+    let reasons = |all: &[Endpoint<'_>]| {
+        let (cluster, local) = (Selector::cluster(all, &node), Selector::local(all));
+        all.iter().map(|e| (cluster.judge(e), local.judge(e))).collect::<Vec<_>>()
+    };
+    let mixed =
+        [(Ready, NotLocal), (Terminating, NotLocal), (Terminating, ServingTerminating), (NotReady, NotReady)];
+    assert_eq!(reasons(&endpoints(&["r", "t", "tl", "xl"])), mixed);
+    assert_eq!(reasons(&endpoints(&["t", "x"])), [(ServingTerminating, NotLocal), (NotReady, NotLocal)]);
+    let zones = [(Standing::ThisZone, NotLocal), (OtherZone, NotLocal)];
+    assert_eq!(reasons(&zoned(&[&["west"], &["east"]])), zones);
+    let mut hinted = zoned(&[&[], &[]]);
+    (hinted[0].nodes, hinted[1].nodes) = (vec!["a"], vec!["b"]);
+    assert_eq!(reasons(&hinted), [(Standing::ThisNode, NotLocal), (OtherNode, NotLocal)]);
+}
+
+#[test]
+fn every_standing_has_a_word_and_a_sentence_of_its_own() {
+    let words: std::collections::BTreeSet<_> = Standing::ALL.iter().map(|standing| standing.word()).collect();
+    let sentences: std::collections::BTreeSet<_> = Standing::ALL.iter().map(|s| s.sentence()).collect();
+    assert_eq!((words.len(), sentences.len()), (Standing::ALL.len(), Standing::ALL.len()));
+}

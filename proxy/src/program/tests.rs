@@ -312,6 +312,29 @@ proptest! {
     }
 
     #[test]
+    fn what_a_packet_meets_is_all_that_decides_about_it(all in proptest::collection::vec(any_rules(), 1..4)) {
+        use crate::tracer::{Hook, Packet, Tracer};
+        let mut program = Program::new();
+        for (i, rules) in all.iter().enumerate() {
+            program.set(&name(&i.to_string()), Some(rules.clone()));
+        }
+        let whole = Tracer::new(program.all(), [], []);
+        let frontends = all.iter().flat_map(|rules| &rules.frontends).map(|rules| rules.frontend);
+        for frontend in frontends {
+            let (held, closed) = (frontend, Frontend { port: 9, ..frontend });
+            for destination in [held, closed] {
+                let part = Tracer::new(program.met_by(&destination), [], []);
+                for source in [ip("203.0.113.5"), ip("10.244.1.2")] {
+                    let packet = Packet { hook: Hook::Prerouting, source, destination };
+                    prop_assert_eq!(part.trace(&packet), whole.trace(&packet));
+                }
+            }
+            prop_assert_eq!(program.holder(&held).map(|holder| holder.rules.frontend), Some(held));
+            prop_assert!(program.holder(&closed).is_none());
+        }
+    }
+
+    #[test]
     fn a_first_load_that_is_cut_anywhere_leads_to_no_missing_endpoint(
         all in proptest::collection::vec(any_rules(), 1..4), cut in 0..1000usize,
     ) {
