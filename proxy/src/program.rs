@@ -149,11 +149,16 @@ impl Program {
     /// Every standing element of Services that a new connection to `destination` can meet: what it costs depends on
     /// the one frontend, not on the number of Services.
     pub fn met_by(&self, destination: &Frontend) -> Vec<Element> {
-        let vip = Element::Vip { address: destination.address };
-        let of_frontend = self.holder(destination).map(|holder| holder.rules.elements()).unwrap_or_default();
-        let mut met: Vec<Element> = of_frontend.into_iter().filter(|element| *element != vip).collect();
-        // Another frontend of the address is reason enough.
-        met.extend(self.shared.contains_key(&vip).then_some(vip));
+        let mut met: Vec<Element> = Vec::new();
+        let mut shared = BTreeSet::from([Element::Vip { address: destination.address }]);
+        if let Some(Holder { rules, .. }) = self.holder(destination) {
+            met.extend(rules.elements().into_iter().filter(|element| !is_shared(element)));
+            let endpoints = rules.cluster().iter().chain(rules.local());
+            let protocol = destination.protocol;
+            shared.extend(endpoints.map(|&endpoint| Element::Hairpin { endpoint, protocol }));
+        }
+        // Of these, another frontend is reason enough.
+        met.extend(shared.into_iter().filter(|element| self.shared.contains_key(element)));
         met
     }
 
