@@ -7,6 +7,7 @@ mod faults;
 mod local_addresses;
 mod order;
 mod routes;
+mod semantics;
 mod services;
 mod sharing;
 mod speaker;

@@ -242,3 +242,27 @@ pub(crate) fn await_refusal(ns: &Namespace, protocol: Protocol, to: SocketAddr) 
         other => Err(format!("{other:?}")),
     })
 }
+
+/// Waits until nobody answers any more, by whatever error.
+pub(crate) fn await_no_answer(ns: &Namespace, protocol: Protocol, to: SocketAddr) -> Result<()> {
+    await_ok(SOON, &format!("no answer of {to} by {protocol:?}"), || match ask_briefly(ns, protocol, to) {
+        Err(_) => Ok(()),
+        Ok(answer) => Err(format!("{} answers", answer.pod)),
+    })
+}
+
+/// Waits until these pods answer and nobody else does: as many answers in a row come from them as make it unlikely (1 in
+/// 10,000 with one more endpoint) that another is still in use, and each of them is among them.
+pub(crate) fn await_only(ns: &Namespace, protocol: Protocol, to: SocketAddr, pods: &[&str]) -> Result<()> {
+    let wanted: BTreeSet<&str> = pods.iter().copied().collect();
+    // (n / (n + 1)) ^ asked <= 1 / 10,000
+    let asked = pods.len() * 10 + 10;
+    await_ok(SOON, &format!("answers of {wanted:?} alone at {to} by {protocol:?}"), || {
+        let mut seen = BTreeSet::new();
+        for _ in 0..asked {
+            seen.insert(ask_briefly(ns, protocol, to).map_err(|error| error.to_string())?.pod);
+        }
+        let seen: BTreeSet<&str> = seen.iter().map(String::as_str).collect();
+        if seen == wanted { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+}
