@@ -8,6 +8,9 @@
 //! every one has `forNodes` and one names this node → only those; else every one has `forZones` and one names this
 //! node's zone → only those; else all. An endpoint that neither is ready nor serves is never used.
 //!
+//! Where the node probes its own endpoints, the ready ones of each set are first narrowed to those of the best
+//! [`crate::probe::ProbeState`] that there is; that leaves some wherever there were some.
+//!
 //! Decision and reason come from one function ([`Selector::judge`]): what `herald explain` says is what is done.
 
 use std::fmt;
@@ -15,6 +18,7 @@ use std::fmt;
 use crate::endpoints::Endpoint;
 use crate::family::IpFamily;
 use crate::node::NodeView;
+use crate::probe::ProbeState;
 use crate::service::{ServicePort, ServiceView};
 
 /// Which of the two sets a Service port needs.
@@ -65,6 +69,8 @@ pub fn choose<'e, 'a>(uses: Uses, endpoints: &'e [Endpoint<'a>], node: &NodeView
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selector<'n> {
     local_only: bool,
+    /// Ready endpoints must be of this rank by their probes: the best that any has.
+    rank: u8,
     by: By<'n>,
 }
 
@@ -80,7 +86,8 @@ enum By<'n> {
 impl<'n> Selector<'n> {
     /// For endpoints anywhere.
     pub fn cluster(endpoints: &[Endpoint<'_>], node: &'n NodeView) -> Self {
-        let ready = || endpoints.iter().filter(|endpoint| endpoint.ready);
+        let rank = best_rank(endpoints.iter().filter(|endpoint| endpoint.ready));
+        let ready = || endpoints.iter().filter(|endpoint| endpoint.ready && endpoint.probes.rank() == rank);
         let (name, zone) = (node.name.as_str(), node.zone.as_deref().unwrap_or_default());
         let by = if ready().next().is_none() {
             By::ServingTerminating
@@ -94,13 +101,14 @@ impl<'n> Selector<'n> {
         } else {
             By::Ready
         };
-        Self { local_only: false, by }
+        Self { local_only: false, rank, by }
     }
 
     /// For endpoints of this node.
     pub fn local(endpoints: &[Endpoint<'_>]) -> Self {
         let ready = endpoints.iter().any(|endpoint| endpoint.local && endpoint.ready);
-        Self { local_only: true, by: if ready { By::Ready } else { By::ServingTerminating } }
+        let rank = best_rank(endpoints.iter().filter(|endpoint| endpoint.local && endpoint.ready));
+        Self { local_only: true, rank, by: if ready { By::Ready } else { By::ServingTerminating } }
     }
 
     /// Whether an endpoint is in the set, and why or why not.
@@ -113,6 +121,8 @@ impl<'n> Selector<'n> {
             By::ServingTerminating => Standing::NotReady,
             _ if !endpoint.ready && endpoint.serving_terminating => Standing::Terminating,
             _ if !endpoint.ready => Standing::NotReady,
+            _ if endpoint.probes.rank() != self.rank => Standing::ProbeFailed,
+            By::Ready if endpoint.probes != ProbeState::Passing => Standing::AllProbesFail,
             By::Ready => Standing::Ready,
             By::HintForNode(name) if endpoint.nodes.contains(&name) => Standing::ThisNode,
             By::HintForNode(_) => Standing::OtherNode,
@@ -120,6 +130,10 @@ impl<'n> Selector<'n> {
             By::HintForZone(_) => Standing::OtherZone,
         }
     }
+}
+
+fn best_rank<'e, 'a: 'e>(endpoints: impl Iterator<Item = &'e Endpoint<'a>>) -> u8 {
+    endpoints.map(|endpoint| endpoint.probes.rank()).min().unwrap_or_default()
 }
 
 /// Why an endpoint is in a set or not.
@@ -133,10 +147,14 @@ pub enum Standing {
     ThisZone,
     /// In: it terminates and still serves, and no other of the set is ready.
     ServingTerminating,
+    /// In: it is ready, and fails this node's probes as all of the set do.
+    AllProbesFail,
     /// Out: it is not ready.
     NotReady,
     /// Out: it terminates, and others of the set are ready.
     Terminating,
+    /// Out: it is ready, and fails this node's probes.
+    ProbeFailed,
     /// Out: its hints name other nodes.
     OtherNode,
     /// Out: its hints name other zones.
@@ -147,13 +165,15 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::ThisNode,
         Self::ThisZone,
         Self::ServingTerminating,
+        Self::AllProbesFail,
         Self::NotReady,
         Self::Terminating,
+        Self::ProbeFailed,
         Self::OtherNode,
         Self::OtherZone,
         Self::NotLocal,
@@ -161,7 +181,10 @@ impl Standing {
 
     /// Whether new connections go to it.
     pub fn is_in(self) -> bool {
-        matches!(self, Self::Ready | Self::ThisNode | Self::ThisZone | Self::ServingTerminating)
+        matches!(
+            self,
+            Self::Ready | Self::ThisNode | Self::ThisZone | Self::ServingTerminating | Self::AllProbesFail
+        )
     }
 
     /// The word.
@@ -171,8 +194,10 @@ impl Standing {
             Self::ThisNode => "ThisNode",
             Self::ThisZone => "ThisZone",
             Self::ServingTerminating => "ServingTerminating",
+            Self::AllProbesFail => "AllProbesFail",
             Self::NotReady => "NotReady",
             Self::Terminating => "Terminating",
+            Self::ProbeFailed => "ProbeFailed",
             Self::OtherNode => "OtherNode",
             Self::OtherZone => "OtherZone",
             Self::NotLocal => "NotLocal",
@@ -186,8 +211,10 @@ impl Standing {
             Self::ThisNode => "ready, and hinted for this node",
             Self::ThisZone => "ready, and hinted for this zone",
             Self::ServingTerminating => "terminating but still serving, and none is ready",
+            Self::AllProbesFail => "ready, and fails this node's probes as all do",
             Self::NotReady => "not ready",
             Self::Terminating => "terminating, and others are ready",
+            Self::ProbeFailed => "ready, but fails this node's probes",
             Self::OtherNode => "hinted for other nodes",
             Self::OtherZone => "hinted for other zones",
             Self::NotLocal => "not on this node",

@@ -5,14 +5,18 @@
 //! one per address and port. Where duplicates disagree, any *ready* wins, any *serving while terminating* wins, any
 //! *local* wins, and hints are joined; the result does not depend on the order of slices. (kube-proxy keeps whichever
 //! it saw last.)
+//!
+//! Beside the slices stands what the node's own probes say of its endpoints, and which addresses are held: count as ready
+//! for a while, although their slices say that they are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::element::Protocol;
 use crate::family::IpFamily;
-use crate::slice::{SliceEndpoint, SliceView};
+use crate::probe::{ProbeState, ServiceProbes};
+use crate::slice::{SliceEndpoint, SlicePort, SliceView};
 
 /// One endpoint of one Service port, merged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Endpoint<'a> {
     pub serving_terminating: bool,
     /// It runs on the node that was asked for.
     pub local: bool,
+    /// What this node's probes say of it.
+    pub probes: ProbeState,
     /// The node it runs on; of several that of the local duplicate.
     pub node: Option<&'a str>,
     /// Zones that it is meant for.
@@ -46,6 +52,7 @@ impl<'a> Endpoint<'a> {
             ready: endpoint.ready,
             serving_terminating: endpoint.serving && endpoint.terminating,
             local: node == Some(node_name),
+            probes: ProbeState::default(),
             node,
             zones,
             nodes,
@@ -77,6 +84,8 @@ fn join<'a>(into: &mut Vec<&'a str>, other: Vec<&'a str>) {
 pub struct EndpointsView {
     // Sorted by name. Most Services have one or two slices: a vector is the smallest map.
     slices: Vec<(Box<str>, SliceView)>,
+    probes: Option<Arc<ServiceProbes>>,
+    held: Option<Arc<BTreeSet<IpAddr>>>,
 }
 
 impl EndpointsView {
@@ -107,6 +116,69 @@ impl EndpointsView {
         }
     }
 
+    /// Puts in what the node's probes say; true when that makes a difference.
+    pub fn set_probes(&mut self, probes: Option<Arc<ServiceProbes>>) -> bool {
+        let failing = |probes: &Option<Arc<ServiceProbes>>| {
+            let failing = probes.as_ref().filter(|probes| !probes.failing.is_empty());
+            failing.map(|probes| (probes.targets.spec.port, probes.failing.clone()))
+        };
+        let changed = failing(&self.probes) != failing(&probes);
+        self.probes = probes;
+        changed
+    }
+
+    /// Puts in the addresses that count as ready although their slices say that they are not; true when anything changed.
+    pub fn set_held(&mut self, held: Option<Arc<BTreeSet<IpAddr>>>) -> bool {
+        let changed = self.held != held;
+        self.held = held;
+        changed
+    }
+
+    /// The addresses that [`Self::set_held`] has put in.
+    pub fn held(&self) -> Option<&BTreeSet<IpAddr>> {
+        self.held.as_deref()
+    }
+
+    /// True when the slices by themselves have an endpoint that can be used.
+    pub fn is_usable(&self) -> bool {
+        let endpoints = self.with_ports().flat_map(|slice| &slice.endpoints);
+        endpoints.into_iter().any(|endpoint| endpoint.ready || (endpoint.serving && endpoint.terminating))
+    }
+
+    /// Addresses that are listed, not ready and not terminating, with the nodes that they are on.
+    pub fn waiting(&self) -> BTreeMap<IpAddr, Option<&str>> {
+        let endpoints = self.with_ports().flat_map(|slice| &slice.endpoints);
+        let waiting = endpoints.filter(|endpoint| !endpoint.ready && !endpoint.terminating);
+        waiting.map(|endpoint| (endpoint.address, endpoint.node.as_deref())).collect()
+    }
+
+    /// Addresses that are ready in a slice and would not be any more with this one in its place, or none.
+    pub fn losing(&self, slice_name: &str, next: Option<&SliceView>) -> BTreeSet<IpAddr> {
+        let Ok(at) = self.position(slice_name) else { return BTreeSet::new() };
+        let ready = |slice: &SliceView| -> BTreeSet<IpAddr> {
+            slice
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.ready)
+                .map(|endpoint| endpoint.address)
+                .collect()
+        };
+        let before = ready(&self.slices[at].1);
+        match next {
+            Some(next) => before.difference(&ready(next)).copied().collect(),
+            None => before,
+        }
+    }
+
+    fn with_ports(&self) -> impl Iterator<Item = &SliceView> {
+        self.slices.iter().map(|(_, slice)| slice).filter(|slice| !slice.ports.is_empty())
+    }
+
+    fn is_ready(&self, endpoint: &SliceEndpoint) -> bool {
+        let held = || self.held.as_ref().is_some_and(|held| held.contains(&endpoint.address));
+        endpoint.ready || (!endpoint.terminating && held())
+    }
+
     /// True when there is no slice.
     pub fn is_empty(&self) -> bool {
         self.slices.is_empty()
@@ -133,7 +205,10 @@ impl EndpointsView {
         let mut all = Vec::new();
         for slice in self.slices.iter().map(|(_, slice)| slice).filter(|slice| slice.family == family) {
             for port in slice.ports.iter().filter(|p| *p.name == *port_name && p.protocol == protocol) {
-                all.extend(slice.endpoints.iter().map(|e| Endpoint::of(e, port.number, node_name)));
+                all.extend(slice.endpoints.iter().map(|e| {
+                    let ready = self.is_ready(e);
+                    Endpoint { ready, ..Endpoint::of(e, port.number, node_name) }
+                }));
             }
         }
         all.sort_by_key(|endpoint| endpoint.address);
@@ -144,25 +219,42 @@ impl EndpointsView {
                 _ => merged.push(endpoint),
             }
         }
+        if self.probes.is_some() {
+            for endpoint in merged.iter_mut().filter(|endpoint| endpoint.local) {
+                endpoint.probes = self.state(endpoint.address, protocol);
+            }
+        }
         merged
     }
 
     /// The number of the node's own ready endpoints that the health check node port tells: distinct addresses over all
-    /// ports, of the family that has more (a dual-stack pod is one endpoint). Terminating ones never count.
+    /// ports, of the family that has more (a dual-stack pod is one endpoint). Terminating ones never count. Of those that
+    /// are probed the ones count that pass at some port; where none does, those whose probes never passed.
     pub fn local_ready(&self, node_name: &str) -> usize {
-        let mut by_address: BTreeMap<IpAddr, (bool, bool)> = BTreeMap::new();
-        for (_, slice) in self.slices.iter().filter(|(_, slice)| !slice.ports.is_empty()) {
+        let mut by_address: BTreeMap<IpAddr, (bool, bool, Option<ProbeState>)> = BTreeMap::new();
+        for slice in self.with_ports() {
             for endpoint in &slice.endpoints {
-                let (ready, local) = by_address.entry(endpoint.address).or_default();
-                *ready |= endpoint.ready;
+                let (ready, local, best) = by_address.entry(endpoint.address).or_default();
+                *ready |= self.is_ready(endpoint);
                 *local |= endpoint.node.as_deref() == Some(node_name);
+                let at = |port: &SlicePort| self.state((endpoint.address, port.number).into(), port.protocol);
+                *best = slice.ports.iter().map(at).chain(*best).min_by_key(|state| state.rank());
             }
         }
-        let count = |family| {
-            let of_family = by_address.iter().filter(|(ip, _)| IpFamily::of(**ip) == family);
-            of_family.filter(|(_, (ready, local))| *ready && *local).count()
+        let count = |family, as_good: fn(ProbeState) -> bool| {
+            let of_family =
+                by_address.iter().filter(|(ip, _)| IpFamily::of(**ip) == family).map(|(_, state)| state);
+            of_family.filter(|(ready, local, best)| *ready && *local && best.is_some_and(as_good)).count()
         };
-        count(IpFamily::V4).max(count(IpFamily::V6))
+        let most = |as_good| count(IpFamily::V4, as_good).max(count(IpFamily::V6, as_good));
+        match most(|state| state == ProbeState::Passing) {
+            0 => most(ProbeState::attracts),
+            passing => passing,
+        }
+    }
+
+    fn state(&self, endpoint: SocketAddr, protocol: Protocol) -> ProbeState {
+        self.probes.as_ref().map_or(ProbeState::Passing, |probes| probes.state(endpoint, protocol))
     }
 
     fn position(&self, slice_name: &str) -> Result<usize, usize> {

@@ -10,6 +10,7 @@ mod metrics;
 pub mod netlink;
 mod node;
 mod note;
+pub mod probe;
 mod program;
 mod reason;
 mod rules;

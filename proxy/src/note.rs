@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use crate::element::Protocol;
+use crate::probe::SpecError;
 
 /// The field that an address stood in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,19 @@ pub enum Note {
     /// `sessionAffinity: ClientIP` is set and not kept.
     #[error("spec.sessionAffinity: ClientIP is not kept: each connection draws its own endpoint")]
     SessionAffinityNotKept,
+    /// An annotation `herald.io/probe` that is not understood.
+    #[error("annotation {}: {problem}; until then the endpoints are not probed", crate::probe::ANNOTATION)]
+    Probe {
+        /// What is wrong, and what is right.
+        problem: SpecError,
+    },
+    /// An annotation `herald.io/probe` without a port, on a Service without TCP ports.
+    #[error(
+        "annotation {}: the Service has no TCP port to probe; name one, for example \"tcp port=8080\"; until then the \
+         endpoints are not probed",
+        crate::probe::ANNOTATION
+    )]
+    ProbeWithoutPort,
 }
 
 impl Note {
@@ -128,6 +142,7 @@ impl Note {
             Self::HealthCheckNodePort { .. } => "InvalidHealthCheckNodePort",
             Self::SourceRangesNotEnforced => "SourceRangesNotEnforced",
             Self::SessionAffinityNotKept => "SessionAffinityNotKept",
+            Self::Probe { .. } | Self::ProbeWithoutPort => "InvalidProbe",
         }
     }
 }

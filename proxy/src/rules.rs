@@ -59,8 +59,11 @@ pub struct Backends {
     pub hairpin: Box<[SocketAddr]>,
     /// Some endpoint somewhere can be used.
     pub has_any: bool,
-    /// Some endpoint of this node is ready (and not merely serving while it terminates).
+    /// Some endpoint of this node is ready (and not merely serving while it terminates), and its probes, if there are any, do
+    /// not speak against attracting clients.
     pub local_ready: bool,
+    /// Endpoints of this node are ready, and all of them fail their probes.
+    pub local_probes_fail: bool,
 }
 
 /// The rules of one frontend.
@@ -287,13 +290,16 @@ fn backends(
     hairpin.sort_unstable();
     hairpin.dedup();
     let addresses = |chosen: &[&Endpoint<'_>]| chosen.iter().map(|endpoint| endpoint.address).collect();
+    let ready = || endpoints.iter().filter(|endpoint| endpoint.local && endpoint.ready);
+    let local_ready = ready().any(|endpoint| endpoint.probes.attracts());
     Backends {
         port: port.name.clone(),
         cluster: addresses(&cluster),
         local: addresses(&local),
         hairpin: hairpin.into_boxed_slice(),
         has_any,
-        local_ready: endpoints.iter().any(|endpoint| endpoint.local && endpoint.ready),
+        local_ready,
+        local_probes_fail: !local_ready && ready().next().is_some(),
     }
 }
 

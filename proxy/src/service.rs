@@ -8,12 +8,14 @@
 //! The view is small (some 100 bytes and its addresses), because a node holds one for each of 50,000 Services.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as ApiPort, ServiceSpec};
 
 use crate::element::Protocol;
 use crate::family::IpFamily;
 use crate::note::{self, AddressField, Note};
+use crate::probe::{self, ProbeSpec};
 
 /// Label: another proxy serves the Service, whatever the value says.
 pub(crate) const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -85,6 +87,8 @@ pub struct ServiceView {
     pub external_local: bool,
     /// `healthCheckNodePort`, for `LoadBalancer` with `externalTrafficPolicy: Local`.
     pub health_check_node_port: Option<u16>,
+    /// Annotation `herald.io/probe`: how nodes are to probe their own endpoints.
+    pub probe: Option<Arc<ProbeSpec>>,
 }
 
 impl ServiceView {
@@ -157,6 +161,7 @@ impl ServiceView {
             internal_local,
             external_local,
             health_check_node_port,
+            probe: probe(service, &mut notes),
         };
         Ok((view, notes))
     }
@@ -250,6 +255,24 @@ fn port(api: &ApiPort, service_type: ServiceType, notes: &mut Vec<Note>) -> Resu
         _ => None,
     };
     Ok(ServicePort { name: name.into_boxed_str(), protocol, number, node_port })
+}
+
+/// The annotation that asks for probes; nonsense asks for none.
+fn probe(service: &Service, notes: &mut Vec<Note>) -> Option<Arc<ProbeSpec>> {
+    let text = service.metadata.annotations.as_ref()?.get(probe::ANNOTATION)?;
+    let is_tcp = |port: &ApiPort| matches!(port.protocol.as_deref(), None | Some("TCP"));
+    match ProbeSpec::parse(text) {
+        Ok(spec) if spec.port.is_none() => {
+            let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+            if ports.iter().any(is_tcp) {
+                return Some(Arc::new(spec));
+            }
+            notes.push(Note::ProbeWithoutPort);
+        }
+        Ok(spec) => return Some(Arc::new(spec)),
+        Err(problem) => notes.push(Note::Probe { problem }),
+    }
+    None
 }
 
 fn is_local(field: &'static str, value: Option<&str>, notes: &mut Vec<Note>) -> bool {

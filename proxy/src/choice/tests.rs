@@ -1,4 +1,5 @@
 use super::*;
+use crate::probe::ProbeState;
 use crate::testing::{node, socket};
 
 const BOTH: Uses = Uses { cluster: true, local: true };
@@ -10,6 +11,7 @@ fn endpoints(states: &[&'static str]) -> Vec<Endpoint<'static>> {
         ready: state.starts_with('r'),
         serving_terminating: state.starts_with('t'),
         local: state.ends_with('l'),
+        probes: ProbeState::Passing,
         node: None,
         zones: Vec::new(),
         nodes: Vec::new(),
@@ -134,4 +136,72 @@ fn every_standing_has_a_word_and_a_sentence_of_its_own() {
     let words: std::collections::BTreeSet<_> = Standing::ALL.iter().map(|standing| standing.word()).collect();
     let sentences: std::collections::BTreeSet<_> = Standing::ALL.iter().map(|s| s.sentence()).collect();
     assert_eq!((words.len(), sentences.len()), (Standing::ALL.len(), Standing::ALL.len()));
+}
+
+#[test]
+fn the_reason_tells_whether_probes_leave_an_endpoint_out_or_all_of_them_fail() {
+    let reasons = |states: &[&'static str]| -> Vec<Standing> {
+        let all = probed(states);
+        let selector = Selector::local(&all);
+        all.iter().map(|endpoint| selector.judge(endpoint)).collect()
+    };
+    assert_eq!(reasons(&["rl", "rlf"]), [Standing::Ready, Standing::ProbeFailed]);
+    assert_eq!(reasons(&["rlg", "rlf"]), [Standing::AllProbesFail, Standing::ProbeFailed]);
+}
+
+/// As [`endpoints`]; a letter more tells what its probes say: `u` unproven, `g` last good, `f` failed.
+fn probed(states: &[&'static str]) -> Vec<Endpoint<'static>> {
+    let mut endpoints =
+        endpoints(&states.iter().map(|state| state.trim_end_matches(['u', 'g', 'f'])).collect::<Vec<_>>());
+    for (endpoint, state) in endpoints.iter_mut().zip(states) {
+        endpoint.probes = match state.chars().last() {
+            Some('u') => ProbeState::Unproven,
+            Some('g') => ProbeState::LastGood,
+            Some('f') => ProbeState::Failed,
+            _ => ProbeState::Passing,
+        };
+    }
+    endpoints
+}
+
+#[test]
+fn endpoints_that_fail_their_probes_are_left_out_of_each_set_unless_none_would_be_left_in_it() {
+    for (states, cluster, local) in [
+        (&["r", "rl", "rlf"][..], &[1, 2][..], &[2][..]),
+        (&["r", "rlu", "rl"], &[1, 3], &[3]),
+        (&["r", "rlf", "rlg"], &[1], &[3]),
+        (&["r", "rlf", "rlf"], &[1], &[2, 3]),
+        (&["rlf", "rlg", "rlu"], &[2, 3], &[2, 3]),
+        (&["rlf", "rlf"], &[1, 2], &[1, 2]),
+        (&["t", "tl", "rlf"], &[3], &[3]),
+        (&["x", "xl", "rlf"], &[3], &[3]),
+    ] {
+        let found = chosen(BOTH, &probed(states));
+        assert_eq!(found, (cluster.to_vec(), local.to_vec(), true), "{states:?}");
+    }
+}
+
+#[test]
+fn hints_are_judged_among_the_endpoints_that_pass() {
+    let mut all = zoned(&[&["east"], &["west"], &["east"]]);
+    assert_eq!(chosen(BOTH, &all).0, [2], "the node's own zone");
+    (all[1].local, all[1].probes) = (true, ProbeState::Failed);
+    assert_eq!(chosen(BOTH, &all).0, [1, 3], "nothing in the zone passes");
+}
+
+proptest::proptest! {
+    #[test]
+    fn probes_narrow_what_is_used_and_never_to_nothing(
+        states in proptest::collection::vec(proptest::sample::select(vec!["r", "rl", "rlu", "rlg", "rlf", "t", "tl", "x", "xl"]), 0..8),
+    ) {
+        let with = probed(&states);
+        let mut without = with.clone();
+        without.iter_mut().for_each(|endpoint| endpoint.probes = ProbeState::Passing);
+        let (with, without) = (chosen(BOTH, &with), chosen(BOTH, &without));
+        for (narrowed, all) in [(&with.0, &without.0), (&with.1, &without.1)] {
+            proptest::prop_assert!(narrowed.iter().all(|endpoint| all.contains(endpoint)));
+            proptest::prop_assert_eq!(narrowed.is_empty(), all.is_empty());
+        }
+        proptest::prop_assert_eq!(with.2, without.2);
+    }
 }

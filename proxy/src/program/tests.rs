@@ -75,6 +75,7 @@ fn frontend_rules(
             hairpin: endpoints.iter().copied().take(1).collect(),
             has_any: !endpoints.is_empty(),
             local_ready: !endpoints.is_empty(),
+            local_probes_fail: false,
         }),
     }
 }

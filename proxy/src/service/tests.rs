@@ -203,6 +203,41 @@ fn notes_say_where_and_what() {
     assert_eq!(note.to_string(), r#"port "http": 0 is outside 1 to 65535, so the port is not served"#);
 }
 
+#[test]
+fn an_annotation_asks_for_probes_and_nonsense_asks_for_none_and_is_named() {
+    for (protocol, text, probes, note) in [
+        ("TCP", "http path=/healthz", true, None),
+        ("UDP", "tcp port=8080", true, None),
+        (
+            "UDP",
+            "tcp",
+            false,
+            Some("the Service has no TCP port to probe; name one, for example \"tcp port=8080\""),
+        ),
+        (
+            "TCP",
+            "tcp port=none",
+            false,
+            Some("port=\"none\" is not a number from 1 to 65535; write for example \"http"),
+        ),
+    ] {
+        let ports = json!([{"port": 53, "protocol": protocol}]);
+        let mut object = service(json!({"clusterIP": "10.96.0.10", "ports": ports}), &[]);
+        object.metadata.annotations = Some([("herald.io/probe".to_owned(), text.to_owned())].into());
+        let (view, notes) = read(&object);
+        assert_eq!(view.probe.is_some(), probes, "{text}");
+        match note {
+            None => assert_eq!(notes, [], "{text}"),
+            Some(note) => {
+                assert_eq!(notes.len(), 1, "{text}");
+                assert_eq!(notes[0].reason(), "InvalidProbe");
+                let told = notes[0].to_string();
+                assert!(told.starts_with("annotation herald.io/probe: ") && told.contains(note), "{told}");
+            }
+        }
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_value_makes_reading_panic(
