@@ -14,6 +14,8 @@ pub struct HeraldOptions {
     pub external_ips: ExternalIps,
     /// How long a released address rests before another Service gets it.
     pub cool_down: Duration,
+    /// How long the endpoints of many Services that turned not ready at once are used on; zero: not at all.
+    pub floor_grace: Duration,
 }
 
 impl Default for HeraldOptions {
@@ -22,6 +24,7 @@ impl Default for HeraldOptions {
             local_addresses: LocalAddresses::None,
             external_ips: ExternalIps::Default,
             cool_down: Duration::from_secs(30),
+            floor_grace: Duration::from_secs(60),
         }
     }
 }

@@ -9,15 +9,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_config::Config;
 use herald_proxy::external_ips::Holders;
+use herald_proxy::probe::ServiceProbes;
 use herald_proxy::{EndpointsView, NotProxied, Note, ServiceView, SliceIgnored, SliceReading};
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 
+use crate::floor::Look;
 use crate::node::{NodeObject, OwnNode};
 
 /// What is kept of a Service.
@@ -88,12 +91,23 @@ struct Listed {
     config: bool,
 }
 
+/// What a Service's endpoints are besides what their slices say.
+#[derive(Debug, Clone, Default)]
+struct Overlay {
+    probes: Option<Arc<ServiceProbes>>,
+    held: Option<Arc<BTreeSet<IpAddr>>>,
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     listed: Listed,
     services: BTreeMap<ObjectName, ServiceObject>,
     endpoints: HashMap<ObjectName, EndpointsView>,
+    /// What stands beside the slices, by Service: here too, since slices may go and come back.
+    overlays: BTreeMap<ObjectName, Overlay>,
+    /// Addresses that were ready and are not any more, since the last call of [`Self::take_losses`].
+    losses: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     /// Slice → Service, for slices that are deleted or change their Service.
     slice_owners: HashMap<ObjectName, ObjectName>,
     nodes: BTreeMap<String, NodeObject>,
@@ -105,6 +119,23 @@ pub(crate) struct Index {
     dirty: BTreeSet<ObjectName>,
     settings_changed: bool,
     refused_config: bool,
+}
+
+impl Look for Index {
+    fn usable(&self, service: &ObjectName) -> bool {
+        self.endpoints.get(service).is_some_and(EndpointsView::is_usable)
+    }
+
+    fn waiting(&self, service: &ObjectName) -> BTreeSet<IpAddr> {
+        self.endpoints
+            .get(service)
+            .map(|endpoints| endpoints.waiting().into_keys().collect())
+            .unwrap_or_default()
+    }
+
+    fn count_usable(&self) -> usize {
+        self.endpoints.values().filter(|endpoints| endpoints.is_usable()).count()
+    }
 }
 
 /// What became of a configuration.
@@ -272,21 +303,72 @@ impl Index {
         if self.slice_owners.get(&slice.name).is_some_and(|owner| *owner != service) {
             self.drop_slice(&slice.name);
         }
-        if self.endpoints.entry(service.clone()).or_default().apply(&slice.name.name, reading.view) {
+        let endpoints = self.endpoints.entry(service.clone()).or_insert_with(|| {
+            let Overlay { probes, held } = self.overlays.get(&service).cloned().unwrap_or_default();
+            let mut endpoints = EndpointsView::default();
+            endpoints.set_probes(probes);
+            endpoints.set_held(held);
+            endpoints
+        });
+        let lost = endpoints.losing(&slice.name.name, Some(&reading.view));
+        if endpoints.apply(&slice.name.name, reading.view) {
             self.mark(service.clone());
         }
+        self.lost(&service, lost);
         self.slice_owners.insert(slice.name, service);
     }
 
     fn drop_slice(&mut self, name: &ObjectName) {
         let Some(service) = self.slice_owners.remove(name) else { return };
         if let Some(endpoints) = self.endpoints.get_mut(&service) {
+            let lost = endpoints.losing(&name.name, None);
             endpoints.remove(&name.name);
             if endpoints.is_empty() {
                 self.endpoints.remove(&service);
             }
+            self.lost(&service, lost);
         }
         self.mark(service);
+    }
+
+    fn lost(&mut self, service: &ObjectName, addresses: BTreeSet<IpAddr>) {
+        if !addresses.is_empty() {
+            self.losses.entry(service.clone()).or_default().extend(addresses);
+        }
+    }
+
+    /// Addresses that were ready in some slice and are not any more in that one, since the last call.
+    pub(crate) fn take_losses(&mut self) -> BTreeMap<ObjectName, BTreeSet<IpAddr>> {
+        std::mem::take(&mut self.losses)
+    }
+
+    /// What this node's probes say of a Service's endpoints.
+    pub(crate) fn set_probes(&mut self, service: &ObjectName, probes: Option<Arc<ServiceProbes>>) {
+        self.overlay(service, |overlay| overlay.probes.clone_from(&probes));
+        if self.endpoints.get_mut(service).is_some_and(|endpoints| endpoints.set_probes(probes)) {
+            self.mark(service.clone());
+        }
+    }
+
+    /// Which of a Service's endpoints count as ready although they are not.
+    pub(crate) fn set_held(&mut self, service: &ObjectName, held: Option<Arc<BTreeSet<IpAddr>>>) {
+        self.overlay(service, |overlay| overlay.held.clone_from(&held));
+        if self.endpoints.get_mut(service).is_some_and(|endpoints| endpoints.set_held(held)) {
+            self.mark(service.clone());
+        }
+    }
+
+    fn overlay(&mut self, service: &ObjectName, change: impl FnOnce(&mut Overlay)) {
+        let overlay = self.overlays.entry(service.clone()).or_default();
+        change(overlay);
+        if overlay.probes.is_none() && overlay.held.is_none() {
+            self.overlays.remove(service);
+        }
+    }
+
+    /// The Services to look at again, as they are by now.
+    pub(crate) fn dirty(&self) -> &BTreeSet<ObjectName> {
+        &self.dirty
     }
 
     fn nodes(&mut self, event: WatchEvent<NodeObject>) {

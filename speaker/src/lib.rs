@@ -10,12 +10,13 @@
 //!     ├─ watch: routes, generation ───> bgp::peer                      1x per peer: socket + sans-IO session
 //!     │  <─ watch: generation handed to the socket
 //!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
+//!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
 //!     └─ mpsc, drops when full ───────> runtime::events                1x
 //!   addresses::watch ── watch: the node's addresses ──> Reconciler     1x, where node ports are chosen by prefix
 //!   runtime::admin: /livez /readyz /metrics                            1x
 //! ```
 //!
-//! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
+//! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `floor.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
 //! `settings.rs`) are pure; `apply.rs` runs steps through a trait that the tests implement as well.
 //!
 //! Invariants: nothing acts before every watch has delivered its first list; an address is announced only after the
@@ -26,13 +27,16 @@ mod apply;
 mod bgp;
 mod cleanup;
 mod effects;
+mod floor;
 mod index;
 mod kernel;
 mod ledger;
 mod metrics;
 mod node;
 mod options;
+mod overlays;
 mod plan;
+mod probing;
 mod reason;
 mod reconcile;
 mod report;

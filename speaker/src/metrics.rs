@@ -119,6 +119,10 @@ pub(crate) struct SpeakerMetrics {
     pub(crate) plan_duration: Histogram,
     /// Services that the kernel refused.
     pub(crate) failed_services: Gauge,
+    /// Services whose endpoints are held by the floor.
+    pub(crate) held_services: Gauge,
+    /// How often the floor began to hold a Service.
+    pub(crate) holds: Counter,
     announced: Family<AnnouncedLabel, Gauge>,
     not_announced: Family<ReasonLabel, Gauge>,
     node: String,
@@ -152,6 +156,16 @@ impl SpeakerMetrics {
                 "herald_speaker_failed_services",
                 "Services whose rules or local addresses the kernel refused",
                 Gauge::default(),
+            ),
+            held_services: metrics.register(
+                "herald_floor_held_services",
+                "Services whose last good endpoints are used on, because those of many turned not ready at once",
+                Gauge::default(),
+            ),
+            holds: metrics.register(
+                "herald_floor_holds",
+                "How often a Service's last good endpoints began to be held",
+                Counter::default(),
             ),
             announced: metrics.register(
                 "metallb_speaker_announced",

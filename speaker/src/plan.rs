@@ -6,7 +6,7 @@
 //! An address of a Service is announced when, in this order of refusals ([`Reason`]): it lies in a pool; the pool is announced by BGP
 //! and has an advertisement; the node is known, its network available, and it is not excluded by label; some peer
 //! selects it; and there is an endpoint: with `externalTrafficPolicy: Cluster` any usable one anywhere, with `Local` a
-//! *ready* one on this node. One that merely serves while it terminates keeps serving what comes, but attracts no new
+//! *ready* one on this node that does not fail its probes. One that merely serves while it terminates keeps serving what comes, but attracts no new
 //! clients, as with MetalLB: its health check port says 503 at the same time.
 //!
 //! A Service of a `loadBalancerClass` that is not Herald's has its rules, and its load balancer addresses nothing else. An address is put on `lo`
@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use herald_config::{Config, ExternalIps, LocalAddresses, Pool, Protocol};
 use herald_proxy::external_ips::{self, Holders};
+use herald_proxy::probe::Targets;
 use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
 use ipnet::IpNet;
 
@@ -74,6 +75,8 @@ pub(crate) struct ServicePlan {
     pub(crate) claims: Claims,
     /// Each load balancer address, and whether it is announced.
     pub(crate) verdicts: BTreeMap<IpAddr, Verdict>,
+    /// What is to be probed on this node.
+    pub(crate) probes: Option<Targets>,
     /// What was left out and why.
     pub(crate) remarks: BTreeSet<Remark>,
 }
@@ -105,6 +108,7 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
     plan.remarks
         .extend(refused.iter().map(|refused| Remark { reason: refused.reason(), text: refused.to_string() }));
 
+    plan.probes = Targets::of(&admitted, endpoints, &view.node.name);
     let rules = rules(&admitted, endpoints, view.node);
     let ours = service.class.as_deref() == view.class;
     if ours {
@@ -168,7 +172,11 @@ fn attracts(rules: &ServiceRules, address: IpAddr) -> Result<(), Reason> {
         Policy::Internal | Policy::External => rules.serves_clients(),
         Policy::InternalLocal | Policy::ExternalLocal => rules.backends.local_ready,
     });
-    if serves { Ok(()) } else { Err(Reason::NoLocalEndpoints) }
+    match serves {
+        true => Ok(()),
+        false if frontends().any(|rules| rules.backends.local_probes_fail) => Err(Reason::LocalProbesFail),
+        false => Err(Reason::NoLocalEndpoints),
+    }
 }
 
 /// Claims the addresses that the configuration wants on `lo`; load balancer addresses only of Services that are ours.

@@ -25,6 +25,8 @@ pub(crate) enum Reason {
     NoEndpoints,
     /// `externalTrafficPolicy: Local`, and no endpoint on this node is ready.
     NoLocalEndpoints,
+    /// `externalTrafficPolicy: Local`, and all ready endpoints on this node fail the probes that the Service asks for.
+    LocalProbesFail,
     /// The kernel refused the Service's rules.
     RulesRefused,
     /// The address could not be put on `lo`, where the configuration wants it.
@@ -33,7 +35,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// All of them, in order; the label values of the metric.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::NotInPool,
         Self::PoolNotBgp,
         Self::NoAdvertisement,
@@ -43,6 +45,7 @@ impl Reason {
         Self::NodeExcluded,
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
+        Self::LocalProbesFail,
         Self::RulesRefused,
         Self::LocalAddressRefused,
     ];
@@ -59,6 +62,7 @@ impl Reason {
             Self::NodeExcluded => "nodeLabeledExcludeBalancers",
             Self::NoEndpoints => "noEndpoints",
             Self::NoLocalEndpoints => "noLocalEndpoints",
+            Self::LocalProbesFail => "localProbesFail",
             Self::RulesRefused => "rulesRefused",
             Self::LocalAddressRefused => "localAddressRefused",
         }

@@ -24,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
 use crate::effects::NodeEffects;
+use crate::floor::Floor;
 use crate::index::{ConfigNews, Index, Observed};
 use crate::metrics::SpeakerMetrics;
 use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, View, plan};
+use crate::probing::Probing;
 use crate::report::Reporter;
 use crate::settings::Settings;
 
@@ -76,6 +78,8 @@ pub(crate) struct Reconciler {
     pub(crate) outputs: Outputs,
     pub(crate) settings: Option<Settings>,
     pub(crate) health: BTreeMap<ObjectName, (u16, usize)>,
+    pub(crate) probing: Probing,
+    pub(crate) floor: Floor,
 }
 
 impl Reconciler {
@@ -98,6 +102,7 @@ impl Reconciler {
                     self.index.mark_all();
                 },
                 Some(failure) = inputs.bind_failures.recv() => self.bind_failed(&failure),
+                () = self.probing.changed() => {}
                 () = sleep_until(deadline) => {}
             }
             while let Ok(observed) = inputs.observed.try_recv() {
@@ -120,7 +125,13 @@ impl Reconciler {
     fn next_deadline(&self) -> Option<Instant> {
         let retry = (self.settings.is_some() && !self.applier.programmed())
             .then(|| Instant::now() + RETRY_FIRST_PROGRAMMING);
-        self.applier.next_deadline().into_iter().chain(self.applier.next_verification()).chain(retry).min()
+        self.applier
+            .next_deadline()
+            .into_iter()
+            .chain(self.applier.next_verification())
+            .chain(retry)
+            .chain(self.floor.next_deadline())
+            .min()
     }
 
     /// Applies all that is due by now.
@@ -141,6 +152,7 @@ impl Reconciler {
         if !self.applier.programmed() {
             self.index.mark_all();
         }
+        self.overlays(started);
         let dirty = self.index.take_dirty();
         if dirty.is_empty() && self.applier.programmed() {
             return;
@@ -201,6 +213,7 @@ impl Reconciler {
         self.written(full, started);
         self.metrics.sync_duration.observe(started.elapsed().as_secs_f64());
         tracing::debug!(services = count, milliseconds = started.elapsed().as_secs_f64() * 1000.0, "applied");
+        self.probing.want(plans.iter_mut().map(|(name, plan)| (name, plan.probes.take())));
         for (name, plan) in plans {
             self.tell(&name, plan);
         }

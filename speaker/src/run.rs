@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use herald_proxy::health::{self, BindFailure, HealthPorts, ProxyState};
 use herald_proxy::netlink::{Kernel, KubeProxy};
+use herald_proxy::probe::{self, ProbeMetrics};
 use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{Names, ProxyMetrics, SliceView};
 use herald_runtime::admin::AdminServer;
@@ -25,11 +26,13 @@ use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
 use crate::bgp::Peers;
 use crate::effects::{NodeEffects, ProxyKernel};
+use crate::floor::Floor;
 use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
 use crate::kernel::KernelThread;
 use crate::metrics::SpeakerMetrics;
 use crate::node;
 use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::probing::Probing;
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
 
@@ -97,6 +100,13 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         spawn_health(&mut tasks, &options, &shutdown, metrics, (ports, state, failures));
     }
 
+    let (probing, (targets, verdicts)) = Probing::start();
+    let probe_metrics = ProbeMetrics::new(&metrics);
+    tasks.spawn_until_shutdown("probes", async move {
+        probe::run(targets, verdicts, probe_metrics).await;
+        Ok(())
+    });
+
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
     let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
     let reconciler = Reconciler {
@@ -114,6 +124,8 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         },
         settings: None,
         health: BTreeMap::new(),
+        probing,
+        floor: Floor::default(),
         options,
     };
     let inputs = Inputs { observed: inputs, addresses, bind_failures };

@@ -10,7 +10,7 @@ use crate::problem::shown;
 
 /// The options that stand in the map, defaults for those that do not.
 pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
-    let fields = value.fields(&["local-addresses", "external-ips", "cool-down"])?;
+    let fields = value.fields(&["local-addresses", "external-ips", "cool-down", "floor"])?;
     let default = HeraldOptions::default();
     let local_addresses = fields.get("local-addresses").map_or(Some(default.local_addresses), |value| {
         let words = [
@@ -23,10 +23,15 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     let external_ips =
         fields.get("external-ips").map_or(Some(default.external_ips), |value| external_ips(&value));
     let cool_down = fields.get("cool-down").map_or(Some(default.cool_down), |value| duration(&value));
+    let floor_grace = fields.get("floor").map_or(Some(default.floor_grace), |value| {
+        let fields = value.fields(&["grace"])?;
+        fields.get("grace").map_or(Some(default.floor_grace), |value| duration(&value))
+    });
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: external_ips?,
         cool_down: cool_down?,
+        floor_grace: floor_grace?,
     })
 }
 

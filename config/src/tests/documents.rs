@@ -175,6 +175,7 @@ fn heralds_own_keys_have_their_meaning() {
                 "2001:db8:10::7/128".parse().expect("a prefix"),
             ]),
             cool_down: Duration::from_secs(90),
+            floor_grace: Duration::from_secs(90),
         }
     );
     assert_eq!(warnings, []);
@@ -189,6 +190,10 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald:"), default);
     assert_eq!(herald("herald: {external-ips: {}}"), default);
     assert_eq!(herald("herald: {cool-down: 0}").cool_down, Duration::ZERO);
+    assert_eq!(default.floor_grace, Duration::from_secs(60));
+    assert_eq!(herald("herald: {floor: }"), default);
+    assert_eq!(herald("herald: {floor: {}}"), default);
+    assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
     assert_eq!(herald("herald: {local-addresses: all}").local_addresses, LocalAddresses::All);
     assert_eq!(herald("herald: {local-addresses: none}").local_addresses, LocalAddresses::None);
     assert_eq!(herald("herald: {external-ips: {allow: []}}").external_ips, ExternalIps::Allow(Vec::new()));

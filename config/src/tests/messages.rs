@@ -335,6 +335,7 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "herald.local-addresses: loadbalancers is not known here: write load-balancer",
         ),
         ("cool-down: 30", "herald.cool-down: 30 has no unit: write 30s"),
+        ("floor: {grace: 60}", "herald.floor.grace: 60 has no unit: write 60s"),
         (
             "external-ips: {allow: }",
             "herald.external-ips.allow: the list is empty: write [] to serve no externalIPs, or remove external-ips",

@@ -77,6 +77,8 @@ impl Lab {
             },
             settings: None,
             health: BTreeMap::new(),
+            probing: Probing::start().0,
+            floor: Floor::default(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);

@@ -1,0 +1,102 @@
+//! What is laid over the endpoints that the slices tell, before anything is planned: probes and the floor; and what is
+//! told of both.
+//!
+//! Decides nothing: `probing.rs` and `floor.rs` do. A node tells of held endpoints only those Services that have one
+//! on this node, or on none that is known: otherwise every node of the cluster would write an Event for every Service, just when the API
+//! server comes back.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use herald_runtime::ObjectName;
+use herald_runtime::events::EventType;
+use k8s_openapi::api::core::v1::ObjectReference;
+
+use crate::floor::{Change, Release};
+use crate::reconcile::Reconciler;
+
+impl Reconciler {
+    /// Takes what the probes and the floor say by now into the index.
+    pub(crate) fn overlays(&mut self, now: Instant) {
+        for heard in self.probing.take() {
+            self.index.set_probes(&heard.service, heard.probes);
+            if let Some(text) = heard.failed {
+                self.tell_users(&heard.service, EventType::Warning, "EndpointProbeFailed", text);
+            }
+            if let Some(text) = heard.recovered {
+                self.tell_users(&heard.service, EventType::Normal, "EndpointProbeRecovered", text);
+            }
+        }
+        self.floor(now);
+    }
+
+    fn floor(&mut self, now: Instant) {
+        let grace =
+            self.settings.as_ref().map_or(Duration::ZERO, |settings| settings.config.herald.floor_grace);
+        let losses = self.index.take_losses();
+        let changes = self.floor.step(now, grace, losses, self.index.dirty(), &self.index);
+        if changes.is_empty() {
+            return;
+        }
+        let (mut held, mut over) = (0, 0);
+        for (service, change) in changes {
+            match change {
+                Change::Held(addresses) => {
+                    held += 1;
+                    let text = format!(
+                        "endpoints of many Services turned not ready at once; {} of this one are used on for {grace:?}, \
+                         or until one is ready",
+                        addresses.len()
+                    );
+                    if self.is_told_here(&service, &addresses) {
+                        self.tell_users(&service, EventType::Warning, "EndpointsHeld", text);
+                    }
+                    self.index.set_held(&service, Some(addresses));
+                }
+                Change::Narrowed(addresses) => self.index.set_held(&service, Some(addresses)),
+                Change::Released(why) => {
+                    over += usize::from(why == Release::GraceOver);
+                    tracing::debug!(%service, ?why, "endpoints are not held any more");
+                    self.index.set_held(&service, None);
+                }
+            }
+        }
+        if held > 0 {
+            tracing::warn!(
+                services = held,
+                ?grace,
+                "endpoints of many Services turned not ready at once; what was good last is used on"
+            );
+        }
+        if over > 0 {
+            tracing::warn!(services = over, "the grace for endpoints that are not ready is over");
+        }
+        self.metrics.holds.inc_by(held);
+        self.metrics.held_services.set(i64::try_from(self.floor.count()).unwrap_or(i64::MAX));
+    }
+
+    fn is_told_here(&self, service: &ObjectName, addresses: &BTreeSet<IpAddr>) -> bool {
+        let Some(endpoints) = self.index.endpoints(service) else { return false };
+        let here = |node: Option<&str>| node.is_none_or(|node| node == self.options.node_name);
+        endpoints.waiting().into_iter().any(|(address, node)| addresses.contains(&address) && here(node))
+    }
+
+    fn tell_users(&self, service: &ObjectName, kind: EventType, reason: &'static str, text: String) {
+        let text = format!("node {}: {text}", self.options.node_name);
+        match kind {
+            EventType::Warning => tracing::warn!(%service, reason, "{text}"),
+            EventType::Normal => tracing::info!(%service, reason, "{text}"),
+        }
+        let Some(object) = self.index.service(service) else { return };
+        let regarding = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.clone()),
+            name: Some(service.name.clone()),
+            uid: Some(object.uid.to_string()),
+            ..ObjectReference::default()
+        };
+        self.outputs.events.publish(regarding, kind, reason, text);
+    }
+}
