@@ -3,14 +3,15 @@
 //! Addresses by the project's plan: VIPs 192.0.2.0/24 and 2001:db8:1::/64, pods 10.244.0.0/16 and 2001:db8:2::/64, nodes
 //! 10.0.0.0/24 and 2001:db8:10::/64, clients 203.0.113.0/24, ClusterIPs 10.96.0.0/12 and 2001:db8:3::/112.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::element::{Frontend, Protocol};
+use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::endpoints::EndpointsView;
 use crate::node::{NodeView, ProxyMode};
 use crate::note::Note;
@@ -97,4 +98,42 @@ pub(crate) fn node() -> NodeView {
         node_addresses: ["10.0.0.2", "10.0.0.3", "2001:db8:10::2", "2001:db8:10::3"].map(ip).into(),
         mode: ProxyMode::Full,
     }
+}
+
+/// Elements of every kind and both families, as rules may have them; prefixes are disjoint.
+pub(crate) fn any_element() -> impl Strategy<Value = Element> {
+    let sockets = (any::<bool>(), any::<u32>(), any::<u128>(), any::<[u16; 2]>());
+    let frontend = (sockets, 0..3usize).prop_map(|((v6, low, high, [port, other]), protocol)| {
+        let address = |offset: u32| match v6 {
+            true => IpAddr::from(Ipv6Addr::from(high.wrapping_add(u128::from(offset)))),
+            false => IpAddr::from(Ipv4Addr::from(low.wrapping_add(offset))),
+        };
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp][protocol];
+        (Frontend { address: address(0), protocol, port }, SocketAddr::new(address(9), other))
+    });
+    let policy = prop::sample::select(vec![
+        Policy::Internal,
+        Policy::InternalLocal,
+        Policy::External,
+        Policy::ExternalLocal,
+    ]);
+    let class = prop::sample::select(vec![1, 2, 3, 63, 64, 2048, 4096, 8192, 16384]);
+    let choice = (0..7u8, any::<bool>(), any::<u16>(), any::<u8>());
+    (frontend, policy, class, choice).prop_map(
+        |((frontend, endpoint), policy, class, (kind, flag, slot, third))| {
+            let scope = if flag { Scope::Local } else { Scope::Cluster };
+            match kind {
+                0 => Element::Service { frontend, policy },
+                1 => Element::Pick { frontend, scope, class },
+                2 => Element::Endpoint { frontend, scope, slot, endpoint },
+                3 => {
+                    Element::Refused { frontend, refusal: if flag { Refusal::Drop } else { Refusal::Reject } }
+                }
+                4 => Element::Vip { address: frontend.address },
+                5 if flag => Element::Announced { prefix: net(&format!("2001:db8:{third:x}::/48")) },
+                5 => Element::Announced { prefix: net(&format!("172.{third}.0.0/16")) },
+                _ => Element::Hairpin { endpoint, protocol: frontend.protocol },
+            }
+        },
+    )
 }

@@ -3,7 +3,7 @@
 //! The production side of [`Effects`]; it decides no order. What it adds to a step is how to keep the proxy's
 //! [`Program`] and the kernel the same: all changes of a batch become one transaction; if the kernel refuses it, the
 //! program goes back to what it was; if it is unknown what is in force, or our tables are gone (`nft flush ruleset`),
-//! everything is replaced.
+//! they are compared with the program, and what differs is written ([`Kernel::adopt`]).
 //!
 //! Prefixes that are shorter than an address are guarded: while one is announced, and until the linger ends, what
 //! comes for an address inside it and has no rule is dropped and not routed on ([`Element::Announced`]).
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_proxy::netlink::{Kernel, KernelError};
+use herald_proxy::netlink::{Adopted, Kernel, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
 use herald_runtime::ObjectName;
@@ -64,9 +64,22 @@ impl ProxyKernel {
         let mut elements = self.program.all();
         elements.extend(self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix }));
         let ruleset = Ruleset::new(&self.ruleset);
-        let replaced = self.kernel.call(move |kernel| kernel.replace(&ruleset, &elements)).await;
-        self.stale = replaced.is_err();
-        replaced?;
+        let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
+        self.stale = adopted.is_err();
+        match adopted? {
+            Adopted::Unchanged => {
+                tracing::info!("the tables in the kernel are as wanted; nothing was written")
+            }
+            Adopted::Changed { removed, added } => {
+                tracing::info!(
+                    removed,
+                    added,
+                    "the tables in the kernel are adopted; elements that differed were written"
+                );
+            }
+            Adopted::Refilled(reason) => tracing::info!(reason, "the tables were filled anew"),
+            Adopted::Replaced(reason) => tracing::info!(reason, "the tables were written anew"),
+        }
         self.clean_up_kube_proxy().await;
         Ok(())
     }

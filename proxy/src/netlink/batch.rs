@@ -79,10 +79,15 @@ pub(super) fn message_type(kind: u16) -> u16 {
 }
 
 impl Batch {
-    /// A batch whose messages are numbered from `first` on, with room for a number of elements.
-    pub(super) fn new(first: u32, elements: usize) -> Self {
+    /// A batch whose messages are numbered from `first` on, with room for a number of elements. With a generation, the
+    /// kernel refuses it if somebody committed after that.
+    pub(super) fn new(first: u32, elements: usize, generation: Option<u32>) -> Self {
         let mut writer = Writer::with_capacity(elements * BYTES_PER_ELEMENT + 4096);
-        writer.message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0, NFNL_SUBSYS_NFTABLES, |_| {});
+        writer.message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first, 0, NFNL_SUBSYS_NFTABLES, |w| {
+            if let Some(generation) = generation {
+                w.number(NFNL_BATCH_GENID, generation);
+            }
+        });
         let next = first.wrapping_add(1);
         Self { writer, first, next, last_message: 0, chunks: Vec::new(), objects: BTreeMap::new() }
     }

@@ -1,14 +1,18 @@
 //! The kernel's side of the ruleset: nf_tables over netlink, in transactions.
 //!
-//! [`Kernel`] writes and never reads intent back. Each call is one batch that the kernel commits whole or not at all, and
+//! [`Kernel`] writes; what it reads back is compared with intent and never taken for it ([`Kernel::adopt`]). Each call is one batch that the kernel commits whole or not at all, and
 //! returns after the kernel's acknowledgement: what `Ok` says is in force. A refusal changes nothing. Only after
 //! [`KernelError::Timeout`] and [`KernelError::Lost`] it is unknown what is in force, and [`Kernel::replace`] settles it.
 //!
 //! The calls block (a batch is handled inside `send`); from tokio, call them in a blocking task. A socket belongs to the
 //! network namespace of the thread that opened it. Never uses the `nft` binary.
 
+mod adopt;
 mod attributes;
 mod batch;
+mod decode;
+mod dump;
+mod error;
 mod expressions;
 mod objects;
 mod reply;
@@ -22,11 +26,12 @@ mod tests;
 use std::io;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
-use self::attributes::{Writer, attributes};
+pub use self::adopt::Adopted;
+use self::attributes::Writer;
 pub use self::batch::Subject;
 use self::batch::{Batch, message_type, protocol_family};
+use self::decode::find;
+pub use self::error::KernelError;
 use self::reply::{Reply, replies};
 use self::socket::NetlinkSocket;
 use self::userdata::comment;
@@ -43,53 +48,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How often a batch is sent again that the kernel could not handle just now.
 const ATTEMPTS: u32 = 5;
-
-/// Why the kernel's ruleset is not as wanted.
-#[derive(Debug, Error)]
-pub enum KernelError {
-    /// No socket: no permission, or no nf_tables.
-    #[error("cannot open a netlink socket for nf_tables (CAP_NET_ADMIN is needed)")]
-    Open(#[source] io::Error),
-    /// The batch did not reach the kernel; nothing changed.
-    #[error("cannot send a transaction of {bytes} bytes")]
-    Send {
-        /// Its size.
-        bytes: usize,
-        /// Cause.
-        source: io::Error,
-    },
-    /// The answer cannot be read.
-    #[error("cannot read the kernel's answer")]
-    Receive(#[source] io::Error),
-    /// No answer came; what is in force is unknown.
-    #[error("the kernel did not answer within {0:?}")]
-    Timeout(Duration),
-    /// The answer did not fit the socket's buffer; what is in force is unknown.
-    #[error("the kernel's answer was lost for want of buffer space")]
-    Lost,
-    /// The kernel refused; nothing changed.
-    #[error("the kernel refused {subject}: {source}{}", reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
-    Refused {
-        /// What it refused.
-        subject: Subject,
-        /// Its error number.
-        source: io::Error,
-        /// Its words, if any.
-        reason: Option<String>,
-    },
-    /// An element asks for a class that the ruleset has no chain for; nothing was sent.
-    #[error("there is no chain for the class in {0:?}")]
-    UnknownClass(Element),
-}
-
-impl KernelError {
-    /// True when the tables themselves are missing, for instance after somebody's `nft flush ruleset`: only
-    /// [`Kernel::replace`] helps.
-    pub fn is_table_missing(&self) -> bool {
-        matches!(self, Self::Refused { subject: Subject::Object(_), source, .. }
-            if source.raw_os_error() == Some(libc::ENOENT))
-    }
-}
 
 /// The first refusal in an answer.
 struct Refusal {
@@ -135,12 +93,23 @@ impl Kernel {
     pub fn replace(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
         check_classes(elements)?;
         if self.has_layout(ruleset)? {
-            match self.write(ruleset, elements, Batch::flush_table) {
-                // Somebody changed the table under its old name.
-                Err(KernelError::Refused { subject: Subject::Object(_), .. }) => {}
-                written => return written,
-            }
+            self.refill(ruleset, elements)
+        } else {
+            self.rebuild(ruleset, elements)
         }
+    }
+
+    /// New rules and elements in the chains and sets that are there.
+    fn refill(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
+        match self.write(ruleset, elements, Batch::flush_table) {
+            // Somebody changed the table under its old name.
+            Err(KernelError::Refused { subject: Subject::Object(_), .. }) => self.rebuild(ruleset, elements),
+            written => written,
+        }
+    }
+
+    /// New tables.
+    fn rebuild(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
         self.write(ruleset, elements, |batch, table| {
             batch.delete_table(table.family, Ruleset::TABLE);
             batch.add_table(table);
@@ -155,7 +124,7 @@ impl Kernel {
         elements: &[Element],
         prepare: impl Fn(&mut Batch, &Table),
     ) -> Result<(), KernelError> {
-        self.transact(&[], elements, elements.len(), |batch| {
+        self.transact(None, &[], elements, elements.len(), |batch| {
             for table in &ruleset.tables {
                 prepare(batch, table);
                 batch.add_constants(table);
@@ -170,12 +139,17 @@ impl Kernel {
     /// Removes and adds elements, in one transaction. To remove what is not there is refused, as is to add a key that
     /// is there with another value; to add what is there already is no error.
     pub fn apply(&mut self, changes: &Changes) -> Result<(), KernelError> {
+        self.apply_at(changes, None)
+    }
+
+    /// The same; refused with ERESTART if this is not the newest generation.
+    fn apply_at(&mut self, changes: &Changes, generation: Option<u32>) -> Result<(), KernelError> {
         if changes.is_empty() {
             return Ok(());
         }
         check_classes(&changes.add)?;
         let count = changes.add.len() + changes.remove.len();
-        self.transact(&changes.remove, &changes.add, count, |batch| {
+        self.transact(generation, &changes.remove, &changes.add, count, |batch| {
             batch.elements(&changes.remove, true);
             batch.elements(&changes.add, false);
         })
@@ -183,7 +157,7 @@ impl Kernel {
 
     /// Removes our tables, if there are any.
     pub fn remove(&mut self) -> Result<(), KernelError> {
-        self.transact(&[], &[], 0, |batch| {
+        self.transact(None, &[], &[], 0, |batch| {
             for family in IpFamily::ALL {
                 batch.delete_table(family, Ruleset::TABLE);
             }
@@ -228,7 +202,7 @@ impl Kernel {
     /// Removes the tables of kube-proxy's nftables mode, if there are any. kube-proxy does the same with what its
     /// other modes left (`--cleanup`, and at each start).
     pub fn remove_kube_proxy_tables(&mut self) -> Result<(), KernelError> {
-        self.transact(&[], &[], 0, |batch| {
+        self.transact(None, &[], &[], 0, |batch| {
             for family in IpFamily::ALL {
                 batch.delete_table(family, KUBE_PROXY_TABLE);
             }
@@ -241,22 +215,22 @@ impl Kernel {
 
     /// A table's userdata, empty without any; `None` without a table.
     fn table_userdata(&mut self, family: IpFamily, name: &str) -> Result<Option<Vec<u8>>, KernelError> {
-        self.find(NFT_MSG_GETTABLE, NFTA_TABLE_USERDATA, family, |w| w.string(NFTA_TABLE_NAME, name))
+        let found = self.get(NFT_MSG_GETTABLE, family, |w| w.string(NFTA_TABLE_NAME, name))?;
+        Ok(found.map(|table| find(&table, NFTA_TABLE_USERDATA).unwrap_or_default().to_vec()))
     }
 
     fn has_chain(&mut self, family: IpFamily, table: &str, name: &str) -> Result<bool, KernelError> {
-        let found = self.find(NFT_MSG_GETCHAIN, NFTA_CHAIN_NAME, family, |w| {
+        let found = self.get(NFT_MSG_GETCHAIN, family, |w| {
             w.string(NFTA_CHAIN_TABLE, table);
             w.string(NFTA_CHAIN_NAME, name);
         })?;
         Ok(found.is_some())
     }
 
-    /// Asks for one object by name, and for one of its attributes.
-    fn find(
+    /// Asks for one object by name: its attributes.
+    fn get(
         &mut self,
         kind: u16,
-        attribute: u16,
         family: IpFamily,
         body: impl FnOnce(&mut Writer),
     ) -> Result<Option<Vec<u8>>, KernelError> {
@@ -266,19 +240,18 @@ impl Kernel {
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         writer.message(message_type(kind), flags, sequence, protocol_family(family), 0, body);
         self.send(writer.as_slice())?;
-        let mut value = Vec::new();
+        let mut found = Vec::new();
         let (error, reason) = self.answer(|reply| {
             if reply.sequence != sequence {
                 return None;
             }
             if reply.error.is_none() {
-                let found = attributes(reply.attributes).find(|(kind, _)| *kind == attribute);
-                value = found.map(|(_, value)| value.to_vec()).unwrap_or_default();
+                found = reply.attributes.to_vec();
             }
             Some((reply.error?, reply.reason))
         })?;
         match error {
-            0 => Ok(Some(value)),
+            0 => Ok(Some(found)),
             libc::ENOENT => Ok(None),
             error => Err(refused(Subject::Batch, error, reason)),
         }
@@ -287,6 +260,7 @@ impl Kernel {
     /// Sends a batch until the kernel has had time for it, and reads its answer.
     fn transact(
         &mut self,
+        generation: Option<u32>,
         removed: &[Element],
         added: &[Element],
         elements: usize,
@@ -295,7 +269,7 @@ impl Kernel {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut batch = Batch::new(self.sequence, elements);
+            let mut batch = Batch::new(self.sequence, elements, generation);
             fill(&mut batch);
             batch.finish();
             self.sequence = batch.end();
@@ -304,7 +278,8 @@ impl Kernel {
                 return Ok(());
             };
             // The kernel was interrupted, lacked a module just then, or somebody else committed meanwhile.
-            if attempt < ATTEMPTS && matches!(error, libc::EINTR | libc::EAGAIN | libc::ERESTART) {
+            let stale = generation.is_some() && error == libc::ERESTART;
+            if attempt < ATTEMPTS && !stale && matches!(error, libc::EINTR | libc::EAGAIN | libc::ERESTART) {
                 continue;
             }
             let subject = batch.subject(sequence, offset, removed, added);
@@ -334,13 +309,14 @@ impl Kernel {
 
     /// Reads replies until one is the answer. Late ones to an earlier question are passed over.
     fn answer<T>(&self, mut is_answer: impl FnMut(Reply<'_>) -> Option<T>) -> Result<T, KernelError> {
-        let deadline = Instant::now() + ANSWER;
         loop {
-            let datagram = self.socket.receive(deadline).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOBUFS) => KernelError::Lost,
-                _ if error.kind() == io::ErrorKind::WouldBlock => KernelError::Timeout(ANSWER),
-                _ => KernelError::Receive(error),
-            })?;
+            // A listing has many datagrams, each with its deadline.
+            let datagram =
+                self.socket.receive(Instant::now() + ANSWER).map_err(|error| match error.raw_os_error() {
+                    Some(libc::ENOBUFS) => KernelError::Lost,
+                    _ if error.kind() == io::ErrorKind::WouldBlock => KernelError::Timeout(ANSWER),
+                    _ => KernelError::Receive(error),
+                })?;
             if let Some(answer) = replies(&datagram).find_map(&mut is_answer) {
                 return Ok(answer);
             }

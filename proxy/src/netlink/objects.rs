@@ -2,7 +2,7 @@
 
 use super::attributes::Writer;
 use super::expressions;
-use super::userdata::{comment, userdata};
+use super::userdata::{comment, mark, userdata};
 use super::wire::*;
 use crate::family::IpFamily;
 use crate::ruleset::{
@@ -16,15 +16,29 @@ pub(super) fn write_table(w: &mut Writer, table: &Table) {
     w.bytes(NFTA_TABLE_USERDATA, &comment(&table.layout()));
 }
 
-/// A rule of a chain.
+/// A rule of a chain, with its mark.
 pub(super) fn write_rule(w: &mut Writer, family: IpFamily, chain: &str, rule: &Rule) {
     w.string(NFTA_RULE_TABLE, Ruleset::TABLE);
     w.string(NFTA_RULE_CHAIN, chain);
+    let start = w.len();
+    write_statements(w, family, rule);
+    let mark = mark(w.as_slice().get(start..).unwrap_or_default());
+    w.bytes(NFTA_RULE_USERDATA, &mark);
+}
+
+fn write_statements(w: &mut Writer, family: IpFamily, rule: &Rule) {
     w.nest(NFTA_RULE_EXPRESSIONS, |w| {
         for statement in rule {
             expressions::write(w, family, statement, &|set| set_id(family, set));
         }
     });
+}
+
+/// The userdata of a rule, by which a later run knows it as its own.
+pub(super) fn rule_mark(family: IpFamily, rule: &Rule) -> Vec<u8> {
+    let mut w = Writer::default();
+    write_statements(&mut w, family, rule);
+    mark(w.as_slice())
 }
 
 /// Number of a set in a batch that creates it.
@@ -37,16 +51,20 @@ fn set_id(family: IpFamily, set: SetName) -> u32 {
     base + u32::try_from(place).unwrap_or_default()
 }
 
-pub(super) fn write_base(w: &mut Writer, base: &Base) {
-    let hook = match base.hook {
+/// Number of a hook.
+pub(super) fn hook_number(hook: Hook) -> u32 {
+    match hook {
         Hook::Prerouting => 0,
         Hook::Input => 1,
         Hook::Forward => 2,
         Hook::Output => 3,
         Hook::Postrouting => 4,
-    };
+    }
+}
+
+pub(super) fn write_base(w: &mut Writer, base: &Base) {
     w.nest(NFTA_CHAIN_HOOK, |w| {
-        w.number(NFTA_HOOK_HOOKNUM, hook);
+        w.number(NFTA_HOOK_HOOKNUM, hook_number(base.hook));
         w.number(NFTA_HOOK_PRIORITY, base.priority.cast_unsigned());
     });
     w.number(NFTA_CHAIN_POLICY, NF_ACCEPT);

@@ -1,14 +1,18 @@
 //! What the kernel answers: messages in a datagram, acknowledgements and refusals. Nothing here trusts a length.
 
 use super::attributes::{HEADER, attributes};
-use super::wire::{NLMSG_ERROR, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS};
+use super::wire::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS};
 
 /// One message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply<'a> {
     /// Number of the message that it answers.
     pub(super) sequence: u32,
-    /// For an acknowledgement 0, for a refusal the error number, `None` for data.
+    /// Type, with its subsystem.
+    pub(super) kind: u16,
+    /// A listing of which this is a part was disturbed by somebody's commit.
+    pub(super) interrupted: bool,
+    /// For an acknowledgement and the end of a listing 0, for a refusal the error number, `None` for data.
     pub(super) error: Option<i32>,
     /// For data, what follows `struct nfgenmsg`.
     pub(super) attributes: &'a [u8],
@@ -29,21 +33,33 @@ pub(super) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
 }
 
 fn reply(message: &[u8]) -> Reply<'_> {
-    let sequence = number(message, 8).unwrap_or_default();
-    let kind = message.get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
-    if kind != Some(NLMSG_ERROR) {
-        let attributes = message.get(HEADER + 4..).unwrap_or_default();
-        return Reply { sequence, error: None, attributes, reason: None, offset: None };
+    let half = |at| message.get(at..at + 2).map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]));
+    let kind = half(4);
+    let error = || number(message, HEADER).map_or(0, |error| error.cast_signed().wrapping_neg());
+    let bare = Reply {
+        sequence: number(message, 8).unwrap_or_default(),
+        kind,
+        interrupted: half(6) & NLM_F_DUMP_INTR != 0,
+        error: None,
+        attributes: &[],
+        reason: None,
+        offset: None,
+    };
+    match kind {
+        NLMSG_DONE => Reply { error: Some(error()), ..bare },
+        NLMSG_ERROR => {
+            // The error number and the header of the refused message (NETLINK_CAP_ACK) stand before the attributes.
+            let extended = message.get(HEADER + 4 + HEADER..).unwrap_or_default();
+            let find =
+                |wanted| attributes(extended).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+            let reason = find(NLMSGERR_ATTR_MSG)
+                .map(|text| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
+                .filter(|text| !text.is_empty());
+            let offset = find(NLMSGERR_ATTR_OFFS).and_then(|value| number(value, 0));
+            Reply { error: Some(error()), reason, offset, ..bare }
+        }
+        _ => Reply { attributes: message.get(HEADER + 4..).unwrap_or_default(), ..bare },
     }
-    let error = number(message, HEADER).map_or(0, |error| error.cast_signed().wrapping_neg());
-    // The error number and the header of the refused message (NETLINK_CAP_ACK) stand before the attributes.
-    let extended = message.get(HEADER + 4 + HEADER..).unwrap_or_default();
-    let find = |wanted| attributes(extended).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    let reason = find(NLMSGERR_ATTR_MSG)
-        .map(|text| String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
-        .filter(|text| !text.is_empty());
-    let offset = find(NLMSGERR_ATTR_OFFS).and_then(|value| number(value, 0));
-    Reply { sequence, error: Some(error), attributes: &[], reason, offset }
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u32> {

@@ -29,7 +29,7 @@ fn messages(mut bytes: &[u8]) -> Vec<(u32, u16, &[u8])> {
 
 #[test]
 fn a_batch_numbers_its_messages_and_only_its_last_asks_for_an_answer() {
-    let mut batch = Batch::new(u32::MAX - 3, 0);
+    let mut batch = Batch::new(u32::MAX - 3, 0, None);
     for table in &Ruleset::new(&RulesetConfig::default()).tables {
         batch.delete_table(table.family, Ruleset::TABLE);
         batch.add_table(table);
@@ -52,7 +52,7 @@ fn a_batch_numbers_its_messages_and_only_its_last_asks_for_an_answer() {
 #[test]
 fn elements_are_spread_over_messages_that_an_attribute_can_hold_and_each_can_be_named() {
     let elements: Vec<Element> = (0..5000).map(service).collect();
-    let mut batch = Batch::new(7, elements.len());
+    let mut batch = Batch::new(7, elements.len(), None);
     batch.elements(&elements, false);
     batch.finish();
     let messages = messages(batch.as_slice());
@@ -83,8 +83,15 @@ fn a_refusal_is_read_with_its_words_and_place() {
     bytes.extend([7, 0, 1, 0, b'n', b'o', 0, 0]);
     let len = bytes.len() as u32;
     bytes[..4].copy_from_slice(&len.to_ne_bytes());
-    let expected =
-        Reply { sequence: 9, error: Some(17), attributes: &[], reason: Some("no".into()), offset: Some(400) };
+    let expected = Reply {
+        sequence: 9,
+        kind: 2,
+        interrupted: false,
+        error: Some(17),
+        attributes: &[],
+        reason: Some("no".into()),
+        offset: Some(400),
+    };
     assert_eq!(replies(&bytes).collect::<Vec<_>>(), [expected]);
 }
 

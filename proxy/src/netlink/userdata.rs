@@ -3,7 +3,7 @@
 //!
 //! The encoding is libnftnl's: type (1 byte), length (1 byte), value; nested without alignment.
 
-use crate::ruleset::{DataType, FieldType, SetName};
+use crate::ruleset::{DataType, FieldType, SetName, fingerprint};
 
 const KEY_BYTE_ORDER: u8 = 0;
 const DATA_BYTE_ORDER: u8 = 1;
@@ -22,10 +22,20 @@ const CONCATENATION: u32 = 13;
 /// `NFTNL_UDATA_TABLE_COMMENT`.
 const TABLE_COMMENT: u8 = 0;
 
+/// Far from the types that libnftnl gives out one by one.
+const RULE_MARK: u8 = 0x48;
+
 /// Userdata of a table: a comment, with its closing NUL.
 pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     put(&mut out, TABLE_COMMENT, &[text.as_bytes(), &[0]].concat());
+    out
+}
+
+/// Userdata of a rule: a hash of its expressions, under a type that `nft` does not know and passes over.
+pub(super) fn mark(expressions: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    put(&mut out, RULE_MARK, &fingerprint(expressions.iter().copied()).to_be_bytes());
     out
 }
 

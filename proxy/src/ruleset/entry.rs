@@ -58,6 +58,11 @@ impl Buffer {
         self.address(frontend.address).protocol(frontend.protocol).port(frontend.port)
     }
 
+    /// These bytes, if a key of this module could be of their length.
+    pub(crate) fn from_slice(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() <= CAPACITY && bytes.len().is_multiple_of(4)).then(|| Self::EMPTY.push(bytes))
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&self.bytes)
     }

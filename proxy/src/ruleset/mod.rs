@@ -20,6 +20,7 @@ mod build;
 mod class;
 mod entry;
 mod model;
+mod read;
 mod text;
 
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub use model::{
 };
 
 pub(crate) use class::is_class;
-pub(crate) use entry::{Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK};
+pub(crate) use entry::{Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK};
+pub(crate) use model::fingerprint;

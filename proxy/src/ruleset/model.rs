@@ -31,12 +31,13 @@ impl Table {
         for chain in &self.chains {
             let _ = write!(shape, "{} {:?};", chain.name, chain.base);
         }
-        // FNV-1a, 64 bits: equal in every version of Herald and on every machine.
-        let hash = shape.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        format!("herald layout {hash:016x}")
+        format!("herald layout {:016x}", fingerprint(shape.bytes()))
     }
+}
+
+/// FNV-1a, 64 bits: equal in every version of Herald and on every machine.
+pub(crate) fn fingerprint(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A chain.

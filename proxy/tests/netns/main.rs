@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
+mod adopt;
 mod bench;
+mod checked;
 mod kernel;
 mod net;
 mod packets;

@@ -14,6 +14,8 @@ use herald_proxy::netlink::Kernel;
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::checked::CheckedKernel;
+
 /// How long a client waits for what should come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -99,7 +101,13 @@ impl Namespace {
         self.run(move || std::fs::write(path, value)).unwrap();
     }
 
-    pub(crate) fn kernel(&self) -> Kernel {
+    /// Writes to this namespace's nf_tables, and is dumped after each batch.
+    pub(crate) fn kernel(&self) -> CheckedKernel {
+        CheckedKernel::new(self.unchecked_kernel())
+    }
+
+    /// The same without dumps.
+    pub(crate) fn unchecked_kernel(&self) -> Kernel {
         self.run(Kernel::open).unwrap()
     }
 }

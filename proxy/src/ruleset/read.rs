@@ -1,0 +1,112 @@
+//! The inverse of `entry.rs`: the bytes of a set element as the [`Element`] that they stand for.
+//!
+//! Reading is loose and then checked by writing: what is read must give the same bytes again. So padding, unknown
+//! numbers and lengths need no rule of their own, and nothing that Herald would not have written is ever an element.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::class::is_class;
+use super::entry::{Buffer, Data, Entry, FIRST_SLOT, class_number, policy_number};
+use super::model::SetName;
+use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
+use crate::family::IpFamily;
+
+impl Entry {
+    /// What was read: a key that is no interval.
+    pub(crate) fn read(family: IpFamily, set: SetName, key: Buffer, data: Data) -> Self {
+        Self { family, set, key, prefix: None, data }
+    }
+
+    /// The element that these bytes stand for; `None`: none that Herald writes.
+    pub(crate) fn element(&self) -> Option<Element> {
+        let mut key = Fields { family: self.family, rest: self.key.as_slice() };
+        let mut value = Fields { family: self.family, rest: self.value() };
+        let element = match self.set {
+            SetName::Services => Element::Service { frontend: key.frontend()?, policy: value.policy()? },
+            SetName::Picks => key.pick(Scope::Cluster, &mut value)?,
+            SetName::LocalPicks => key.pick(Scope::Local, &mut value)?,
+            SetName::Endpoints => key.endpoint(Scope::Cluster, &mut value)?,
+            SetName::LocalEndpoints => key.endpoint(Scope::Local, &mut value)?,
+            SetName::Dropped => Element::Refused { frontend: key.frontend()?, refusal: Refusal::Drop },
+            SetName::Rejected => Element::Refused { frontend: key.frontend()?, refusal: Refusal::Reject },
+            SetName::Vips => Element::Vip { address: key.address()? },
+            SetName::Announced => Element::Announced { prefix: self.prefix? },
+            SetName::Hairpin => {
+                let address = key.address()?;
+                let frontend = key.frontend()?;
+                let endpoint = SocketAddr::new(address, frontend.port);
+                Element::Hairpin { endpoint, protocol: frontend.protocol }
+            }
+            SetName::Policies | SetName::Classes | SetName::LocalClasses => return None,
+        };
+        (Self::from(&element) == *self).then_some(element)
+    }
+
+    fn value(&self) -> &[u8] {
+        match &self.data {
+            Data::Value(value) => value.as_slice(),
+            Data::None | Data::Goto(_) => &[],
+        }
+    }
+}
+
+/// Fields of a key or value, from the front.
+struct Fields<'a> {
+    family: IpFamily,
+    rest: &'a [u8],
+}
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let field = *self.rest.first_chunk()?;
+        self.rest = self.rest.get(N.next_multiple_of(4)..)?;
+        Some(field)
+    }
+
+    fn address(&mut self) -> Option<IpAddr> {
+        Some(match self.family {
+            IpFamily::V4 => Ipv4Addr::from(self.take::<4>()?).into(),
+            IpFamily::V6 => Ipv6Addr::from(self.take::<16>()?).into(),
+        })
+    }
+
+    fn port(&mut self) -> Option<u16> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    fn protocol(&mut self) -> Option<Protocol> {
+        match self.take::<1>()? {
+            [6] => Some(Protocol::Tcp),
+            [17] => Some(Protocol::Udp),
+            [132] => Some(Protocol::Sctp),
+            _ => None,
+        }
+    }
+
+    fn frontend(&mut self) -> Option<Frontend> {
+        Some(Frontend { address: self.address()?, protocol: self.protocol()?, port: self.port()? })
+    }
+
+    fn policy(&mut self) -> Option<Policy> {
+        let number = self.number()?;
+        [Policy::Internal, Policy::InternalLocal, Policy::External, Policy::ExternalLocal]
+            .into_iter()
+            .find(|policy| policy_number(*policy) == number)
+    }
+
+    fn pick(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
+        let class = u16::try_from(value.number()?.wrapping_sub(class_number(0))).ok()?;
+        is_class(class).then_some(Element::Pick { frontend: self.frontend()?, scope, class })
+    }
+
+    fn endpoint(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
+        let frontend = self.frontend()?;
+        let slot = u16::try_from(self.number()?.wrapping_sub(FIRST_SLOT)).ok()?;
+        let endpoint = SocketAddr::new(value.address()?, value.port()?);
+        Some(Element::Endpoint { frontend, scope, slot, endpoint })
+    }
+}
