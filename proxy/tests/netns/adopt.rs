@@ -61,6 +61,7 @@ fn any_service() -> impl Strategy<Value = ServiceRules> {
                 local,
                 has_any: count > 0,
                 local_ready: count > 0,
+                local_probes_fail: false,
             };
             FrontendRules {
                 frontend,
@@ -148,6 +149,7 @@ fn services(first: u16, count: u16) -> Vec<Element> {
             hairpin: Box::default(),
             has_any: true,
             local_ready: true,
+            local_probes_fail: false,
         };
         let frontend = Frontend { address: [10, 96, high, low].into(), protocol: Protocol::Tcp, port: 80 };
         let rules = FrontendRules {
