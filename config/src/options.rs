@@ -12,6 +12,8 @@ pub struct HeraldOptions {
     pub local_addresses: LocalAddresses,
     /// Which externalIPs of Services are served.
     pub external_ips: ExternalIps,
+    /// Who reaches load balancer addresses of a family that a Service's `loadBalancerSourceRanges` leave out.
+    pub source_ranges_other_family: SourceRangesOtherFamily,
     /// How long a released address rests before another Service gets it.
     pub cool_down: Duration,
     /// How long the endpoints of many Services that turned not ready at once are used on; zero: not at all.
@@ -23,6 +25,7 @@ impl Default for HeraldOptions {
         Self {
             local_addresses: LocalAddresses::None,
             external_ips: ExternalIps::Default,
+            source_ranges_other_family: SourceRangesOtherFamily::Deny,
             cool_down: Duration::from_secs(30),
             floor_grace: Duration::from_secs(60),
         }
@@ -39,6 +42,16 @@ pub enum LocalAddresses {
     LoadBalancer,
     /// Those, and externalIPs.
     All,
+}
+
+/// What source ranges mean for addresses of a family of which there is no range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SourceRangesOtherFamily {
+    /// Nobody is let in.
+    #[default]
+    Deny,
+    /// Everyone is let in, as by kube-proxy.
+    Allow,
 }
 
 /// Which externalIPs are served.

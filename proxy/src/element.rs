@@ -134,6 +134,19 @@ pub enum Element {
         /// Which of the two sets.
         refusal: Refusal,
     },
+    /// Set `restricted`: a frontend that only the sources in set `sources` reach.
+    Restricted {
+        /// Key.
+        frontend: Frontend,
+    },
+    /// Set `sources`: who reaches a restricted frontend. Prefixes of one frontend are disjoint; the kernel refuses
+    /// overlaps.
+    Source {
+        /// First part of the key.
+        frontend: Frontend,
+        /// Second part; host bits are ignored.
+        prefix: IpNet,
+    },
     /// Set `vips`: an address that Services hold. What no rule took ends here, never at the node or the next router.
     Vip {
         /// Key.

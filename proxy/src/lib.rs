@@ -27,7 +27,7 @@ pub use element::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope, 
 pub use endpoints::{Endpoint, EndpointsView};
 pub use family::IpFamily;
 pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
-pub use node::{NodeView, ProxyMode};
+pub use node::{NodeView, OtherFamilySources, ProxyMode};
 pub use note::{AddressField, Note};
 pub use program::{Conflict, Holder, Program};
 pub use reason::{DropReason, RejectReason};

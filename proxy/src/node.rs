@@ -28,8 +28,22 @@ pub struct NodeView {
     /// Addresses of all nodes of the cluster. A Service that claims one (through its status, say) gets no `Vip` for it:
     /// what no rule takes must still reach the node.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// The node's own addresses: where its own connections come from.
+    pub own_addresses: Vec<IpAddr>,
+    /// Who reaches load balancer addresses of a family that a Service's source ranges leave out.
+    pub other_family_sources: OtherFamilySources,
     /// What is programmed at all.
     pub mode: ProxyMode,
+}
+
+/// What `loadBalancerSourceRanges` mean for addresses of a family of which there is no range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OtherFamilySources {
+    /// Nobody is let in: who lists IPv4 ranges does not mean to open IPv6.
+    #[default]
+    Deny,
+    /// Everyone is let in, as by kube-proxy.
+    Allow,
 }
 
 impl NodeView {

@@ -106,9 +106,26 @@ pub enum Note {
         /// What stood there.
         value: i32,
     },
-    /// `loadBalancerSourceRanges` are set and not enforced.
-    #[error("spec.loadBalancerSourceRanges is not enforced: every source is served")]
-    SourceRangesNotEnforced,
+    /// A source range that is no prefix. The others count.
+    #[error("spec.loadBalancerSourceRanges: {value:?} is not a CIDR, so it lets nobody in")]
+    SourceRange {
+        /// What stood there.
+        value: String,
+    },
+    /// Source ranges are set and not one is a prefix.
+    #[error(
+        "spec.loadBalancerSourceRanges: no range is valid, so nobody reaches the load balancer addresses"
+    )]
+    NoSourceRange,
+    /// Source ranges are set, and none is of the family of a load balancer address.
+    #[error(
+        "spec.loadBalancerSourceRanges: no range is of the family of {address}; unless \
+         source-ranges-other-family is allow, nobody reaches it"
+    )]
+    OtherFamilySourceRanges {
+        /// The address.
+        address: IpAddr,
+    },
     /// `sessionAffinity: ClientIP` is set and not kept.
     #[error("spec.sessionAffinity: ClientIP is not kept: each connection draws its own endpoint")]
     SessionAffinityNotKept,
@@ -140,7 +157,8 @@ impl Note {
             }
             Self::UnknownPolicy { .. } => "UnknownTrafficPolicy",
             Self::HealthCheckNodePort { .. } => "InvalidHealthCheckNodePort",
-            Self::SourceRangesNotEnforced => "SourceRangesNotEnforced",
+            Self::SourceRange { .. } | Self::NoSourceRange => "InvalidSourceRange",
+            Self::OtherFamilySourceRanges { .. } => "SourceRangesOfOtherFamily",
             Self::SessionAffinityNotKept => "SessionAffinityNotKept",
             Self::Probe { .. } | Self::ProbeWithoutPort => "InvalidProbe",
         }
@@ -189,6 +207,6 @@ pub(crate) fn protocol(value: Option<&str>) -> Result<Protocol, String> {
 }
 
 /// Notes end up in Events and logs: what users wrote is cut to a length that fits there.
-fn shortened(value: &str) -> String {
+pub(crate) fn shortened(value: &str) -> String {
     value.chars().take(64).collect()
 }

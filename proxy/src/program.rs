@@ -255,6 +255,7 @@ impl Delta {
         for scope in [Scope::Cluster, Scope::Local] {
             self.table(scope, before, after);
         }
+        self.restriction(before, after);
         self.element(before.and_then(FrontendRules::dispatch), after.and_then(FrontendRules::dispatch));
         self.element(before.and_then(FrontendRules::refused), after.and_then(FrontendRules::refused));
         for (rules, change) in [(before, -1), (after, 1)] {
@@ -262,6 +263,18 @@ impl Delta {
                 *self.shared.entry(element).or_default() += change;
             }
         }
+    }
+
+    fn restriction(&mut self, before: Option<&FrontendRules>, after: Option<&FrontendRules>) {
+        if before.map(|rules| &rules.sources) == after.map(|rules| &rules.sources) {
+            return;
+        }
+        let elements = |rules: Option<&FrontendRules>| -> Vec<Element> {
+            rules.into_iter().flat_map(FrontendRules::restriction).collect()
+        };
+        let (old, new) = (elements(before), elements(after));
+        self.changes.remove.extend(old.iter().filter(|element| !new.contains(element)));
+        self.changes.add.extend(new.iter().filter(|element| !old.contains(element)));
     }
 
     /// One endpoint table: only the slots that differ.

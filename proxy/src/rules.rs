@@ -15,7 +15,8 @@
 //! | ExternalLocal, none local        | `Service`, cluster `Pick` and `Endpoint`s, `Refused` Drop |
 //!
 //! In the last line pods and the node itself are still served (the short circuit); everyone else finds no local pick,
-//! stays without DNAT and meets the drop in the filter hooks. All frontends but node ports have a `Vip` as well, and
+//! stays without DNAT and meets the drop in the filter hooks. Source ranges come before all that: who is in none is
+//! dropped at a load balancer address, with or without endpoints. All frontends but node ports have a `Vip` as well, and
 //! every local endpoint in use a `Hairpin`.
 //!
 //! Shares are equal: slot *i* holds endpoint *i mod n* of the sorted endpoints.
@@ -24,11 +25,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::choice::{Choice, Uses, choose};
 use crate::element::{Element, Frontend, Policy, Refusal, Scope};
 use crate::endpoints::{Endpoint, EndpointsView};
 use crate::family::IpFamily;
-use crate::node::{NodeView, ProxyMode};
+use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::ruleset::class_for;
 use crate::service::{ServicePort, ServiceView};
 
@@ -77,6 +80,8 @@ pub struct FrontendRules {
     pub policy: Policy,
     /// The address is the Service's alone: what no rule takes ends at it.
     pub vip: bool,
+    /// Who reaches it, disjoint and sorted; `None`: everyone.
+    pub sources: Option<Arc<[IpNet]>>,
     /// Its endpoints.
     pub backends: Arc<Backends>,
 }
@@ -168,10 +173,19 @@ impl FrontendRules {
             }));
             elements.extend(class(endpoints).map(|class| Element::Pick { frontend, scope, class }));
         }
+        elements.extend(self.restriction());
         elements.extend(self.dispatch());
         elements.extend(self.refused());
         elements.extend(self.shared());
         elements
+    }
+
+    /// Who reaches the frontend: the sources before what makes them count.
+    pub(crate) fn restriction(&self) -> impl Iterator<Item = Element> {
+        let frontend = self.frontend;
+        let sources = self.sources.iter().flat_map(|sources| sources.iter());
+        let sources = sources.map(move |&prefix| Element::Source { frontend, prefix });
+        sources.chain(self.sources.is_some().then_some(Element::Restricted { frontend }))
     }
 
     /// The dispatch element, when some endpoint serves.
@@ -228,6 +242,8 @@ pub fn rules(service: &ServiceView, endpoints: &EndpointsView, node: &NodeView) 
                 kind,
                 policy: policy(service, kind),
                 vip: kind != FrontendKind::NodePort && !node.is_node_address(address),
+                sources:
+                    (kind == FrontendKind::LoadBalancer).then(|| sources(service, address, node)).flatten(),
                 backends: Arc::clone(&backends),
             }));
         }
@@ -274,6 +290,24 @@ fn policy(service: &ServiceView, kind: FrontendKind) -> Policy {
         _ if service.external_local => Policy::ExternalLocal,
         _ => Policy::External,
     }
+}
+
+/// Who reaches a load balancer address. The node itself may come from the address, where that is on `lo`: it is let
+/// in by it when it is let in by its own.
+fn sources(service: &ServiceView, vip: IpAddr, node: &NodeView) -> Option<Arc<[IpNet]>> {
+    let ranges = service.source_ranges.as_ref()?;
+    let of_family = |address: IpAddr| address.is_ipv4() == vip.is_ipv4();
+    let mut sources: Vec<IpNet> = ranges.iter().copied().filter(|range| of_family(range.addr())).collect();
+    if sources.is_empty() && !ranges.is_empty() && node.other_family_sources == OtherFamilySources::Allow {
+        return None;
+    }
+    let mut own = node.own_addresses.iter().filter(|&&address| of_family(address));
+    if own.any(|own| sources.iter().any(|range| range.contains(own))) {
+        sources.push(IpNet::from(vip));
+        sources = IpNet::aggregate(&sources);
+        sources.sort_unstable();
+    }
+    Some(sources.into())
 }
 
 fn backends(

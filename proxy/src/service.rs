@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort as ApiPort, ServiceSpec};
 
 use crate::element::Protocol;
@@ -81,6 +82,9 @@ pub struct ServiceView {
     pub external_ips: Box<[IpAddr]>,
     /// `status.loadBalancer.ingress[].ip` with `ipMode` absent or `VIP`.
     pub load_balancer_ips: Box<[IpAddr]>,
+    /// `spec.loadBalancerSourceRanges`: who reaches the load balancer addresses; disjoint, sorted. `None`: everyone.
+    /// Never `None` because the ranges are nonsense.
+    pub source_ranges: Option<Box<[IpNet]>>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`, and the Service is of a kind where that counts.
@@ -140,11 +144,10 @@ impl ServiceView {
             }
             _ => None,
         };
-        if service_type == ServiceType::LoadBalancer
-            && spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
-        {
-            notes.push(Note::SourceRangesNotEnforced);
-        }
+        let source_ranges = match service_type {
+            ServiceType::LoadBalancer => source_ranges(spec, &load_balancer_ips, &mut notes),
+            ServiceType::ClusterIp | ServiceType::NodePort => None,
+        };
         if spec.session_affinity.as_deref() == Some("ClientIP") {
             notes.push(Note::SessionAffinityNotKept);
         }
@@ -158,6 +161,7 @@ impl ServiceView {
             cluster_ips,
             external_ips,
             load_balancer_ips,
+            source_ranges,
             internal_local,
             external_local,
             health_check_node_port,
@@ -201,6 +205,28 @@ fn vip_ingresses(service: &Service) -> Vec<&str> {
         .filter(|ingress| matches!(ingress.ip_mode.as_deref(), None | Some("VIP")))
         .filter_map(|ingress| ingress.ip.as_deref().filter(|ip| !ip.is_empty()))
         .collect()
+}
+
+/// The ranges that are some. A list without a single good one lets nobody in.
+fn source_ranges(spec: &ServiceSpec, vips: &[IpAddr], notes: &mut Vec<Note>) -> Option<Box<[IpNet]>> {
+    let values = spec.load_balancer_source_ranges.as_ref().filter(|values| !values.is_empty())?;
+    let mut ranges: Vec<IpNet> = Vec::with_capacity(values.len());
+    for value in values {
+        match value.trim().parse::<IpNet>() {
+            Ok(range) => ranges.push(range.trunc()),
+            Err(_) => notes.push(Note::SourceRange { value: note::shortened(value) }),
+        }
+    }
+    if ranges.is_empty() {
+        notes.push(Note::NoSourceRange);
+    } else {
+        let is_other = |vip: &&IpAddr| ranges.iter().all(|range| range.addr().is_ipv4() != vip.is_ipv4());
+        let others = vips.iter().filter(is_other);
+        notes.extend(others.map(|&address| Note::OtherFamilySourceRanges { address }));
+    }
+    let mut ranges = IpNet::aggregate(&ranges);
+    ranges.sort_unstable();
+    Some(ranges.into_boxed_slice())
 }
 
 /// The addresses that are some, each once.

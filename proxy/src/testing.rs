@@ -92,6 +92,8 @@ pub(crate) fn endpoints(slices: &[EndpointSlice]) -> EndpointsView {
 /// Node `a` in zone `west`, which replaces kube-proxy; `b` is the other node.
 pub(crate) fn node() -> NodeView {
     NodeView {
+        own_addresses: vec![ip("10.0.0.2"), ip("2001:db8:10::2")],
+        other_family_sources: crate::node::OtherFamilySources::Deny,
         name: "a".to_owned(),
         zone: Some("west".to_owned()),
         port_addresses: vec![ip("10.0.0.2"), ip("2001:db8:10::2")],
@@ -118,7 +120,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
         Policy::ExternalLocal,
     ]);
     let class = prop::sample::select(vec![1, 2, 3, 63, 64, 2048, 4096, 8192, 16384]);
-    let choice = (0..7u8, any::<bool>(), any::<u16>(), any::<u8>());
+    let choice = (0..9u8, any::<bool>(), any::<u16>(), any::<u8>());
     (frontend, policy, class, choice).prop_map(
         |((frontend, endpoint), policy, class, (kind, flag, slot, third))| {
             let scope = if flag { Scope::Local } else { Scope::Cluster };
@@ -132,6 +134,13 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                 4 => Element::Vip { address: frontend.address },
                 5 if flag => Element::Announced { prefix: net(&format!("2001:db8:{third:x}::/48")) },
                 5 => Element::Announced { prefix: net(&format!("172.{third}.0.0/16")) },
+                6 => Element::Restricted { frontend },
+                7 => {
+                    let address = IpNet::from(endpoint.ip());
+                    let length = address.max_prefix_len() - third % (address.max_prefix_len() + 1);
+                    let prefix = IpNet::new(endpoint.ip(), length).unwrap().trunc();
+                    Element::Source { frontend, prefix }
+                }
                 _ => Element::Hairpin { endpoint, protocol: frontend.protocol },
             }
         },

@@ -3,9 +3,9 @@
 //! Given all elements, the pod networks and the node's addresses, [`Tracer::trace`] tells what becomes of the first
 //! packet of a connection: the endpoints with their shares and for each why it is masqueraded, or drop, reject, or
 //! none of Herald's business. Tests hold it against Kubernetes' semantics and against the kernel; `herald explain`
-//! prints it. Source ranges and session affinity are not part of it.
+//! prints it. Session affinity is not part of it.
 //!
-//! The walk, in the order of the chains: `services` → policy → `picks`/`local-picks` → `endpoints`/`local-endpoints`;
+//! The walk, in the order of the chains: `restricted` and `sources` (who is in none is dropped); `services` → policy → `picks`/`local-picks` → `endpoints`/`local-endpoints`;
 //! what stays without DNAT: `refused`, then `vips` (rejected: an address of Services has no other ports), then `announced`
 //! (dropped where it would be routed on), then the rest of the world. The short circuit of `ExternalLocal` looks at pods first, then at the node's own addresses.
 
@@ -87,6 +87,8 @@ pub struct Tracer {
     picks: HashMap<(Frontend, Scope), u16>,
     endpoints: HashMap<(Frontend, Scope, u16), SocketAddr>,
     refused: HashMap<Frontend, Refusal>,
+    restricted: HashSet<Frontend>,
+    sources: HashMap<Frontend, Vec<IpNet>>,
     vips: HashSet<IpAddr>,
     announced: Vec<IpNet>,
     hairpin: HashSet<(SocketAddr, Protocol)>,
@@ -127,6 +129,12 @@ impl Tracer {
             Element::Refused { frontend, refusal } => {
                 self.refused.insert(frontend, refusal);
             }
+            Element::Restricted { frontend } => {
+                self.restricted.insert(frontend);
+            }
+            Element::Source { frontend, prefix } => {
+                self.sources.entry(frontend).or_default().push(prefix);
+            }
             Element::Vip { address } => {
                 self.vips.insert(address);
             }
@@ -139,6 +147,9 @@ impl Tracer {
 
     /// What becomes of a packet.
     pub fn trace(&self, packet: &Packet) -> Verdict {
+        if !self.is_source_allowed(packet) {
+            return Verdict::Drop(DropReason::SourceNotAllowed);
+        }
         if let Some(&policy) = self.services.get(&packet.destination)
             && let Some(verdict) = self.draw(packet, policy)
         {
@@ -155,6 +166,13 @@ impl Tracer {
         }
     }
 
+    /// Whether the frontend's source ranges let the packet in.
+    fn is_source_allowed(&self, packet: &Packet) -> bool {
+        let within = |sources: &Vec<IpNet>| sources.iter().any(|prefix| prefix.contains(&packet.source));
+        !self.restricted.contains(&packet.destination)
+            || self.sources.get(&packet.destination).is_some_and(within)
+    }
+
     /// A packet that came because this node announces its prefix, and would be routed on, perhaps to whom it came from.
     fn routed_back(&self, packet: &Packet) -> bool {
         let destination = packet.destination.address;
@@ -169,7 +187,7 @@ impl Tracer {
         packet: &Packet,
         draw: impl FnOnce(u16) -> u16,
     ) -> Option<(SocketAddr, Option<Masquerade>)> {
-        let policy = *self.services.get(&packet.destination)?;
+        let policy = *self.services.get(&packet.destination).filter(|_| self.is_source_allowed(packet))?;
         let (scope, masquerade) = self.way(packet, policy);
         let class = *self.picks.get(&(packet.destination, scope))?;
         let endpoint = *self.endpoints.get(&(packet.destination, scope, draw(class)))?;

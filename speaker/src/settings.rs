@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use herald_config::Config;
-use herald_proxy::NodeView;
+use herald_config::{Config, SourceRangesOtherFamily};
 use herald_proxy::ruleset::RulesetConfig;
+use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
 use crate::bgp::{PeerSettings, families, router_id};
@@ -74,6 +74,11 @@ impl Settings {
                 zone: own.and_then(|(_, own)| own.zone()),
                 port_addresses,
                 node_addresses: index.node_addresses().clone(),
+                own_addresses: own.map(|(_, own)| own.primary_ips()).unwrap_or_default(),
+                other_family_sources: match config.herald.source_ranges_other_family {
+                    SourceRangesOtherFamily::Deny => OtherFamilySources::Deny,
+                    SourceRangesOtherFamily::Allow => OtherFamilySources::Allow,
+                },
                 mode: options.proxy.rules(),
             },
             refusal,

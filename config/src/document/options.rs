@@ -5,12 +5,18 @@ use ipnet::IpNet;
 use super::reader::Value;
 use super::scalars::{duration, one_of};
 use crate::address_range::AddressRange;
-use crate::options::{ExternalIps, HeraldOptions, LocalAddresses};
+use crate::options::{ExternalIps, HeraldOptions, LocalAddresses, SourceRangesOtherFamily};
 use crate::problem::shown;
 
 /// The options that stand in the map, defaults for those that do not.
 pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
-    let fields = value.fields(&["local-addresses", "external-ips", "cool-down", "floor"])?;
+    let fields = value.fields(&[
+        "local-addresses",
+        "external-ips",
+        "source-ranges-other-family",
+        "cool-down",
+        "floor",
+    ])?;
     let default = HeraldOptions::default();
     let local_addresses = fields.get("local-addresses").map_or(Some(default.local_addresses), |value| {
         let words = [
@@ -22,6 +28,13 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     });
     let external_ips =
         fields.get("external-ips").map_or(Some(default.external_ips), |value| external_ips(&value));
+    let source_ranges_other_family =
+        fields.get("source-ranges-other-family").map_or(Some(default.source_ranges_other_family), |value| {
+            one_of(
+                &value,
+                &[("deny", SourceRangesOtherFamily::Deny), ("allow", SourceRangesOtherFamily::Allow)],
+            )
+        });
     let cool_down = fields.get("cool-down").map_or(Some(default.cool_down), |value| duration(&value));
     let floor_grace = fields.get("floor").map_or(Some(default.floor_grace), |value| {
         let fields = value.fields(&["grace"])?;
@@ -30,6 +43,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: external_ips?,
+        source_ranges_other_family: source_ranges_other_family?,
         cool_down: cool_down?,
         floor_grace: floor_grace?,
     })

@@ -174,6 +174,7 @@ fn heralds_own_keys_have_their_meaning() {
                 "169.10.10.0/24".parse().expect("a prefix"),
                 "2001:db8:10::7/128".parse().expect("a prefix"),
             ]),
+            source_ranges_other_family: SourceRangesOtherFamily::Allow,
             cool_down: Duration::from_secs(90),
             floor_grace: Duration::from_secs(90),
         }
@@ -196,6 +197,9 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
     assert_eq!(herald("herald: {local-addresses: all}").local_addresses, LocalAddresses::All);
     assert_eq!(herald("herald: {local-addresses: none}").local_addresses, LocalAddresses::None);
+    let open = herald("herald: {source-ranges-other-family: allow}").source_ranges_other_family;
+    assert_eq!(open, SourceRangesOtherFamily::Allow);
+    assert_eq!(default.source_ranges_other_family, SourceRangesOtherFamily::Deny);
     assert_eq!(herald("herald: {external-ips: {allow: []}}").external_ips, ExternalIps::Allow(Vec::new()));
     let masked = ExternalIps::Allow(vec!["10.1.0.0/16".parse().expect("a prefix")]);
     assert_eq!(herald("herald: {external-ips: {allow: [10.1.2.3/16]}}").external_ips, masked);

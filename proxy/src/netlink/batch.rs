@@ -17,8 +17,8 @@ use crate::ruleset::{Entry, Ruleset, SetName, Table};
 /// An attribute's length has 16 bits, so a list of elements ends before. Also about what one error may blur.
 const BYTES_PER_MESSAGE: usize = 48 * 1024;
 
-/// What one element takes at most, in bytes (an IPv6 endpoint 72): to size the buffer.
-const BYTES_PER_ELEMENT: usize = 72;
+/// What one element takes at most, in bytes (an IPv6 source 104): to size the buffer.
+const BYTES_PER_ELEMENT: usize = 104;
 
 /// What a message was about.
 #[derive(Debug, Clone, PartialEq, Eq)]

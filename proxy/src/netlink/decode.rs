@@ -25,6 +25,16 @@ pub(super) struct SetReader {
     boundaries: Vec<(IpAddr, bool)>,
 }
 
+/// One element.
+struct Read {
+    key: Buffer,
+    data: Data,
+    /// It only says where an interval ends.
+    is_end: bool,
+    /// The last key of its range.
+    last: Option<Buffer>,
+}
+
 impl SetReader {
     pub(super) fn new(family: IpFamily, set: SetName) -> Self {
         Self { family, set, boundaries: Vec::new() }
@@ -41,8 +51,14 @@ impl SetReader {
             if kind != NFTA_LIST_ELEM {
                 return Err(self.foreign("a thing that is no element"));
             }
-            let (key, data, is_end) = self.element(element)?;
-            if self.set.is_interval() {
+            let Read { key, data, is_end, last } = self.element(element)?;
+            if self.set.is_range() {
+                let range = last.filter(|_| data == Data::None && !is_end);
+                let entry = range.and_then(|last| Entry::read_range(self.family, self.set, key, last));
+                each(entry.ok_or_else(|| self.foreign("a range that is no prefix"))?)?;
+            } else if last.is_some() {
+                return Err(self.foreign("a range"));
+            } else if self.set.is_interval() {
                 let address = address(self.family, key.as_slice());
                 let address = address.ok_or_else(|| self.foreign("a key of another type"))?;
                 if data != Data::None {
@@ -85,13 +101,17 @@ impl SetReader {
         Ok(())
     }
 
-    fn element(&self, element: &[u8]) -> Result<(Buffer, Data, bool), Foreign> {
-        let (mut key, mut data, mut is_end) = (None, Data::None, false);
+    fn element(&self, element: &[u8]) -> Result<Read, Foreign> {
+        let (mut key, mut data, mut is_end, mut last) = (None, Data::None, false, None);
         for (kind, value) in attributes(element) {
             match kind {
                 NFTA_SET_ELEM_KEY => {
                     let bytes = find(value, NFTA_DATA_VALUE).and_then(Buffer::from_slice);
                     key = Some(bytes.ok_or_else(|| self.foreign("a key of another type"))?);
+                }
+                NFTA_SET_ELEM_KEY_END => {
+                    let bytes = find(value, NFTA_DATA_VALUE).and_then(Buffer::from_slice);
+                    last = Some(bytes.ok_or_else(|| self.foreign("a key of another type"))?);
                 }
                 NFTA_SET_ELEM_DATA => {
                     data = read_data(value).ok_or_else(|| self.foreign("a value of another type"))?;
@@ -104,12 +124,12 @@ impl SetReader {
                     is_end = flags != 0;
                 }
                 NFTA_SET_ELEM_PAD => {}
-                // A timeout, a comment, an expression, the other end of a range.
+                // A timeout, a comment, an expression.
                 _ => return Err(self.foreign("an element with more than key and value")),
             }
         }
         let key = key.ok_or_else(|| self.foreign("an element without a key"))?;
-        Ok((key, data, is_end))
+        Ok(Read { key, data, is_end, last })
     }
 
     fn foreign(&self, what: &str) -> Foreign {

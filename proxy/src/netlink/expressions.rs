@@ -43,6 +43,9 @@ const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
 
+/// `NFT_LOOKUP_F_INV`.
+const LOOKUP_INVERTED: u32 = 1;
+
 /// `NFT_NG_RANDOM`.
 const NUMGEN_RANDOM: u32 = 1;
 
@@ -80,11 +83,15 @@ pub(super) fn write(
         Statement::ClearMark(mask) => change_mark(w, !mask, 0),
         Statement::InSet(key, set) => {
             load(w, family, key);
-            lookup(w, *set, None, set_id);
+            lookup(w, *set, None, 0, set_id);
+        }
+        Statement::NotInSet(key, set) => {
+            load(w, family, key);
+            lookup(w, *set, None, LOOKUP_INVERTED, set_id);
         }
         Statement::SetPriority(key, map) => {
             load(w, family, key);
-            lookup(w, *map, Some(FIRST), set_id);
+            lookup(w, *map, Some(FIRST), 0, set_id);
             set_meta(w, META_PRIORITY);
         }
         Statement::DrawSlot(slots) => {
@@ -105,11 +112,11 @@ pub(super) fn write(
         }
         Statement::DispatchPriority(map) => {
             load(w, family, &[Expression::Priority]);
-            lookup(w, *map, Some(VERDICT), set_id);
+            lookup(w, *map, Some(VERDICT), 0, set_id);
         }
         Statement::Dnat(key, map) => {
             load(w, family, key);
-            lookup(w, *map, Some(FIRST), set_id);
+            lookup(w, *map, Some(FIRST), 0, set_id);
             dnat(w, family);
         }
         Statement::Masquerade => expression(w, "masq", |w| w.number(1, RANDOM_FULLY)),
@@ -225,7 +232,7 @@ fn change_mark(w: &mut Writer, keep: u32, set: u32) {
     set_meta(w, META_MARK);
 }
 
-fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, set_id: &dyn Fn(SetName) -> u32) {
+fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, flags: u32, set_id: &dyn Fn(SetName) -> u32) {
     expression(w, "lookup", |w| {
         w.number(2, FIRST);
         if let Some(to) = to {
@@ -233,6 +240,9 @@ fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, set_id: &dyn Fn(SetName
         }
         w.string(1, set.as_str());
         w.number(4, set_id(set));
+        if flags != 0 {
+            w.number(5, flags);
+        }
     });
 }
 

@@ -89,13 +89,24 @@ fn shape(family: IpFamily, fields: &[FieldType]) -> (u32, u32) {
     })
 }
 
+/// Length of a field without padding.
+fn field_len(family: IpFamily, field: FieldType) -> u32 {
+    match (field, family) {
+        (FieldType::Address, IpFamily::V4) | (FieldType::ClassId, _) => 4,
+        (FieldType::Address, IpFamily::V6) => 16,
+        (FieldType::Protocol, _) => 1,
+        (FieldType::Port, _) => 2,
+    }
+}
+
 pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
     let map = if set.data().is_some() { NFT_SET_MAP } else { 0 };
     let interval = if set.is_interval() { NFT_SET_INTERVAL } else { 0 };
+    let concatenation = if set.is_range() { NFT_SET_CONCAT } else { 0 };
     let (kind, len) = shape(family, set.key());
     w.string(NFTA_SET_TABLE, Ruleset::TABLE);
     w.string(NFTA_SET_NAME, set.as_str());
-    w.number(NFTA_SET_FLAGS, map | interval);
+    w.number(NFTA_SET_FLAGS, map | interval | concatenation);
     w.number(NFTA_SET_KEY_TYPE, kind);
     w.number(NFTA_SET_KEY_LEN, len);
     let data = match set.data() {
@@ -107,6 +118,15 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
     if let Some((kind, len)) = data {
         w.number(NFTA_SET_DATA_TYPE, kind);
         w.number(NFTA_SET_DATA_LEN, len);
+    }
+    if set.is_range() {
+        w.nest(NFTA_SET_DESC, |w| {
+            w.nest(NFTA_SET_DESC_CONCAT, |w| {
+                for field in set.key() {
+                    w.nest(NFTA_LIST_ELEM, |w| w.number(NFTA_SET_FIELD_LEN, field_len(family, *field)));
+                }
+            });
+        });
     }
     w.number(NFTA_SET_ID, set_id(family, set));
     w.bytes(NFTA_SET_USERDATA, &userdata(set));
@@ -120,6 +140,9 @@ pub(super) fn write_element_list(w: &mut Writer, set: SetName) {
 pub(super) fn write_element(w: &mut Writer, entry: &Entry) {
     w.nest(NFTA_LIST_ELEM, |w| {
         w.nest(NFTA_SET_ELEM_KEY, |w| w.bytes(NFTA_DATA_VALUE, entry.key.as_slice()));
+        if let Some(last) = entry.last() {
+            w.nest(NFTA_SET_ELEM_KEY_END, |w| w.bytes(NFTA_DATA_VALUE, last.as_slice()));
+        }
         match &entry.data {
             Data::None => {}
             Data::Goto(chain) => w.nest(NFTA_SET_ELEM_DATA, |w| {

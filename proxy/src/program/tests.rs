@@ -28,7 +28,11 @@ fn key(element: Element) -> Key {
         Element::Pick { frontend, scope, .. } => Key::Pick(frontend, scope),
         Element::Endpoint { frontend, scope, slot, .. } => Key::Endpoint(frontend, scope, slot),
         Element::Refused { frontend, .. } => Key::Refused(frontend),
-        Element::Vip { .. } | Element::Announced { .. } | Element::Hairpin { .. } => Key::Plain(element),
+        Element::Restricted { .. }
+        | Element::Source { .. }
+        | Element::Vip { .. }
+        | Element::Announced { .. }
+        | Element::Hairpin { .. } => Key::Plain(element),
     }
 }
 
@@ -68,6 +72,7 @@ fn frontend_rules(
         kind,
         policy,
         vip: kind != FrontendKind::NodePort,
+        sources: None,
         backends: Arc::new(Backends {
             port: "http".into(),
             cluster: endpoints.into(),

@@ -38,6 +38,54 @@ fn frontends() -> [Frontend; 4] {
     [tcp(CLUSTER_IP, 80), tcp(NODE, 30080), tcp(VIP, 80), tcp(EXTERNAL, 80)]
 }
 
+// Facts 1.10.
+
+fn sources_of(ranges: &[&str], vips: &[&str], node: &NodeView) -> Vec<(Frontend, Option<Vec<String>>)> {
+    let service = crate::testing::service(
+        json!({
+            "type": "LoadBalancer", "clusterIPs": [CLUSTER_IP, "2001:db8:3::a"], "externalIPs": [EXTERNAL],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080}], "loadBalancerSourceRanges": ranges,
+        }),
+        vips,
+    );
+    let rules = rules(&crate::testing::read(&service).0, &endpoints(&[on(&["a"])]), node);
+    let texts = |sources: &Arc<[IpNet]>| sources.iter().map(ToString::to_string).collect();
+    let restricted = rules.frontends.iter().filter(|rules| rules.sources.is_some());
+    restricted.map(|rules| (rules.frontend, rules.sources.as_ref().map(texts))).collect()
+}
+
+#[test]
+fn source_ranges_restrict_load_balancer_addresses_and_nothing_else() {
+    let ranges = ["203.0.113.0/24", "2001:db8:c::/64"];
+    let v6 = tcp("2001:db8:1::1", 80);
+    let found = sources_of(&ranges, &[VIP, "2001:db8:1::1"], &node());
+    let one = |range: &str| Some(vec![range.to_owned()]);
+    assert_eq!(found, [(tcp(VIP, 80), one("203.0.113.0/24")), (v6, one("2001:db8:c::/64"))]);
+}
+
+#[test]
+fn a_node_that_may_come_may_come_from_the_address_as_well() {
+    let found = sources_of(&["10.0.0.0/24"], &[VIP], &node());
+    let both = ["10.0.0.0/24", "192.0.2.1/32"].map(str::to_owned).to_vec();
+    assert_eq!(found, [(tcp(VIP, 80), Some(both))]);
+    let all = sources_of(&["0.0.0.0/0"], &[VIP], &node());
+    assert_eq!(all, [(tcp(VIP, 80), Some(vec!["0.0.0.0/0".to_owned()]))]);
+}
+
+#[test]
+fn ranges_of_the_other_family_close_an_address_unless_the_switch_opens_it() {
+    let v6 = tcp("2001:db8:1::1", 80);
+    let closed = sources_of(&["203.0.113.0/24"], &["2001:db8:1::1"], &node());
+    assert_eq!(closed, [(v6, Some(vec![]))]);
+    let open = NodeView { other_family_sources: OtherFamilySources::Allow, ..node() };
+    assert_eq!(sources_of(&["203.0.113.0/24"], &["2001:db8:1::1"], &open), []);
+    assert_eq!(
+        sources_of(&["nonsense"], &["2001:db8:1::1"], &open),
+        [(v6, Some(vec![]))],
+        "nonsense opens nothing"
+    );
+}
+
 // Facts 1.5, 1.8.
 
 #[test]

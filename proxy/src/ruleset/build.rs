@@ -10,8 +10,10 @@ use super::model::{
 use crate::element::Policy;
 use crate::family::IpFamily;
 
-/// Before everyone who translates at `dstnat` (-100): the first binding of a connection wins. `dstnat` - 10 is left for
-/// source ranges, which must be judged before the translation.
+/// Before the translation, which hides where the packet wanted to go.
+const SOURCES_PRIORITY: i32 = -110;
+
+/// Before everyone who translates at `dstnat` (-100): the first binding of a connection wins.
 const DNAT_PRIORITY: i32 = -105;
 
 /// After the translation and just before the host's own filters (0).
@@ -67,6 +69,8 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         .map(IpNet::trunc)
         .collect();
     let mut chains = vec![
+        base("prerouting-sources", ChainType::Filter, Hook::Prerouting, SOURCES_PRIORITY, vec![sources()]),
+        base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, vec![sources()]),
         base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
         base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
@@ -136,6 +140,18 @@ fn constants(family: IpFamily, set: SetName) -> Vec<Entry> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Who is in no source range of a frontend that has some.
+fn sources() -> Rule {
+    let mut source = Vec::from(FRONTEND);
+    source.push(Expression::SourceAddress);
+    vec![
+        Statement::StateNew,
+        Statement::InSet(FRONTEND.into(), SetName::Restricted),
+        Statement::NotInSet(source, SetName::Sources),
+        Statement::Drop,
+    ]
 }
 
 /// The only rule that a packet of somebody else's connection meets: one lookup.

@@ -88,7 +88,7 @@ pub(crate) struct Entry {
     pub(crate) set: SetName,
     /// The key; of an interval, where it starts.
     pub(crate) key: Buffer,
-    /// For an interval, all of it.
+    /// For an interval, all of it; of a concatenation, its last field.
     pub(crate) prefix: Option<IpNet>,
     /// The value.
     pub(crate) data: Data,
@@ -104,8 +104,18 @@ impl Entry {
         Self { family, set, key: Buffer::EMPTY.number(number), prefix: None, data: Data::Goto(chain) }
     }
 
-    /// Where an interval ends: the first address behind it, unless it reaches the last of all.
+    /// The last key of an interval in a concatenation; there, unlike in a set of plain intervals, it belongs to it.
+    pub(crate) fn last(&self) -> Option<Buffer> {
+        let prefix = self.prefix.filter(|_| self.set.is_range())?;
+        let fixed = self.key.len.checked_sub(usize::from(prefix.max_prefix_len()) / 8)?;
+        Some(Buffer { bytes: self.key.bytes, len: fixed }.address(prefix.broadcast()))
+    }
+
+    /// Where a plain interval ends: the first address behind it, unless it reaches the last of all.
     pub(crate) fn end(&self) -> Option<Buffer> {
+        if self.set.is_range() {
+            return None;
+        }
         match self.prefix?.broadcast() {
             IpAddr::V4(last) => {
                 let end = u32::from(last).checked_add(1)?;
@@ -150,6 +160,15 @@ impl From<&Element> for Entry {
                     Refusal::Reject => SetName::Rejected,
                 };
                 Self::new(frontend.address, set, key.frontend(frontend), Data::None)
+            }
+            Element::Restricted { frontend } => {
+                Self::new(frontend.address, SetName::Restricted, key.frontend(frontend), Data::None)
+            }
+            Element::Source { frontend, prefix } => {
+                let prefix = prefix.trunc();
+                let key = key.frontend(frontend).address(prefix.network());
+                let entry = Self::new(frontend.address, SetName::Sources, key, Data::None);
+                Self { prefix: Some(prefix), ..entry }
             }
             Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
             Element::Announced { prefix } => {

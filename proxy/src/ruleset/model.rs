@@ -106,6 +106,10 @@ pub enum SetName {
     Dropped,
     /// Frontends that answer with port unreachable.
     Rejected,
+    /// Frontends that not everyone reaches.
+    Restricted,
+    /// frontend and prefix: who reaches those.
+    Sources,
     /// Addresses of Services.
     Vips,
     /// Prefixes that this node announces.
@@ -155,7 +159,7 @@ pub enum DataType {
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
@@ -163,6 +167,8 @@ impl SetName {
         Self::LocalEndpoints,
         Self::Dropped,
         Self::Rejected,
+        Self::Restricted,
+        Self::Sources,
         Self::Vips,
         Self::Announced,
         Self::Hairpin,
@@ -181,6 +187,8 @@ impl SetName {
             Self::LocalEndpoints => "local-endpoints",
             Self::Dropped => "dropped",
             Self::Rejected => "rejected",
+            Self::Restricted => "restricted",
+            Self::Sources => "sources",
             Self::Vips => "vips",
             Self::Announced => "announced",
             Self::Hairpin => "hairpin",
@@ -194,9 +202,13 @@ impl SetName {
     pub const fn key(self) -> &'static [FieldType] {
         use FieldType::{Address, ClassId, Port, Protocol};
         match self {
-            Self::Services | Self::Picks | Self::LocalPicks | Self::Dropped | Self::Rejected => {
-                &[Address, Protocol, Port]
-            }
+            Self::Services
+            | Self::Picks
+            | Self::LocalPicks
+            | Self::Dropped
+            | Self::Rejected
+            | Self::Restricted => &[Address, Protocol, Port],
+            Self::Sources => &[Address, Protocol, Port, Address],
             Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, ClassId],
             Self::Vips | Self::Announced => &[Address],
             Self::Hairpin => &[Address, Address, Protocol, Port],
@@ -210,13 +222,24 @@ impl SetName {
             Self::Services | Self::Picks | Self::LocalPicks => Some(DataType::ClassId),
             Self::Endpoints | Self::LocalEndpoints => Some(DataType::AddressPort),
             Self::Policies | Self::Classes | Self::LocalClasses => Some(DataType::Verdict),
-            Self::Dropped | Self::Rejected | Self::Vips | Self::Announced | Self::Hairpin => None,
+            Self::Dropped
+            | Self::Rejected
+            | Self::Restricted
+            | Self::Sources
+            | Self::Vips
+            | Self::Announced
+            | Self::Hairpin => None,
         }
     }
 
-    /// True when the keys are prefixes.
+    /// True when the keys are ranges of a concatenation: their last field is a prefix.
+    pub const fn is_range(self) -> bool {
+        self.is_interval() && self.key().len() > 1
+    }
+
+    /// True when the keys are prefixes, or end with one.
     pub const fn is_interval(self) -> bool {
-        matches!(self, Self::Announced)
+        matches!(self, Self::Announced | Self::Sources)
     }
 }
 
@@ -260,6 +283,8 @@ pub enum Statement {
     MarkHas(u32),
     /// Goes on when the key is in the set.
     InSet(Vec<Expression>, SetName),
+    /// Goes on when the key is not in the set.
+    NotInSet(Vec<Expression>, SetName),
     /// Sets the bits of the mask in the packet's mark.
     SetMark(u32),
     /// Clears them.

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::class::is_class;
 use super::entry::{Buffer, Data, Entry, FIRST_SLOT, class_number, policy_number};
 use super::model::SetName;
@@ -15,6 +17,16 @@ impl Entry {
     /// What was read: a key that is no interval.
     pub(crate) fn read(family: IpFamily, set: SetName, key: Buffer, data: Data) -> Self {
         Self { family, set, key, prefix: None, data }
+    }
+
+    /// What was read: a range of keys that differ in their last field, an address.
+    pub(crate) fn read_range(family: IpFamily, set: SetName, key: Buffer, last: Buffer) -> Option<Self> {
+        let fixed = key.as_slice().len().checked_sub(if family == IpFamily::V4 { 4 } else { 16 })?;
+        let (start, end) =
+            (key.as_slice().split_at_checked(fixed)?, last.as_slice().split_at_checked(fixed)?);
+        let address = |rest| Fields { family, rest }.address();
+        let prefix = prefix(address(start.1)?, address(end.1)?).filter(|_| start.0 == end.0)?;
+        Some(Self { family, set, key, prefix: Some(prefix), data: Data::None })
     }
 
     /// The element that these bytes stand for; `None`: none that Herald writes.
@@ -29,6 +41,8 @@ impl Entry {
             SetName::LocalEndpoints => key.endpoint(Scope::Local, &mut value)?,
             SetName::Dropped => Element::Refused { frontend: key.frontend()?, refusal: Refusal::Drop },
             SetName::Rejected => Element::Refused { frontend: key.frontend()?, refusal: Refusal::Reject },
+            SetName::Restricted => Element::Restricted { frontend: key.frontend()? },
+            SetName::Sources => Element::Source { frontend: key.frontend()?, prefix: self.prefix? },
             SetName::Vips => Element::Vip { address: key.address()? },
             SetName::Announced => Element::Announced { prefix: self.prefix? },
             SetName::Hairpin => {
@@ -48,6 +62,18 @@ impl Entry {
             Data::None | Data::Goto(_) => &[],
         }
     }
+}
+
+/// The prefix from its first to its last address.
+fn prefix(first: IpAddr, last: IpAddr) -> Option<IpNet> {
+    let host_bits = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (u32::from(first) ^ u32::from(last)).count_ones(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (u128::from(first) ^ u128::from(last)).count_ones(),
+        _ => return None,
+    };
+    let max = IpNet::from(first).max_prefix_len();
+    let prefix = IpNet::new(first, max.checked_sub(u8::try_from(host_bits).ok()?)?).ok()?;
+    (prefix.network() == first && prefix.broadcast() == last).then_some(prefix)
 }
 
 /// Fields of a key or value, from the front.

@@ -18,9 +18,9 @@ fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
 /// One of each element in each family.
 fn elements() -> Vec<Element> {
     let mut elements = Vec::new();
-    for (vip, endpoint, prefix) in [
-        ("192.0.2.1", "10.244.0.1:8080", "192.0.2.0/28"),
-        ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96"),
+    for (vip, endpoint, prefix, client) in [
+        ("192.0.2.1", "10.244.0.1:8080", "192.0.2.0/28", "203.0.113.0/24"),
+        ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96", "2001:db8:c::/64"),
     ] {
         let http = frontend(vip, Protocol::Tcp, 80);
         let endpoint = endpoint.parse().unwrap();
@@ -32,6 +32,8 @@ fn elements() -> Vec<Element> {
             Element::Endpoint { frontend: http, scope: Scope::Local, slot: 0, endpoint },
             Element::Refused { frontend: frontend(vip, Protocol::Udp, 53), refusal: Refusal::Drop },
             Element::Refused { frontend: frontend(vip, Protocol::Sctp, 99), refusal: Refusal::Reject },
+            Element::Restricted { frontend: http },
+            Element::Source { frontend: http, prefix: client.parse().unwrap() },
             Element::Vip { address: http.address },
             Element::Announced { prefix: prefix.parse().unwrap() },
             Element::Hairpin { endpoint, protocol: Protocol::Tcp },
@@ -143,4 +145,15 @@ fn an_interval_ends_behind_its_last_address_unless_that_is_the_last_of_all() {
     assert_eq!(end("255.255.255.0/24"), None);
     assert_eq!(end("::/0"), None);
     assert_eq!(end("2001:db8::/32").unwrap()[..4], [0x20, 0x01, 0x0d, 0xb9]);
+}
+
+#[test]
+fn an_interval_in_a_concatenation_ends_with_its_last_address() {
+    let frontend = frontend("192.0.2.1", Protocol::Udp, 53);
+    let entry = |prefix: &str| Entry::from(&Element::Source { frontend, prefix: prefix.parse().unwrap() });
+    let bytes = |entry: &Entry| (entry.key.as_slice().to_vec(), entry.last().unwrap().as_slice().to_vec());
+    let key = |address: [u8; 4]| [&[192, 0, 2, 1, 17, 0, 0, 0, 0, 53, 0, 0][..], &address].concat();
+    assert_eq!(bytes(&entry("203.0.113.7/24")), (key([203, 0, 113, 0]), key([203, 0, 113, 255])));
+    assert_eq!(bytes(&entry("0.0.0.0/0")), (key([0; 4]), key([255; 4])));
+    assert_eq!(entry("0.0.0.0/0").end(), None);
 }

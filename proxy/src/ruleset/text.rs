@@ -83,10 +83,14 @@ fn set_type(family: IpFamily, name: SetName) -> String {
 }
 
 fn entry_text(entry: &Entry) -> String {
-    if let Some(prefix) = entry.prefix {
-        return prefix.to_string();
-    }
-    let key = fields_text(entry.family, entry.set.key(), entry.key.as_slice());
+    let fields = entry.set.key();
+    let key = match (entry.prefix, fields) {
+        (Some(prefix), [_]) => prefix.to_string(),
+        (Some(prefix), [fields @ .., _]) => {
+            format!("{} . {prefix}", fields_text(entry.family, fields, entry.key.as_slice()))
+        }
+        _ => fields_text(entry.family, fields, entry.key.as_slice()),
+    };
     match &entry.data {
         Data::None => key,
         Data::Goto(chain) => format!("{key} : goto {chain}"),
@@ -213,6 +217,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         }
         Statement::MarkHas(mask) => format!("meta mark & {mask:#010x} == {mask:#010x}"),
         Statement::InSet(key, set) => format!("{} @{}", key_text(family, key), set.as_str()),
+        Statement::NotInSet(key, set) => format!("{} != @{}", key_text(family, key), set.as_str()),
         Statement::SetMark(mask) => format!("meta mark set meta mark | {mask:#010x}"),
         Statement::ClearMark(mask) => format!("meta mark set meta mark & {:#010x}", !mask),
         Statement::SetPriority(key, map) => {

@@ -146,6 +146,38 @@ fn a_health_check_node_port_needs_a_load_balancer_of_policy_local() {
     }
 }
 
+// Facts 1.10.
+
+fn ranges(service_type: &str, ranges: &[&str]) -> (Option<Vec<String>>, Vec<&'static str>) {
+    let spec = json!({"type": service_type, "clusterIP": "10.96.0.10", "loadBalancerSourceRanges": ranges});
+    let (view, notes) = read(&service(spec, &["192.0.2.1", "2001:db8:1::1"]));
+    let ranges = view.source_ranges.map(|ranges| ranges.iter().map(ToString::to_string).collect());
+    (ranges, notes.iter().map(Note::reason).collect())
+}
+
+#[test]
+fn source_ranges_are_of_load_balancers_trimmed_and_joined_where_they_overlap() {
+    let both =
+        [" 203.0.113.64/26", "203.0.113.0/24\t", "198.51.100.0/25", "198.51.100.128/25", "2001:db8:c::/64"];
+    let joined = ["198.51.100.0/24", "203.0.113.0/24", "2001:db8:c::/64"].map(str::to_owned).to_vec();
+    assert_eq!(ranges("LoadBalancer", &both), (Some(joined), vec![]));
+    assert_eq!(ranges("LoadBalancer", &[]), (None, vec![]));
+    assert_eq!(ranges("NodePort", &both), (None, vec![]));
+    assert_eq!(ranges("LoadBalancer", &["0.0.0.0/0", "::/0"]).1, Vec::<&str>::new());
+}
+
+#[test]
+fn source_ranges_that_are_all_nonsense_let_nobody_in() {
+    let all = ranges("LoadBalancer", &["203.0.113.0", ""]);
+    assert_eq!(all, (Some(vec![]), vec!["InvalidSourceRange"; 3]));
+}
+
+#[test]
+fn source_ranges_of_one_family_are_told_where_the_other_has_an_address() {
+    let told = ranges("LoadBalancer", &["203.0.113.0/24"]).1;
+    assert_eq!(told, ["SourceRangesOfOtherFamily"]);
+}
+
 // Nonsense.
 
 #[test]
@@ -159,7 +191,7 @@ fn nonsense_is_dropped_value_by_value_and_told() {
             "externalTrafficPolicy": "Local",
             "internalTrafficPolicy": "Sometimes",
             "healthCheckNodePort": 70000,
-            "loadBalancerSourceRanges": ["203.0.113.0/24"],
+            "loadBalancerSourceRanges": ["203.0.113.0", "x/8", "10.0.0.0/33", " 203.0.113.7/24 "],
             "sessionAffinity": "ClientIP",
             "ports": [
                 {"name": "zero", "port": 0},
@@ -188,7 +220,7 @@ fn nonsense_is_dropped_value_by_value_and_told() {
         ("DuplicatePort", 1),
         ("UnknownTrafficPolicy", 1),
         ("InvalidHealthCheckNodePort", 1),
-        ("SourceRangesNotEnforced", 1),
+        ("InvalidSourceRange", 3),
         ("SessionAffinityNotKept", 1),
     ] {
         assert_eq!(count(reason), wanted, "{reason} in {notes:#?}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::endpoints::EndpointsView;
-use crate::node::{NodeView, ProxyMode};
+use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::rules::rules;
 use crate::service::ServiceView;
 use crate::testing::{endpoints, ip, net, node, read_slice, slice, socket, tcp, view};
@@ -100,6 +100,24 @@ fn policy_local_keeps_the_client_and_short_circuits_pods_and_the_node() {
     }
 }
 
+// Facts 1.10.
+
+#[test]
+fn who_is_in_no_source_range_is_dropped_at_the_load_balancer_address_and_nowhere_else() {
+    let mut service = web("Cluster");
+    service.source_ranges = Some([net("203.0.113.0/24"), net("10.0.0.0/24")].into());
+    for endpoints in [pods(true), EndpointsView::default()] {
+        let tracer = tracer(&service, &endpoints);
+        let dropped = |source, address, port| {
+            tracer.trace(&packet(source, address, port)) == Verdict::Drop(DropReason::SourceNotAllowed)
+        };
+        assert!(!dropped(CLIENT, "192.0.2.1", 80) && dropped("198.51.100.1", "192.0.2.1", 80));
+        assert!(!dropped(NODE, "192.0.2.1", 80) && !dropped("192.0.2.1", "192.0.2.1", 80));
+        assert!(dropped(LOCAL_POD, "192.0.2.1", 80) && !dropped(LOCAL_POD, "10.96.0.10", 80));
+        assert!(!dropped("198.51.100.1", NODE, 30080));
+    }
+}
+
 // Facts 1.9 and 6.4.
 
 #[test]
@@ -167,7 +185,18 @@ fn place(mut endpoint: Value, v6: bool) -> Value {
 fn any_service() -> impl Strategy<Value = Value> {
     let policy = || proptest::sample::select(vec![None, Some("Cluster"), Some("Local")]);
     let types = proptest::sample::select(vec!["ClusterIP", "NodePort", "LoadBalancer"]);
-    (types, policy(), policy(), any::<[bool; 4]>()).prop_map(|(service_type, internal, external, has)| {
+    let range = proptest::sample::select(vec![
+        "203.0.113.0/24",
+        "0.0.0.0/0",
+        "10.0.0.0/24",
+        "10.244.1.2/31",
+        "2001:db8:2::/48",
+        "::/0",
+        "nonsense",
+    ]);
+    let ranges = prop_oneof![Just(vec![]), proptest::collection::vec(range, 0..4)];
+    let all = (types, policy(), policy(), any::<[bool; 4]>(), ranges);
+    all.prop_map(|(service_type, internal, external, has, ranges)| {
         let [dual, node_port, external_ip, second_port] = has;
         let mut ports =
             vec![json!({"name": "http", "port": 80, "nodePort": if node_port { 30080 } else { 0 }})];
@@ -177,7 +206,7 @@ fn any_service() -> impl Strategy<Value = Value> {
         let cluster_ips = if dual { vec!["10.96.0.10", "2001:db8:3::a"] } else { vec!["10.96.0.10"] };
         json!({
             "type": service_type, "clusterIPs": cluster_ips, "ports": ports,
-            "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
+            "loadBalancerSourceRanges": ranges, "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
             "externalIPs": if external_ip { vec!["192.0.2.9", "2001:db8:1::9"] } else { vec![] },
         })
     })
@@ -185,7 +214,18 @@ fn any_service() -> impl Strategy<Value = Value> {
 
 fn all_packets() -> Vec<Packet> {
     let v4 = (
-        [CLIENT, "10.244.1.1", "10.244.1.2", "10.244.1.3", "10.244.2.2", "10.244.9.9", NODE, "10.0.0.3"],
+        [
+            CLIENT,
+            "10.244.1.1",
+            "10.244.1.2",
+            "10.244.1.3",
+            "10.244.2.2",
+            "10.244.9.9",
+            NODE,
+            "10.0.0.3",
+            "192.0.2.1",
+        ]
+        .as_slice(),
         ["10.96.0.10", "192.0.2.1", "192.0.2.9", NODE, "10.0.0.3", "192.0.2.77"],
     );
     let v6 = (
@@ -194,7 +234,7 @@ fn all_packets() -> Vec<Packet> {
         ["2001:db8:3::a", "2001:db8:1::1", "2001:db8:1::9", "2001:db8:10::2", "2001:db8:1::77"].as_slice(),
     );
     let mut packets = Vec::new();
-    for (sources, destinations) in [(&v4.0[..], &v4.1[..]), v6] {
+    for (sources, destinations) in [(v4.0, &v4.1[..]), v6] {
         for source in sources {
             for address in destinations {
                 for (protocol, port) in
@@ -218,6 +258,7 @@ proptest! {
         slices in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any_endpoint(), 0..5)), 0..4),
         many in proptest::bool::weighted(0.05),
         external_mode in any::<bool>(),
+        other_family in proptest::sample::select(vec![OtherFamilySources::Deny, OtherFamilySources::Allow]),
         detector in any::<bool>(),
     ) {
         let (service, _) = crate::testing::read(&crate::testing::service(spec, &["192.0.2.1", "2001:db8:1::1"]));
@@ -233,7 +274,8 @@ proptest! {
             raw.push(slice("IPv4", crowd.collect()));
         }
         let endpoints = endpoints(&raw);
-        let node = NodeView { mode: if external_mode { ProxyMode::External } else { ProxyMode::Full }, ..node() };
+        let mode = if external_mode { ProxyMode::External } else { ProxyMode::Full };
+        let node = NodeView { mode, other_family_sources: other_family, ..node() };
         let cidrs = if detector { vec![net("10.244.0.0/16"), net("2001:db8:2::/64")] } else { vec![] };
         let own = vec![ip(NODE), ip("10.244.1.1"), ip("2001:db8:10::2")];
         let tracer = Tracer::new(rules(&service, &endpoints, &node).elements(), cidrs.clone(), own.clone());

@@ -22,6 +22,20 @@ fn ruleset() -> Ruleset {
     Ruleset::new(&RulesetConfig { cluster_cidrs, ..RulesetConfig::default() })
 }
 
+/// Disjoint source ranges, which differ from choice to choice.
+fn sources(frontend: Frontend, choice: u16) -> Arc<[ipnet::IpNet]> {
+    let text = match (frontend.address.is_ipv4(), choice % 4) {
+        (true, 0) => vec!["0.0.0.0/0"],
+        (true, 1) => vec!["10.0.0.0/8", "203.0.113.5/32"],
+        (true, 2) => vec!["10.0.0.0/9"],
+        (false, 0) => vec!["::/0"],
+        (false, 1) => vec!["2001:db8:c::/64", "2001:db8:c:1::1/128"],
+        (false, 2) => vec!["2001:db8::/32"],
+        _ => vec![],
+    };
+    text.into_iter().map(|range| range.parse().unwrap()).collect()
+}
+
 fn any_service() -> impl Strategy<Value = ServiceRules> {
     let kind = prop::sample::select(vec![
         FrontendKind::ClusterIp,
@@ -68,6 +82,7 @@ fn any_service() -> impl Strategy<Value = ServiceRules> {
                 kind,
                 policy,
                 vip: kind != FrontendKind::NodePort,
+                sources: (kind == FrontendKind::LoadBalancer).then(|| sources(frontend, first)),
                 backends: Arc::new(backends),
             }
         });
@@ -157,6 +172,7 @@ fn services(first: u16, count: u16) -> Vec<Element> {
             kind: FrontendKind::ClusterIp,
             policy: Policy::Internal,
             vip: true,
+            sources: None,
             backends: Arc::new(backends),
         };
         let rules = ServiceRules { created: 1, frontends: [rules].into(), health: None };

@@ -18,9 +18,21 @@ fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
 /// Elements of every kind in both families.
 fn elements() -> Vec<Element> {
     let mut elements = Vec::new();
-    for (vip, endpoint, prefixes) in [
-        ("192.0.2.1", "10.244.0.1:8080", ["192.0.2.0/25", "192.0.2.128/25", "255.255.255.0/24"]),
-        ("2001:db8:1::1", "[2001:db8:2::1]:8080", ["2001:db8:1::/96", "2001:db8:3::1/128", "ff00::/8"]),
+    for (vip, endpoint, prefixes, sources, everyone) in [
+        (
+            "192.0.2.1",
+            "10.244.0.1:8080",
+            ["192.0.2.0/25", "192.0.2.128/25", "255.255.255.0/24"],
+            ["203.0.113.0/25", "203.0.113.129/32", "224.0.0.0/3"],
+            "0.0.0.0/0",
+        ),
+        (
+            "2001:db8:1::1",
+            "[2001:db8:2::1]:8080",
+            ["2001:db8:1::/96", "2001:db8:3::1/128", "ff00::/8"],
+            ["2001:db8:c::/61", "2001:db8:c:8::1/128", "8000::/1"],
+            "::/0",
+        ),
     ] {
         let endpoint = endpoint.parse().unwrap();
         for (port, policy) in
@@ -41,6 +53,11 @@ fn elements() -> Vec<Element> {
             Element::Vip { address: vip.parse().unwrap() },
             Element::Hairpin { endpoint, protocol: Protocol::Tcp },
         ]);
+        let [one, two] = [80, 81].map(|port| frontend(vip, Protocol::Tcp, port));
+        let source = |frontend, prefix: &str| Element::Source { frontend, prefix: prefix.parse().unwrap() };
+        elements.extend(sources.map(|prefix| source(one, prefix)));
+        elements.push(source(two, everyone));
+        elements.extend([one, two].map(|frontend| Element::Restricted { frontend }));
         elements.extend(prefixes.map(|prefix| Element::Announced { prefix: prefix.parse().unwrap() }));
     }
     elements

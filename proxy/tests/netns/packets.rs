@@ -147,6 +147,48 @@ fn an_endpoint_reaches_itself_through_its_service() {
 
 #[test]
 #[ignore = "needs a network namespace"]
+fn only_listed_sources_reach_a_restricted_frontend_and_a_change_takes_effect_at_once() {
+    let network = Network::new();
+    hold_vip(&network);
+    for f in BOTH {
+        let _server = Server::tcp(&network.pods[1], "pod1", &at(PODS[1][f], 8080));
+        let _udp = Server::udp(&network.pods[1], "pod1", &at(PODS[1][f], 8080));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let frontend = frontend(VIP[f], protocol, 80);
+            let source = |prefix: &str| Element::Source { frontend, prefix: prefix.parse().unwrap() };
+            let ask = |from| {
+                let ask = if protocol == Protocol::Tcp { tcp } else { udp };
+                matches!(ask(from, &at(VIP[f], 80), SILENCE), Seen::Answer(_))
+            };
+            let asked = || [&network.client, &network.pods[0], &network.node].map(ask);
+            let mut kernel =
+                install(&network, &service(frontend, Policy::External, &[at(PODS[1][f], 8080)], &[]));
+            assert_eq!(asked(), [true, true, true]);
+            let mut change = |remove: &[Element], add: &[Element]| {
+                kernel.apply(&Changes { remove: remove.to_vec(), add: add.to_vec() }).unwrap();
+            };
+            change(&[], &[Element::Restricted { frontend }]);
+            assert_eq!(asked(), [false, false, false]);
+            // The node comes from the VIP, which is its own address.
+            let [client, wide, pods, own] = [
+                source(["203.0.113.2/32", "2001:db8:cb::2/128"][f]),
+                source(["203.0.0.0/16", "2001:db8:cb::/48"][f]),
+                source(["10.244.1.0/24", "2001:db8:2:1::/64"][f]),
+                source(["192.0.2.1/32", "2001:db8:1::1/128"][f]),
+            ];
+            change(&[], &[client, own]);
+            assert_eq!(asked(), [true, false, true]);
+            // A wider range in place of one inside it, in one transaction.
+            change(&[client, own], &[wide, pods]);
+            assert_eq!(asked(), [true, true, false]);
+            change(&[wide, pods], &[source(["0.0.0.0/0", "::/0"][f])]);
+            assert_eq!(asked(), [true, true, true]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
 fn datagrams_are_translated_there_and_back() {
     let network = Network::new();
     for f in BOTH {

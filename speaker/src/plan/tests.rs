@@ -45,6 +45,8 @@ impl Case {
                 zone: None,
                 port_addresses: vec!["10.0.0.11".parse().unwrap()],
                 node_addresses: ["10.0.0.11".parse().unwrap(), "10.0.0.12".parse().unwrap()].into(),
+                own_addresses: vec!["10.0.0.11".parse().unwrap()],
+                other_family_sources: herald_proxy::OtherFamilySources::Deny,
                 mode: ProxyMode::Full,
             },
             refusal: None,

@@ -1,12 +1,12 @@
 //! Kubernetes' Service semantics read straight from the objects, endpoint by endpoint, without any of the code that
-//! makes rules. Written from the facts' sections 1.1, 1.2, 1.4, 1.5, 1.8 and 1.9.
+//! makes rules. Written from the facts' sections 1.1, 1.2, 1.4, 1.5 and 1.8 to 1.10.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::node::{NodeView, ProxyMode};
+use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::reason::{DropReason, RejectReason};
 use crate::service::{ServicePort, ServiceType, ServiceView};
 use crate::slice::SliceView;
@@ -72,6 +72,11 @@ impl World<'_> {
         let port = ports.find(|port| {
             ((internal || given) && port.number == to.port) || (at_node && port.node_port == Some(to.port))
         });
+        // A load balancer address is that, whatever else the Service calls it.
+        let load_balancer = !internal && self.service.load_balancer_ips.contains(&to.address);
+        if load_balancer && port.is_some() && !self.lets_in(packet) {
+            return Outcome::Drop(DropReason::SourceNotAllowed);
+        }
         match port {
             Some(port) => self.serve(packet, port, internal),
             // An address of Services has no other ports; without any port there is no frontend and no claim to it.
@@ -80,6 +85,21 @@ impl World<'_> {
             }
             None => Outcome::Pass,
         }
+    }
+
+    fn lets_in(&self, packet: &Packet) -> bool {
+        let Some(ranges) = &self.service.source_ranges else { return true };
+        let v4 = packet.source.is_ipv4();
+        let listed = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
+        if !ranges.is_empty()
+            && !ranges.iter().any(|range| range.network().is_ipv4() == v4)
+            && self.node.other_family_sources == OtherFamilySources::Allow
+        {
+            return true;
+        }
+        let mut own = self.node.own_addresses.iter().filter(|own| own.is_ipv4() == v4);
+        let itself = packet.source == packet.destination.address && own.any(listed);
+        listed(&packet.source) || itself
     }
 
     fn serve(&self, packet: &Packet, port: &ServicePort, internal: bool) -> Outcome {
