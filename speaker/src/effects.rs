@@ -86,7 +86,7 @@ impl ProxyKernel {
         let ruleset = Ruleset::new(&self.ruleset);
         let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
         self.stale = adopted.is_err();
-        Ok(adopted?)
+        adopted
     }
 
     /// Once, after Herald's own rules are in force, so that no packet is without any. A failure is no reason to stop
