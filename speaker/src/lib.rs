@@ -28,7 +28,6 @@ mod bgp;
 mod cleanup;
 mod effects;
 mod floor;
-mod foreign;
 mod index;
 mod kernel;
 mod ledger;

@@ -22,10 +22,12 @@ impl Reconciler {
         for heard in self.probing.take() {
             self.index.set_probes(&heard.service, heard.probes);
             if let Some(text) = heard.failed {
-                self.tell_users(&heard.service, EventType::Warning, "EndpointProbeFailed", text);
+                tracing::warn!(service = %heard.service, "{text}");
+                self.tell_users(&heard.service, EventType::Warning, "EndpointProbeFailed", &text);
             }
             if let Some(text) = heard.recovered {
-                self.tell_users(&heard.service, EventType::Normal, "EndpointProbeRecovered", text);
+                tracing::info!(service = %heard.service, "{text}");
+                self.tell_users(&heard.service, EventType::Normal, "EndpointProbeRecovered", &text);
             }
         }
         self.floor(now);
@@ -44,13 +46,14 @@ impl Reconciler {
             match change {
                 Change::Held(addresses) => {
                     held += 1;
+                    tracing::debug!(%service, ?addresses, "endpoints are held");
                     let text = format!(
                         "endpoints of many Services turned not ready at once; {} of this one are used on for {grace:?}, \
                          or until one is ready",
                         addresses.len()
                     );
                     if self.is_told_here(&service, &addresses) {
-                        self.tell_users(&service, EventType::Warning, "EndpointsHeld", text);
+                        self.tell_users(&service, EventType::Warning, "EndpointsHeld", &text);
                     }
                     self.index.set_held(&service, Some(addresses));
                 }
@@ -82,12 +85,7 @@ impl Reconciler {
         endpoints.waiting().into_iter().any(|(address, node)| addresses.contains(&address) && here(node))
     }
 
-    fn tell_users(&self, service: &ObjectName, kind: EventType, reason: &'static str, text: String) {
-        let text = format!("node {}: {text}", self.options.node_name);
-        match kind {
-            EventType::Warning => tracing::warn!(%service, reason, "{text}"),
-            EventType::Normal => tracing::info!(%service, reason, "{text}"),
-        }
+    fn tell_users(&self, service: &ObjectName, kind: EventType, reason: &'static str, text: &str) {
         let Some(object) = self.index.service(service) else { return };
         let regarding = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -97,6 +95,11 @@ impl Reconciler {
             uid: Some(object.uid.to_string()),
             ..ObjectReference::default()
         };
-        self.outputs.events.publish(regarding, kind, reason, text);
+        self.outputs.events.publish(
+            regarding,
+            kind,
+            reason,
+            format!("node {}: {text}", self.options.node_name),
+        );
     }
 }

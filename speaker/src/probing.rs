@@ -24,6 +24,8 @@ pub(crate) struct Probing {
     wanted: watch::Sender<Probes>,
     verdicts: watch::Receiver<Verdicts>,
     heard: Verdicts,
+    /// [`Self::changed`] has seen news that [`Self::take`] has not taken.
+    unread: bool,
 }
 
 /// What changed of one Service.
@@ -43,7 +45,7 @@ impl Probing {
     pub(crate) fn start() -> (Self, Ends) {
         let (wanted, targets) = watch::channel(Probes::new());
         let (found, verdicts) = watch::channel(Verdicts::new());
-        (Self { wanted, verdicts, heard: Verdicts::new() }, (targets, found))
+        (Self { wanted, verdicts, heard: Verdicts::new(), unread: false }, (targets, found))
     }
 
     /// Waits for news. Without a task that probes there are none, ever; its end is told by the set it runs in.
@@ -51,11 +53,12 @@ impl Probing {
         if self.verdicts.changed().await.is_err() {
             std::future::pending().await
         }
+        self.unread = true;
     }
 
     /// What has changed since the last call.
     pub(crate) fn take(&mut self) -> Vec<Heard> {
-        if !self.verdicts.has_changed().unwrap_or(false) {
+        if !std::mem::take(&mut self.unread) && !self.verdicts.has_changed().unwrap_or(false) {
             return Vec::new();
         }
         let now = self.verdicts.borrow_and_update().clone();
@@ -181,6 +184,15 @@ mod tests {
         assert_eq!(say(Some(verdict(2, &[(2, ProbeState::Failed)]))), [(None, some(back))]);
         assert_eq!(say(Some(verdict(1, &[]))), [(None, None)], "gone is not recovered");
         assert_eq!(say(None), [(None, None)]);
+    }
+
+    #[tokio::test]
+    async fn what_woke_the_loop_is_taken() {
+        let (mut probing, (_targets, found)) = Probing::start();
+        found.send_modify(|verdicts| drop(verdicts.insert(web(), verdict(1, &[]))));
+        tokio::time::timeout(std::time::Duration::from_secs(5), probing.changed()).await.unwrap();
+        assert_eq!(probing.take().len(), 1);
+        assert!(probing.take().is_empty());
     }
 
     #[test]

@@ -158,3 +158,39 @@ fn the_same_configuration_after_a_refused_one_is_told_as_taken() {
         assert_eq!(news, Some(ConfigNews::Taken), "{refused:?}");
     }
 }
+
+fn slice_that_is(ready: bool, name: &str, service: &str, address: &str) -> SliceObject {
+    let mut slice = slice(name, service, address);
+    let reading = slice.reading.as_mut().unwrap();
+    reading.view.endpoints.iter_mut().for_each(|endpoint| endpoint.ready = ready);
+    slice
+}
+
+#[test]
+fn what_was_ready_and_is_not_any_more_is_a_loss_until_it_is_taken() {
+    let mut index = index();
+    let address: IpAddr = "10.244.1.1".parse().unwrap();
+    assert!(index.take_losses().is_empty(), "the first list loses nothing");
+    index.observe(Observed::Slices(WatchEvent::Applied(slice_that_is(false, "a-1", "a", "10.244.1.1"))));
+    assert_eq!(index.take_losses(), [(name_of("a"), [address].into())].into());
+    assert!(!index.usable(&name_of("a")) && index.waiting(&name_of("a")) == [address].into());
+    assert_eq!(index.count_usable(), 0);
+    index.observe(Observed::Slices(WatchEvent::Applied(slice("a-1", "a", "10.244.1.1"))));
+    assert!(index.take_losses().is_empty() && index.count_usable() == 1);
+    index.observe(Observed::Slices(WatchEvent::Deleted(name_of("a-1"))));
+    assert_eq!(index.take_losses().len(), 1);
+    assert!(index.waiting(&name_of("a")).is_empty(), "what is not listed does not wait");
+}
+
+#[test]
+fn what_is_held_stays_held_while_slices_go_and_come_back() {
+    let mut index = index();
+    let held = |index: &Index| index.endpoints(&name_of("a")).is_some_and(|view| view.held().is_some());
+    index.set_held(&name_of("a"), Some(Arc::new(["10.244.1.1".parse().unwrap()].into())));
+    assert_eq!(index.take_dirty(), names(&["a"]));
+    index.observe(Observed::Slices(WatchEvent::Deleted(name_of("a-1"))));
+    index.observe(Observed::Slices(WatchEvent::Applied(slice("a-2", "a", "10.244.1.1"))));
+    assert!(held(&index));
+    index.set_held(&name_of("a"), None);
+    assert!(!held(&index) && index.overlays.is_empty());
+}
