@@ -175,6 +175,14 @@ impl Pod<'_> {
         }
     }
 
+    /// Lets the server go on after [`Self::freeze`].
+    pub fn thaw(&self) {
+        let key = (self.namespace.clone(), self.name.clone());
+        if let Some(sandbox) = self.lab.sandboxes().get(&key) {
+            sandbox.server.thaw();
+        }
+    }
+
     fn delete_object(&self, grace: u32) -> Result<()> {
         self.lab.block_on(async |client| {
             let api: Api<PodObject> = Api::namespaced(client, &self.namespace);

@@ -6,6 +6,7 @@ mod controller;
 mod faults;
 mod local_addresses;
 mod order;
+mod probe;
 mod routes;
 mod semantics;
 mod services;

@@ -73,7 +73,9 @@ fn on_the_wire_an_address_is_announced_after_its_rules_are_committed_and_withdra
     let node = lab.node(1);
     let pod = lab.pod(node, "web-1", &PodOptions::app("web"))?;
     // As many addresses as Services: the second round gets those that the first one has just left.
-    let _herald = herald(&lab, &config("192.0.2.0-192.0.2.19"), &[])?;
+    // Twenty Services that lose their pod at once would be held.
+    let config = config("192.0.2.0-192.0.2.19") + "herald: {floor: {grace: 0s}}\n";
+    let _herald = herald(&lab, &config, &[])?;
     lab.router().await_session("node1", SOON)?;
     let recorder = Recorder::start(&node.ns, node.ip)?;
     let twenty = |round: &str| -> Vec<String> {

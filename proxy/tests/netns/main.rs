@@ -9,3 +9,4 @@ mod checked;
 mod kernel;
 mod net;
 mod packets;
+mod probes;
