@@ -10,9 +10,10 @@
 //!
 //! Removals wait for the linger and are then checked against what is wanted by that time.
 //!
-//! Others can take Herald's tables away (`nft flush ruleset`, a restart of the host's firewall). So each second it is
-//! asked whether they are there ([`Applier::verify`]): one question, no listing. If not, everything is programmed anew, and
-//! what cannot be is withdrawn.
+//! Others can edit Herald's tables or take them away (`nft flush ruleset`, a restart of the host's firewall). A monitor
+//! tells it at once ([`Applier::suspect`]), and as a safety net each second it is asked whether they are there: one
+//! question, no listing. Then they are compared and mended ([`Applier::verify`]). If that fails, everything is programmed
+//! anew, and what cannot be is withdrawn.
 //!
 //! Invariants, property-tested: no route is out whose rules the kernel has not acknowledged; no rules go while a
 //! route of theirs is out or within the linger after it.
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
+use crate::foreign::{Look, Repairs};
 use crate::ledger::{Attributes, Claims, Ledger, Touched};
 use crate::reason::Reason;
 use crate::steps::{NodePlan, ProxyRules, Step, steps};
@@ -58,6 +60,8 @@ pub(crate) trait Effects {
     ) -> anyhow::Result<()>;
     /// Whether the kernel still has the tables that were last put there.
     async fn intact(&mut self) -> bool;
+    /// Makes the tables what they were last made, if others edited them; true: they had.
+    async fn repair(&mut self) -> anyhow::Result<bool>;
     /// Takes out what lingers of some Services.
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
     /// The linger after a withdrawal is over: these routes are all that are out.
@@ -111,6 +115,7 @@ pub(crate) struct Applier<E: Effects> {
     withdrawn_until: Option<Instant>,
     /// When [`Self::verify`] last looked.
     verified: Option<Instant>,
+    repairs: Repairs,
 }
 
 impl<E: Effects> Applier<E> {
@@ -127,6 +132,7 @@ impl<E: Effects> Applier<E> {
             unwanted_addresses: BTreeMap::new(),
             withdrawn_until: None,
             verified: None,
+            repairs: Repairs::default(),
         }
     }
 
@@ -166,24 +172,51 @@ impl<E: Effects> Applier<E> {
         }
     }
 
-    /// Looks from time to time whether Herald's tables are still there. If they are not, nothing is programmed any more: the
-    /// next call of [`Self::apply`] must have all Services, as the first one had.
-    pub(crate) async fn verify(&mut self, now: Instant) {
-        if self.next_verification().is_none_or(|at| at > now) {
-            return;
+    /// Others may have edited Herald's tables.
+    pub(crate) fn suspect(&mut self) {
+        self.repairs.suspect();
+    }
+
+    /// Looks into suspicions, and from time to time whether Herald's tables are still there. After [`Look::Lost`] nothing
+    /// is programmed any more: the next call of [`Self::apply`] must have all Services, as the first one had.
+    pub(crate) async fn verify(&mut self, now: Instant) -> Look {
+        if !self.programmed {
+            return Look::None;
         }
-        self.verified = Some(now);
-        if !self.effects.intact().await {
-            tracing::warn!("Herald's tables are gone or were changed by others: programming everything anew");
-            self.programmed = false;
-            self.applied.rules.clear();
-            self.unwanted_rules.clear();
+        if self.verified.is_none_or(|at| at + VERIFY <= now) {
+            self.verified = Some(now);
+            if !self.effects.intact().await {
+                self.repairs.suspect();
+            }
+        }
+        if !self.repairs.take(now) {
+            return Look::None;
+        }
+        match self.effects.repair().await {
+            Ok(false) => Look::Intact,
+            Ok(true) => Look::Mended,
+            Err(error) => {
+                tracing::error!(
+                    error = %format!("{error:#}"),
+                    "Herald's tables were changed by others and cannot be mended: programming everything anew"
+                );
+                self.programmed = false;
+                self.applied.rules.clear();
+                self.unwanted_rules.clear();
+                Look::Lost
+            }
         }
     }
 
     /// When [`Self::verify`] has something to do.
     pub(crate) fn next_verification(&self) -> Option<Instant> {
-        self.programmed.then_some(self.verified? + VERIFY)
+        let verified = self.verified.filter(|_| self.programmed)?;
+        Some((verified + VERIFY).min(self.repairs.next(verified).unwrap_or(verified + VERIFY)))
+    }
+
+    /// True while repairs are held back, for others edit the tables again and again.
+    pub(crate) fn contested(&self, now: Instant) -> bool {
+        self.repairs.contested(now)
     }
 
     /// Withdraws every route; rules and addresses stay.

@@ -61,12 +61,7 @@ impl ProxyKernel {
     }
 
     async fn replace_all(&mut self) -> Result<(), CallError> {
-        let mut elements = self.program.all();
-        elements.extend(self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix }));
-        let ruleset = Ruleset::new(&self.ruleset);
-        let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
-        self.stale = adopted.is_err();
-        match adopted? {
+        match self.adopt().await? {
             Adopted::Unchanged => {
                 tracing::info!("the tables in the kernel are as wanted; nothing was written")
             }
@@ -82,6 +77,16 @@ impl ProxyKernel {
         }
         self.clean_up_kube_proxy().await;
         Ok(())
+    }
+
+    /// Makes the tables what the program says.
+    async fn adopt(&mut self) -> Result<Adopted, CallError> {
+        let mut elements = self.program.all();
+        elements.extend(self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix }));
+        let ruleset = Ruleset::new(&self.ruleset);
+        let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
+        self.stale = adopted.is_err();
+        adopted
     }
 
     /// Once, after Herald's own rules are in force, so that no packet is without any. A failure is no reason to stop
@@ -148,6 +153,16 @@ impl ProxyKernel {
             self.replace_all().await.map_err(|_| error)?;
         }
         Ok(())
+    }
+
+    /// Undoes what others did to the tables; true: they had done something.
+    async fn repair(&mut self) -> Result<bool, CallError> {
+        let adopted = self.adopt().await?;
+        if adopted == Adopted::Unchanged {
+            return Ok(false);
+        }
+        tracing::warn!(done = ?adopted, "others edited Herald's tables; they are mended");
+        Ok(true)
     }
 
     /// An answer that does not come says nothing about the tables.
@@ -236,6 +251,13 @@ impl Effects for NodeEffects {
         match &self.proxy {
             Some(proxy) => proxy.intact().await,
             None => true,
+        }
+    }
+
+    async fn repair(&mut self) -> anyhow::Result<bool> {
+        match &mut self.proxy {
+            Some(proxy) => Ok(proxy.repair().await?),
+            None => Ok(false),
         }
     }
 

@@ -5,7 +5,8 @@
 
 use std::io;
 
-use herald_proxy::netlink::{Kernel, KernelError};
+use herald_proxy::netlink::{Kernel, KernelError, Monitor};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 type Call = Box<dyn FnOnce(&mut Kernel) + Send>;
@@ -49,6 +50,22 @@ impl KernelThread {
         std::thread::Builder::new().name("nftables".to_owned()).spawn(run).map_err(CallError::Start)?;
         answer.await.map_err(|_| CallError::Gone)??;
         Ok(Self { calls })
+    }
+
+    /// A monitor of others' edits. Without one they are noticed later.
+    pub(crate) async fn monitor(&self) -> Option<Monitor> {
+        let runtime = Handle::current();
+        let opened = self.call(move |kernel| {
+            let _entered = runtime.enter();
+            kernel.monitor()
+        });
+        match opened.await {
+            Ok(monitor) => Some(monitor),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch who else edits nftables");
+                None
+            }
+        }
     }
 
     /// Calls the kernel and waits for its answer, which has a deadline of its own.

@@ -28,6 +28,7 @@ mod bgp;
 mod cleanup;
 mod effects;
 mod floor;
+mod foreign;
 mod index;
 mod kernel;
 mod ledger;

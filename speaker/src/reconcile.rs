@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::{Applier, Desired};
 use crate::effects::NodeEffects;
 use crate::floor::Floor;
+use crate::foreign::{Foreign, Monitoring};
 use crate::index::{ConfigNews, Index, Observed};
 use crate::metrics::SpeakerMetrics;
 use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
@@ -49,6 +50,8 @@ pub(crate) struct Inputs {
     pub(crate) addresses: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     /// Ports that could not be bound.
     pub(crate) bind_failures: mpsc::Receiver<BindFailure>,
+    /// Others' edits of the tables.
+    pub(crate) monitoring: Monitoring,
 }
 
 /// Where the loop's state is published besides the kernel and the peers.
@@ -80,6 +83,7 @@ pub(crate) struct Reconciler {
     pub(crate) health: BTreeMap<ObjectName, (u16, usize)>,
     pub(crate) probing: Probing,
     pub(crate) floor: Floor,
+    pub(crate) foreign: Foreign,
 }
 
 impl Reconciler {
@@ -103,6 +107,10 @@ impl Reconciler {
                 },
                 Some(failure) = inputs.bind_failures.recv() => self.bind_failed(&failure),
                 () = self.probing.changed() => {}
+                () = inputs.monitoring.changed() => {
+                    self.foreign.edited();
+                    self.applier.suspect();
+                }
                 () = sleep_until(deadline) => {}
             }
             while let Ok(observed) = inputs.observed.try_recv() {
@@ -145,7 +153,9 @@ impl Reconciler {
             self.settings_changed(&addresses.unwrap_or_default()).await;
         }
         self.applier.expire(started).await;
-        self.applier.verify(started).await;
+        let look = self.applier.verify(started).await;
+        let contested = self.applier.contested(started);
+        self.foreign.looked(look, contested, &self.outputs.events, &self.options.node_name);
         for service in self.applier.take_due(started) {
             self.index.mark(service);
         }

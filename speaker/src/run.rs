@@ -27,6 +27,7 @@ use crate::apply::Applier;
 use crate::bgp::Peers;
 use crate::effects::{NodeEffects, ProxyKernel};
 use crate::floor::Floor;
+use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
 use crate::kernel::KernelThread;
 use crate::metrics::SpeakerMetrics;
@@ -54,7 +55,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())
         .await
         .with_context(|| format!("cannot listen on the admin address {}", options.admin_address))?;
-    let proxy = start_proxy(&options).await?;
+    let (proxy, monitoring) = start_proxy(&options).await?;
     let (mut local, rtnetlink) = LocalAddresses::open()?;
 
     let mut tasks = Tasks::new(shutdown.clone());
@@ -109,7 +110,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
 
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
     let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
+    let foreign = Foreign::new(&metrics);
     let reconciler = Reconciler {
+        foreign,
         index: Index::default(),
         applier: Applier::new(effects, options.linger, &adopted),
         reporter: Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone()),
@@ -128,15 +131,15 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         floor: Floor::default(),
         options,
     };
-    let inputs = Inputs { observed: inputs, addresses, bind_failures };
+    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring };
     tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
     tasks.join(GRACE).await
 }
 
 /// Opens nf_tables, and makes sure that nobody else serves what Herald is to serve.
-async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<Option<ProxyKernel>> {
+async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<(Option<ProxyKernel>, Monitoring)> {
     if options.proxy == ProxyMode::Off {
-        return Ok(None);
+        return Ok((None, Monitoring(None)));
     }
     let kernel = KernelThread::start().await?;
     let mut clean_up = false;
@@ -157,7 +160,8 @@ async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<Option<ProxyKer
     if kernel.call(Kernel::exists).await? {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
-    Ok(Some(ProxyKernel::new(kernel, RulesetConfig::default(), clean_up)))
+    let monitoring = Monitoring(kernel.monitor().await);
+    Ok((Some(ProxyKernel::new(kernel, RulesetConfig::default(), clean_up)), monitoring))
 }
 
 fn spawn_watches(

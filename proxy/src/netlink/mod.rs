@@ -14,6 +14,7 @@ mod decode;
 mod dump;
 mod error;
 mod expressions;
+mod monitor;
 mod objects;
 mod reply;
 mod socket;
@@ -32,6 +33,7 @@ pub use self::batch::Subject;
 use self::batch::{Batch, message_type, protocol_family};
 use self::decode::find;
 pub use self::error::KernelError;
+pub use self::monitor::Monitor;
 use self::reply::{Reply, replies};
 use self::socket::NetlinkSocket;
 use self::userdata::comment;
@@ -48,6 +50,10 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How often a batch is sent again that the kernel could not handle just now.
 const ATTEMPTS: u32 = 5;
+
+/// From so many elements on, a transaction is none of the monitor's business: the kernel would make a message of some
+/// KiB for each, all at once.
+const UNHEARD: usize = 2000;
 
 /// The first refusal in an answer.
 struct Refusal {
@@ -76,12 +82,21 @@ pub enum KubeProxy {
 pub struct Kernel {
     socket: NetlinkSocket,
     sequence: u32,
+    monitor: Option<Monitor>,
 }
 
 impl Kernel {
     /// Opens a connection to the nf_tables of the calling thread's network namespace.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { socket: NetlinkSocket::open().map_err(KernelError::Open)?, sequence: 1 })
+        Ok(Self { socket: NetlinkSocket::open().map_err(KernelError::Open)?, sequence: 1, monitor: None })
+    }
+
+    /// Opens a monitor of others' edits, deaf to what this connection does, in the tokio runtime that the calling thread
+    /// has entered.
+    pub fn monitor(&mut self) -> Result<Monitor, KernelError> {
+        let monitor = Monitor::open(self.socket.port()).map_err(KernelError::Open)?;
+        self.monitor = Some(monitor.clone());
+        Ok(monitor)
     }
 
     /// Puts this ruleset with these elements in place of whatever is in our tables, in one transaction. Connections keep
@@ -257,8 +272,35 @@ impl Kernel {
         }
     }
 
-    /// Sends a batch until the kernel has had time for it, and reads its answer.
+    /// One transaction. The monitor is out of its group during a large one; if anybody else may have committed
+    /// meanwhile, it wakes as if it had heard of it.
     fn transact(
+        &mut self,
+        generation: Option<u32>,
+        removed: &[Element],
+        added: &[Element],
+        elements: usize,
+        fill: impl Fn(&mut Batch),
+    ) -> Result<(), KernelError> {
+        let Some(monitor) = self.monitor.clone().filter(|_| elements >= UNHEARD) else {
+            return self.try_transact(generation, removed, added, elements, fill);
+        };
+        let before = self.generation()?;
+        let left = monitor.leave();
+        let done = self.try_transact(generation, removed, added, elements, fill);
+        let joined = monitor.join();
+        let expected = before.wrapping_add(u32::from(done.is_ok()));
+        if self.generation().ok() != Some(expected) {
+            monitor.suspect();
+        }
+        if let Err(error) = left.and(joined) {
+            tracing::warn!(%error, "the monitor of nftables could not leave or join its group");
+        }
+        done
+    }
+
+    /// Sends a batch until the kernel has had time for it, and reads its answer.
+    fn try_transact(
         &mut self,
         generation: Option<u32>,
         removed: &[Element],

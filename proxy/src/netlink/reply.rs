@@ -10,6 +10,8 @@ pub(super) struct Reply<'a> {
     pub(super) sequence: u32,
     /// Type, with its subsystem.
     pub(super) kind: u16,
+    /// Of data, the family of its table.
+    pub(super) family: u8,
     /// A listing of which this is a part was disturbed by somebody's commit.
     pub(super) interrupted: bool,
     /// For an acknowledgement and the end of a listing 0, for a refusal the error number, `None` for data.
@@ -39,6 +41,7 @@ fn reply(message: &[u8]) -> Reply<'_> {
     let bare = Reply {
         sequence: number(message, 8).unwrap_or_default(),
         kind,
+        family: message.get(HEADER).copied().unwrap_or_default(),
         interrupted: half(6) & NLM_F_DUMP_INTR != 0,
         error: None,
         attributes: &[],

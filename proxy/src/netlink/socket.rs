@@ -22,6 +22,7 @@ const DATAGRAM: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct NetlinkSocket {
     socket: Socket,
+    port: u32,
     send_buffer: usize,
 }
 
@@ -29,13 +30,18 @@ impl NetlinkSocket {
     /// A socket of the calling thread's network namespace. Needs CAP_NET_ADMIN there.
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
         // Refusals carry the header of the refused message, not its 48 KiB.
         socket.set_cap_ack(true)?;
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
-        Ok(Self { socket, send_buffer: 0 })
+        Ok(Self { socket, port, send_buffer: 0 })
+    }
+
+    /// Under which the kernel knows this socket.
+    pub(super) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends one datagram of whatever size.

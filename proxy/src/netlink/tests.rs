@@ -86,6 +86,7 @@ fn a_refusal_is_read_with_its_words_and_place() {
     let expected = Reply {
         sequence: 9,
         kind: 2,
+        family: 239,
         interrupted: false,
         error: Some(17),
         attributes: &[],

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use herald_proxy::netlink::{Adopted, KernelError};
+use herald_proxy::netlink::{Adopted, Kernel, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{
     Backends, Changes, Element, Frontend, FrontendKind, FrontendRules, Policy, Program, Protocol,
@@ -15,7 +17,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::net::Namespace;
+use crate::net::{Namespace, PATIENCE, SILENCE};
 
 fn ruleset() -> Ruleset {
     let cluster_cidrs = ["10.244.0.0/16", "2001:db8:2::/48"].map(|cidr| cidr.parse().unwrap()).into();
@@ -274,4 +276,52 @@ fn other_rules_are_refilled_and_the_dump_says_what_is_foreign() {
     namespace.nft("add element ip herald rejected { 192.0.2.9 . 47 . 0 }");
     let error = kernel.dump(&other).unwrap_err();
     assert!(error.to_string().contains("rejected (IPv4)"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn the_monitor_hears_what_others_do_to_our_tables_and_nothing_else() {
+    let namespace = Namespace::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    let (mut kernel, mut monitor) = namespace.run(move || {
+        let _entered = handle.enter();
+        let mut kernel = Kernel::open().unwrap();
+        let monitor = kernel.monitor().unwrap();
+        (kernel, monitor)
+    });
+    let mut hears = |patience: Duration| {
+        runtime.block_on(async { tokio::time::timeout(patience, monitor.changed()).await }).is_ok()
+    };
+    let load = services(0, 2000);
+    kernel.replace(&ruleset(), &services(0, 5)).unwrap();
+    kernel.replace(&ruleset(), &load).unwrap();
+    kernel.apply(&Changes { remove: vec![load[0]], add: vec![] }).unwrap();
+    assert!(!hears(SILENCE), "own changes, small and large");
+    namespace.nft("table ip other { set herald { type ipv4_addr; elements = { 192.0.2.1 }; }; }");
+    namespace.nft("table inet herald { }");
+    assert!(!hears(SILENCE), "other tables");
+    for edit in
+        ["add element ip herald vips { 192.0.2.1 }", "add rule ip6 herald guard drop", "flush ruleset"]
+    {
+        namespace.nft(edit);
+        assert!(hears(PATIENCE), "{edit}");
+        assert!(!hears(Duration::from_millis(50)), "one transaction is one hint: {edit}");
+    }
+    // What somebody commits while the monitor is out of its group is not missed.
+    kernel.replace(&ruleset(), &[]).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let others = namespace.spawn(move || {
+        let mut kernel = Kernel::open().unwrap();
+        let element = Element::Vip { address: [192, 0, 2, 1].into() };
+        while !stopped.load(Ordering::Relaxed) {
+            let _ = kernel.apply(&Changes { remove: vec![], add: vec![element] });
+        }
+    });
+    assert!(hears(PATIENCE));
+    kernel.replace(&ruleset(), &load).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    others.join().unwrap();
+    assert!(hears(PATIENCE));
 }

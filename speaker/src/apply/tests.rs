@@ -16,6 +16,8 @@ struct World {
     refused_addresses: BTreeSet<IpAddr>,
     kernel_gone: bool,
     tables_gone: bool,
+    tables_lost: bool,
+    repairs: usize,
     rules: BTreeMap<ObjectName, u8>,
     lingering: BTreeSet<ObjectName>,
     addresses: BTreeSet<IpAddr>,
@@ -95,6 +97,12 @@ impl Effects for World {
 
     async fn intact(&mut self) -> bool {
         !self.tables_gone
+    }
+
+    async fn repair(&mut self) -> anyhow::Result<bool> {
+        self.repairs += 1;
+        anyhow::ensure!(!self.kernel_gone && !self.tables_lost, "no kernel");
+        Ok(std::mem::take(&mut self.tables_gone))
     }
 
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
@@ -205,12 +213,33 @@ fn tables_that_others_removed_are_put_back_without_a_word_to_the_peers() {
     run(applier.verify(now + VERIFY * 3 / 2));
     assert!(applier.programmed(), "asked too often");
     run(applier.verify(now + VERIFY * 2));
+    assert!(applier.programmed() && applier.effects.repairs == 1);
+    assert_eq!(applier.next_verification(), Some(now + VERIFY * 3));
+    assert_eq!(applier.effects.log.last().unwrap(), "announce [192.0.2.1/32]");
+}
+
+#[test]
+fn a_suspicion_is_looked_into_at_once_and_what_cannot_be_mended_is_programmed_anew() {
+    let (mut applier, now) = applier();
+    assert_eq!(run(applier.verify(now)), Look::None, "nothing is programmed");
+    run(applier.apply(now, BTreeMap::from([served(1, 0)])));
+    let soon = now + VERIFY / 10;
+    applier.suspect();
+    assert!(applier.next_verification().unwrap() <= soon);
+    assert_eq!(run(applier.verify(soon)), Look::Intact);
+    assert_eq!(run(applier.verify(soon)), Look::None);
+    applier.effects.tables_gone = true;
+    applier.suspect();
+    assert_eq!(run(applier.verify(soon)), Look::Mended);
+    applier.effects.tables_lost = true;
+    applier.suspect();
+    assert_eq!(run(applier.verify(soon)), Look::Lost);
     assert!(!applier.programmed());
     assert_eq!(applier.next_verification(), None);
     applier.effects.log.clear();
-    run(applier.apply(now + VERIFY * 2, BTreeMap::from([served(1, 0)])));
+    run(applier.apply(soon, BTreeMap::from([served(1, 0)])));
     assert_eq!(applier.effects.log, ["replace"]);
-    assert_eq!(applier.next_verification(), Some(now + VERIFY * 3));
+    assert_eq!(applier.next_verification(), Some(soon + VERIFY));
 }
 
 #[test]
@@ -237,7 +266,7 @@ fn a_service_that_is_refused_when_the_tables_are_put_back_is_announced_only_afte
     let (mut applier, now) = applier();
     let all = || BTreeMap::from([served(1, 0), served(2, 0)]);
     run(applier.apply(now, all()));
-    applier.effects.tables_gone = true;
+    (applier.effects.tables_gone, applier.effects.tables_lost) = (true, true);
     applier.effects.rules.clear();
     applier.effects.refused = BTreeSet::from([name(1)]);
     applier.effects.now = Some(now + VERIFY);

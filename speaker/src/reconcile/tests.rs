@@ -1,5 +1,7 @@
 //! The whole node on real parts: kernel, BIRD, addresses on `lo`; only the watches are played by the test.
 
+mod foreign;
+
 use std::process::Command;
 
 use herald_proxy::ruleset::RulesetConfig;
@@ -49,6 +51,8 @@ impl Lab {
         let mut options = SpeakerOptions::new(kube::Client::try_from(config).unwrap(), "node-1");
         options.linger = Duration::from_millis(300);
         let kernel = KernelThread::start().await.unwrap();
+        let monitoring = Monitoring(kernel.monitor().await);
+        assert!(monitoring.0.is_some());
         let (mut local, connection) = LocalAddresses::open().unwrap();
         tokio::task::spawn_local(connection);
         let adopted = local.adopt().await.unwrap().clone();
@@ -79,13 +83,14 @@ impl Lab {
             health: BTreeMap::new(),
             probing: Probing::start().0,
             floor: Floor::default(),
+            foreign: Foreign::new(&registry),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
         let (found, addresses) = watch::channel(None);
         let (failures, bind_failures) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
-        let inputs = Inputs { observed: from_watches, addresses, bind_failures };
+        let inputs = Inputs { observed: from_watches, addresses, bind_failures, monitoring };
         let running = tokio::task::spawn_local(reconciler.run(inputs, shutdown.clone()));
         Self {
             observed,
