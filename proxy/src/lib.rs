@@ -36,4 +36,4 @@ pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};
 pub use slice::{
     Hints, Names, SliceEndpoint, SliceIgnored, SlicePort, SliceReading, SliceView, service_name,
 };
-pub use tracer::{Hook, Masquerade, Packet, Share, Tracer, Verdict};
+pub use tracer::{Hook, Masquerade, Packet, Share, Step, Tracer, Verdict};

@@ -35,6 +35,29 @@ impl DropReason {
     }
 }
 
+impl DropReason {
+    /// What it means.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::SourceNotAllowed => "loadBalancerSourceRanges do not contain the source",
+            Self::NoLocalEndpoint => "the traffic policy is Local and no endpoint of this node is usable",
+            Self::RoutedBack => {
+                "this node announces the prefix of the address, and no Service has the address: it would be routed back"
+            }
+        }
+    }
+}
+
+impl RejectReason {
+    /// What it means.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no endpoint is usable anywhere",
+            Self::UnservedPort => "the address is a Service's, and this is none of its ports",
+        }
+    }
+}
+
 impl RejectReason {
     /// All.
     pub const ALL: [Self; 2] = [Self::NoEndpoint, Self::UnservedPort];

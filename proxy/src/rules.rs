@@ -49,6 +49,18 @@ pub enum FrontendKind {
     ExternalIp,
 }
 
+impl FrontendKind {
+    /// The word, as Kubernetes writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::ExternalIp => "ExternalIP",
+        }
+    }
+}
+
 /// What all frontends of one Service port and family have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backends {

@@ -43,6 +43,19 @@ pub enum NotProxied {
     NoSpec,
 }
 
+impl NotProxied {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ExternalName => "ExternalName",
+            Self::Headless => "Headless",
+            Self::HeadlessLabel => "HeadlessLabel",
+            Self::OtherProxy => "OtherProxy",
+            Self::NoSpec => "NoSpec",
+        }
+    }
+}
+
 /// `spec.type`, of the types that are proxied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceType {

@@ -10,6 +10,7 @@
 //! (dropped where it would be routed on), then the rest of the world. The short circuit of `ExternalLocal` looks at pods first, then at the node's own addresses.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
@@ -51,6 +52,31 @@ pub enum Masquerade {
     Hairpin,
 }
 
+impl Masquerade {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::NotPod, Self::External, Self::OwnNode, Self::Hairpin];
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotPod => "NotPod",
+            Self::External => "External",
+            Self::OwnNode => "OwnNode",
+            Self::Hairpin => "Hairpin",
+        }
+    }
+
+    /// Which sources it concerns.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::NotPod => "sources outside the pod network",
+            Self::External => "every source: it comes from outside under policy Cluster",
+            Self::OwnNode => "this node's own connections",
+            Self::Hairpin => "an endpoint that reaches itself",
+        }
+    }
+}
+
 /// One endpoint's part of new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share {
@@ -78,6 +104,28 @@ pub enum Verdict {
     Reject(RejectReason),
     /// No rule of Herald concerns it.
     Pass,
+}
+
+/// One step of a packet's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The chain, set or map, as `nft list` has it.
+    pub at: &'static str,
+    /// What came of it.
+    pub text: String,
+}
+
+/// Takes the steps while the packet goes; the text is made only where somebody reads it.
+type Say<'s> = dyn FnMut(&'static str, fmt::Arguments<'_>) + 's;
+
+/// The chain of a policy.
+fn chain(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Internal => "internal",
+        Policy::InternalLocal => "internal-local",
+        Policy::External => "external",
+        Policy::ExternalLocal => "external-local",
+    }
 }
 
 /// The sets and maps as the kernel has them, and what is local.
@@ -147,22 +195,78 @@ impl Tracer {
 
     /// What becomes of a packet.
     pub fn trace(&self, packet: &Packet) -> Verdict {
+        self.follow(packet, &mut |_, _| {})
+    }
+
+    /// What becomes of a packet, and its way there.
+    pub fn walk(&self, packet: &Packet) -> (Verdict, Vec<Step>) {
+        let mut steps = Vec::new();
+        let verdict = self.follow(packet, &mut |at, text| steps.push(Step { at, text: text.to_string() }));
+        (verdict, steps)
+    }
+
+    fn follow(&self, packet: &Packet, say: &mut Say<'_>) -> Verdict {
+        let to = packet.destination;
+        let (sources, dnat, what) = match packet.hook {
+            Hook::Prerouting => ("prerouting-sources", "prerouting-dnat", "a new connection comes in"),
+            Hook::Output => ("output-sources", "output-dnat", "this node opens a connection"),
+        };
         if !self.is_source_allowed(packet) {
+            say(sources, format_args!("{to} is restricted, and {} is in no range: dropped", packet.source));
             return Verdict::Drop(DropReason::SourceNotAllowed);
         }
-        if let Some(&policy) = self.services.get(&packet.destination)
-            && let Some(verdict) = self.draw(packet, policy)
-        {
-            return verdict;
+        if self.restricted.contains(&to) {
+            say(sources, format_args!("{to} is restricted, and {} is in a range", packet.source));
         }
-        match self.refused.get(&packet.destination) {
-            Some(Refusal::Drop) => Verdict::Drop(DropReason::NoLocalEndpoint),
-            Some(Refusal::Reject) => Verdict::Reject(RejectReason::NoEndpoint),
-            None if self.vips.contains(&packet.destination.address) => {
+        say(dnat, format_args!("{what}, to {to}"));
+        match self.services.get(&to) {
+            Some(&policy) => {
+                say("map services", format_args!("{to} is a frontend, its chain is {}", chain(policy)));
+                if let Some(verdict) = self.draw(packet, policy, say) {
+                    return verdict;
+                }
+            }
+            None => say("map services", format_args!("{to} is no frontend with endpoints")),
+        }
+        self.guard(packet, say)
+    }
+
+    /// What becomes of a packet that was not translated.
+    fn guard(&self, packet: &Packet, say: &mut Say<'_>) -> Verdict {
+        let to = packet.destination;
+        match self.refused.get(&to) {
+            Some(Refusal::Drop) => {
+                say("set dropped", format_args!("{to} has no endpoint on this node: dropped"));
+                Verdict::Drop(DropReason::NoLocalEndpoint)
+            }
+            Some(Refusal::Reject) => {
+                say("set rejected", format_args!("{to} has no endpoint anywhere: port unreachable"));
+                Verdict::Reject(RejectReason::NoEndpoint)
+            }
+            None if self.vips.contains(&to.address) => {
+                say(
+                    "set vips",
+                    format_args!("{} has no port {}/{}: port unreachable", to.address, to.port, to.protocol),
+                );
                 Verdict::Reject(RejectReason::UnservedPort)
             }
-            None if self.routed_back(packet) => Verdict::Drop(DropReason::RoutedBack),
-            None => Verdict::Pass,
+            None if self.routed_back(packet) => {
+                say(
+                    "set announced",
+                    format_args!("{} is in a prefix that this node announces: dropped", to.address),
+                );
+                Verdict::Drop(DropReason::RoutedBack)
+            }
+            None => {
+                say(
+                    "guards",
+                    format_args!(
+                        "nothing of Herald's concerns {}: it goes on as if Herald were not there",
+                        to.address
+                    ),
+                );
+                Verdict::Pass
+            }
         }
     }
 
@@ -194,9 +298,18 @@ impl Tracer {
         Some((endpoint, self.masquerade(packet, endpoint, masquerade)))
     }
 
-    fn draw(&self, packet: &Packet, policy: Policy) -> Option<Verdict> {
+    fn draw(&self, packet: &Packet, policy: Policy, say: &mut Say<'_>) -> Option<Verdict> {
         let (scope, masquerade) = self.way(packet, policy);
-        let class = *self.picks.get(&(packet.destination, scope))?;
+        self.say_way(packet, policy, (scope, masquerade), say);
+        let (picks, endpoints) = match scope {
+            Scope::Cluster => ("map picks", "map endpoints"),
+            Scope::Local => ("map local-picks", "map local-endpoints"),
+        };
+        let Some(&class) = self.picks.get(&(packet.destination, scope)) else {
+            say(picks, format_args!("no endpoint there: not translated"));
+            return None;
+        };
+        say(picks, format_args!("one of {class} {} is drawn", if class == 1 { "slot" } else { "slots" }));
         let mut count: BTreeMap<SocketAddr, u16> = BTreeMap::new();
         for slot in 0..class {
             if let Some(&endpoint) = self.endpoints.get(&(packet.destination, scope, slot)) {
@@ -208,22 +321,60 @@ impl Tracer {
             slots,
             masquerade: self.masquerade(packet, endpoint, masquerade),
         });
-        Some(Verdict::Dnat { class, shares: shares.collect() })
+        let shares: Vec<Share> = shares.collect();
+        for Share { endpoint, slots, masquerade } in &shares {
+            say(endpoints, format_args!("{slots}/{class}: the destination becomes {endpoint}"));
+            if let Some(Masquerade::Hairpin) = masquerade {
+                say("postrouting-masquerade", format_args!("{endpoint} is the sender: masqueraded"));
+            }
+        }
+        match masquerade {
+            Some(_) => say("postrouting-masquerade", format_args!("marked: the source becomes this node's")),
+            None => {
+                say("postrouting-masquerade", format_args!("not marked: the source stays {}", packet.source))
+            }
+        }
+        Some(Verdict::Dnat { class, shares })
+    }
+
+    /// Tells what the policy's chain does.
+    fn say_way(&self, packet: &Packet, policy: Policy, way: (Scope, Option<Masquerade>), say: &mut Say<'_>) {
+        let scope = match way.0 {
+            Scope::Cluster => "any endpoint",
+            Scope::Local => "endpoints of this node only",
+        };
+        let source = packet.source;
+        let mark = match (way.1, policy) {
+            (Some(Masquerade::NotPod), _) => "is outside the pod network: marked",
+            (Some(Masquerade::OwnNode), _) => "is this node: marked",
+            (Some(_), _) => "comes from outside under policy Cluster: marked",
+            (None, Policy::ExternalLocal) if way.0 == Scope::Local => {
+                "is neither a pod nor this node: not marked"
+            }
+            (None, _) if self.is_pod(source).is_none() => "may be a pod, no pod network is known: not marked",
+            (None, _) => "is in the pod network: not marked",
+        };
+        say(chain(policy), format_args!("{source} {mark}; {scope}"));
+    }
+
+    /// Whether a source is a pod; `None` where no pod network of its family is known.
+    fn is_pod(&self, source: IpAddr) -> Option<bool> {
+        let family = IpFamily::of(source);
+        let mut pods =
+            self.cluster_cidrs.iter().filter(|cidr| IpFamily::of(cidr.network()) == family).peekable();
+        pods.peek()?;
+        Some(pods.any(|cidr| cidr.contains(&source)))
     }
 
     /// Which table the policy's chain looks into for this source, and whether it marks for masquerading.
     fn way(&self, packet: &Packet, policy: Policy) -> (Scope, Option<Masquerade>) {
-        let family = IpFamily::of(packet.source);
-        let mut pods =
-            self.cluster_cidrs.iter().filter(|cidr| IpFamily::of(cidr.network()) == family).peekable();
-        let detector = pods.peek().is_some();
-        let from_pod = pods.any(|cidr| cidr.contains(&packet.source));
-        let not_pod = (detector && !from_pod).then_some(Masquerade::NotPod);
+        let pod = self.is_pod(packet.source);
+        let not_pod = (pod == Some(false)).then_some(Masquerade::NotPod);
         match policy {
             Policy::Internal => (Scope::Cluster, not_pod),
             Policy::InternalLocal => (Scope::Local, not_pod),
             Policy::External => (Scope::Cluster, Some(Masquerade::External)),
-            Policy::ExternalLocal if from_pod => (Scope::Cluster, None),
+            Policy::ExternalLocal if pod == Some(true) => (Scope::Cluster, None),
             Policy::ExternalLocal if self.local_addresses.contains(&packet.source) => {
                 (Scope::Cluster, Some(Masquerade::OwnNode))
             }
