@@ -1,4 +1,4 @@
-//! The admin server: `/livez`, `/readyz`, `/metrics` and pages that a role adds.
+//! The admin server: `/livez`, `/readyz`, `/metrics`, and pages and answers that a role adds.
 //!
 //! It answers GET and HEAD only, holds at most [`CONNECTIONS`] connections and gives each request ten seconds, so
 //! that a scraper gone wild costs little. `/livez` says that the process' loop turns, nothing more; a role that
@@ -11,8 +11,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+pub use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -34,6 +36,16 @@ const HEADERS: Duration = Duration::from_secs(10);
 pub const DEFAULT_PORT: u16 = 7472;
 
 type Page = Arc<dyn Fn() -> String + Send + Sync>;
+type Answers = Arc<dyn Fn(String, Option<String>) -> BoxFuture<'static, JsonAnswer> + Send + Sync>;
+
+/// An answer to a request for a path below a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonAnswer {
+    /// How it went.
+    pub status: StatusCode,
+    /// The body.
+    pub json: Vec<u8>,
+}
 
 /// A bound admin server that does not serve yet.
 pub struct AdminServer {
@@ -46,13 +58,17 @@ struct Pages {
     metrics: Metrics,
     readiness: Readiness,
     own: BTreeMap<&'static str, Page>,
+    answers: BTreeMap<&'static str, Answers>,
 }
 
 impl AdminServer {
     /// Binds `address`; port 0 takes any free port.
     pub async fn bind(address: SocketAddr, metrics: Metrics, readiness: Readiness) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { listener, pages: Pages { metrics, readiness, own: BTreeMap::new() } })
+        Ok(Self {
+            listener,
+            pages: Pages { metrics, readiness, own: BTreeMap::new(), answers: BTreeMap::new() },
+        })
     }
 
     /// Adds a plain-text page, made anew for each request; `page` must not block.
@@ -63,6 +79,20 @@ impl AdminServer {
         page: impl Fn() -> String + Send + Sync + 'static,
     ) -> Self {
         self.pages.own.insert(path, Arc::new(page));
+        self
+    }
+
+    /// Answers all paths that begin with `prefix`, given the path and the query. `answer` has a deadline of its own.
+    #[must_use]
+    pub fn with_answers<F>(
+        mut self,
+        prefix: &'static str,
+        answer: impl Fn(String, Option<String>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = JsonAnswer> + Send + 'static,
+    {
+        self.pages.answers.insert(prefix, Arc::new(move |path, query| Box::pin(answer(path, query))));
         self
     }
 
@@ -94,7 +124,7 @@ impl AdminServer {
                 let _slot = slot;
                 let service = service_fn(move |request| {
                     let pages = pages.clone();
-                    async move { Ok::<_, Infallible>(pages.answer(&request)) }
+                    async move { Ok::<_, Infallible>(pages.answer(&request).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -108,7 +138,7 @@ impl AdminServer {
 }
 
 impl Pages {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
         }
@@ -116,10 +146,16 @@ impl Pages {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readyz(),
             "/metrics" => self.metrics(),
-            path => match self.own.get(path) {
-                Some(page) => text(StatusCode::OK, page()),
-                None => text(StatusCode::NOT_FOUND, self.index()),
-            },
+            path => {
+                if let Some(page) = self.own.get(path) {
+                    return text(StatusCode::OK, page());
+                }
+                let Some((_, answers)) = self.answers.iter().find(|(prefix, _)| path.starts_with(**prefix))
+                else {
+                    return text(StatusCode::NOT_FOUND, self.index());
+                };
+                json(answers(path.to_owned(), request.uri().query().map(str::to_owned)).await)
+            }
         }
     }
 
@@ -144,7 +180,7 @@ impl Pages {
 
     fn index(&self) -> String {
         let mut out = String::from("there are: /livez /readyz /metrics");
-        for path in self.own.keys() {
+        for path in self.own.keys().chain(self.answers.keys()) {
             out.push(' ');
             out.push_str(path);
         }
@@ -157,6 +193,13 @@ impl fmt::Debug for AdminServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminServer").field("listener", &self.listener).finish_non_exhaustive()
     }
+}
+
+fn json(answer: JsonAnswer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(answer.json)));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
@@ -188,7 +231,11 @@ mod tests {
         let server = AdminServer::bind("127.0.0.1:0".parse().unwrap(), Metrics::new(), readiness)
             .await
             .unwrap()
-            .with_page("/debug/plan", || "the plan\n".to_owned());
+            .with_page("/debug/plan", || "the plan\n".to_owned())
+            .with_answers("/ask/", |path, query| async move {
+                let json = format!("{{\"path\":{path:?},\"query\":{query:?}}}").into_bytes();
+                JsonAnswer { status: StatusCode::BAD_REQUEST, json }
+            });
         let address = server.address().unwrap();
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -201,6 +248,9 @@ mod tests {
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").await.contains("process_resident_memory_bytes"));
         assert!(get(address, "/debug/plan").await.ends_with("the plan\n"));
+        let answer = get(address, "/ask/a/b?c=d").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("/ask/a/b"), "{answer}");
+        assert!(answer.contains("application/json") && answer.contains("c=d"), "{answer}");
         let answer = get(address, "/nothing").await;
         assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("/debug/plan"), "{answer}");
 

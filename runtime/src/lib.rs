@@ -16,6 +16,7 @@
 pub mod admin;
 pub mod client;
 pub mod events;
+pub mod fetch;
 pub mod lease;
 pub mod metrics;
 mod name;
