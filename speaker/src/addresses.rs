@@ -66,7 +66,26 @@ pub(crate) struct LocalAddresses {
     sysctls: ArpSysctls,
 }
 
+/// Lists the addresses of all interfaces of the node, whosever they are. The default knows none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AddressList(Option<Handle>);
+
+impl AddressList {
+    /// All of them, by one dump.
+    pub(crate) async fn all(&self) -> Result<BTreeSet<IpAddr>, AddressError> {
+        let Some(handle) = &self.0 else { return Ok(BTreeSet::new()) };
+        let dump: Vec<AddressMessage> =
+            handle.address().get().execute().try_collect().await.map_err(AddressError::List)?;
+        Ok(dump.iter().filter_map(address_of).collect())
+    }
+}
+
 impl LocalAddresses {
+    /// Lists the addresses of all interfaces.
+    pub(crate) fn list(&self) -> AddressList {
+        AddressList(Some(self.handle.clone()))
+    }
+
     /// Opens rtnetlink. The future drives the socket and ends only with it: poll it beside everything else.
     pub(crate) fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;

@@ -304,6 +304,11 @@ impl<E: Effects> Applier<E> {
         self.programmed
     }
 
+    /// The means, to look at.
+    pub(crate) fn means(&self) -> &E {
+        &self.effects
+    }
+
     /// The means.
     pub(crate) fn effects(&mut self) -> &mut E {
         &mut self.effects

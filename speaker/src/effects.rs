@@ -49,6 +49,16 @@ impl ProxyKernel {
         self.program.conflicts(service)
     }
 
+    /// What stands in the kernel.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Announced prefixes that are guarded.
+    pub(crate) fn guards(&self) -> &BTreeSet<IpNet> {
+        &self.guards
+    }
+
     /// Where pods have their addresses. A change replaces the tables, if they are this run's already.
     pub(crate) async fn set_ruleset(&mut self, ruleset: RulesetConfig, programmed: bool) {
         if self.ruleset == ruleset {

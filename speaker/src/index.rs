@@ -192,6 +192,17 @@ impl Index {
         self.services.get(name)
     }
 
+    /// Names of all Services.
+    pub(crate) fn service_names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.keys()
+    }
+
+    /// A Service that has an address: that was given it, or else names it as externalIP.
+    pub(crate) fn has_address(&self, address: IpAddr) -> Option<ObjectName> {
+        let named = self.named_externally.get(&address).into_iter().flatten();
+        self.holders.at(address).chain(named).next().cloned()
+    }
+
     /// Its endpoints.
     pub(crate) fn endpoints(&self, name: &ObjectName) -> Option<&EndpointsView> {
         self.endpoints.get(name)

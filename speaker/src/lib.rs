@@ -13,7 +13,8 @@
 //!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
 //!     └─ mpsc, drops when full ───────> runtime::events                1x
 //!   addresses::watch ── watch: the node's addresses ──> Reconciler     1x, where node ports are chosen by prefix
-//!   runtime::admin: /livez /readyz /metrics                            1x
+//!   runtime::admin: /livez /readyz /metrics /explain/                  1x
+//!     └─ mpsc, depth 1, answered ───> Reconciler                       questions of `herald explain`, paced
 //! ```
 //!
 //! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `floor.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
@@ -27,6 +28,7 @@ mod apply;
 mod bgp;
 mod cleanup;
 mod effects;
+pub mod explain;
 mod floor;
 mod foreign;
 mod index;

@@ -19,6 +19,16 @@ pub enum ProxyMode {
     Off,
 }
 
+impl fmt::Display for ProxyMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::External => "external",
+            Self::Off => "off",
+        })
+    }
+}
+
 impl ProxyMode {
     /// As the proxy says it; without a proxy, what announcing depends on is what `External` serves.
     pub(crate) fn rules(self) -> herald_proxy::ProxyMode {

@@ -67,6 +67,45 @@ impl Reason {
             Self::LocalAddressRefused => "localAddressRefused",
         }
     }
+
+    /// What it means.
+    pub(crate) fn sentence(self) -> &'static str {
+        match self {
+            Self::NotInPool => "the address is in no pool of the configuration",
+            Self::PoolNotBgp => "the address is in a pool whose protocol is not bgp",
+            Self::NoAdvertisement => "its pool has no advertisement",
+            Self::NoPeer => "no peer of the configuration selects this node",
+            Self::NodeUnknown => "the Node object of this node has not been seen",
+            Self::NodeNetworkUnavailable => "condition NetworkUnavailable of this Node is true",
+            Self::NodeExcluded => {
+                "this Node has label node.kubernetes.io/exclude-from-external-load-balancers"
+            }
+            Self::NoEndpoints => "no endpoint can take traffic anywhere",
+            Self::NoLocalEndpoints => "externalTrafficPolicy is Local and no endpoint on this node is ready",
+            Self::LocalProbesFail => {
+                "externalTrafficPolicy is Local and all ready endpoints on this node fail its probes"
+            }
+            Self::RulesRefused => "the kernel refused the Service's rules",
+            Self::LocalAddressRefused => "the address could not be put on lo",
+        }
+    }
+
+    /// What to do about it; nothing where that is told of the endpoints or with what the kernel said.
+    pub(crate) fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::NotInPool => Some("add it to a pool in the ConfigMap, or take the address off the Service"),
+            Self::PoolNotBgp => Some("set protocol: bgp in the pool"),
+            Self::NoAdvertisement => Some("give the pool an entry in advertisements (bgp-advertisements)"),
+            Self::NoPeer => Some("compare node-selectors of the peers with kubectl get node --show-labels"),
+            Self::NodeUnknown => Some("compare --node-name of the speaker with kubectl get nodes"),
+            Self::NodeNetworkUnavailable => Some("look at the network plugin: kubectl describe node"),
+            Self::NodeExcluded => Some("remove the label if the node is to serve clients again"),
+            Self::LocalProbesFail => Some("see annotation herald.io/probe and the Service's Events"),
+            Self::NoEndpoints | Self::NoLocalEndpoints | Self::RulesRefused | Self::LocalAddressRefused => {
+                None
+            }
+        }
+    }
 }
 
 impl fmt::Display for Reason {

@@ -24,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
 use crate::effects::NodeEffects;
+use crate::explain::Asked;
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{ConfigNews, Index, Observed};
 use crate::metrics::SpeakerMetrics;
-use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
-use crate::plan::{Remark, ServicePlan, Verdict, View, plan};
+use crate::options::{NodePortAddresses, SpeakerOptions};
+use crate::plan::{Remark, ServicePlan, Verdict, plan};
 use crate::probing::Probing;
 use crate::report::Reporter;
 use crate::settings::Settings;
@@ -52,6 +53,8 @@ pub(crate) struct Inputs {
     pub(crate) bind_failures: mpsc::Receiver<BindFailure>,
     /// Others' edits of the tables.
     pub(crate) monitoring: Monitoring,
+    /// What `herald explain` asks. Depth one: the asker waits for each answer.
+    pub(crate) questions: mpsc::Receiver<Asked>,
 }
 
 /// Where the loop's state is published besides the kernel and the peers.
@@ -111,6 +114,8 @@ impl Reconciler {
                     self.foreign.edited();
                     self.applier.suspect();
                 }
+                // Answered from what is applied, then whatever has happened meanwhile is taken as ever.
+                Some(asked) = inputs.questions.recv() => self.answer(asked),
                 () = sleep_until(deadline) => {}
             }
             while let Ok(observed) = inputs.observed.try_recv() {
@@ -191,16 +196,7 @@ impl Reconciler {
     /// Plans and applies some Services.
     async fn batch(&mut self, started: Instant, dirty: BTreeSet<ObjectName>) {
         let Some(settings) = &self.settings else { return };
-        let view = View {
-            node: &settings.node,
-            node_refusal: settings.refusal,
-            config: &settings.config,
-            proxies: self.options.proxy != ProxyMode::Off,
-            class: self.options.load_balancer_class.as_deref(),
-            pod_cidrs: &settings.pod_cidrs,
-            service_cidrs: &self.options.service_cidrs,
-            holders: self.index.holders(),
-        };
+        let view = settings.view(&self.index, &self.options);
         let none = EndpointsView::default();
         let mut plans: BTreeMap<ObjectName, ServicePlan> = BTreeMap::new();
         for name in dirty {

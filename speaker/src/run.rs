@@ -26,6 +26,7 @@ use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
 use crate::bgp::Peers;
 use crate::effects::{NodeEffects, ProxyKernel};
+use crate::explain::{self, Asker};
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
@@ -63,6 +64,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         rtnetlink.await;
         Ok(())
     });
+    let (asked, questions) = mpsc::channel(explain::QUEUE);
+    let asker = Asker::new(asked, local.list());
+    let admin = admin.with_answers("/explain/", move |path, query| explain::page(asker.clone(), path, query));
     tasks.spawn_until_shutdown("admin", admin.run(shutdown.clone()));
     let adopted = local.adopt().await?.clone();
     if !adopted.is_empty() {
@@ -131,7 +135,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         floor: Floor::default(),
         options,
     };
-    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring };
+    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, questions };
     tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
     tasks.join(GRACE).await
 }

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 
 use crate::bgp::{PeerSettings, families, router_id};
 use crate::index::Index;
-use crate::options::{NodePortAddresses, SpeakerOptions};
+use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::plan::View;
 use crate::reason::Reason;
 
 /// The node, as decisions see it.
@@ -35,6 +36,20 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// What all plans depend on.
+    pub(crate) fn view<'a>(&'a self, index: &'a Index, options: &'a SpeakerOptions) -> View<'a> {
+        View {
+            node: &self.node,
+            node_refusal: self.refusal,
+            config: &self.config,
+            proxies: options.proxy != ProxyMode::Off,
+            class: options.load_balancer_class.as_deref(),
+            pod_cidrs: &self.pod_cidrs,
+            service_cidrs: &options.service_cidrs,
+            holders: index.holders(),
+        }
+    }
+
     /// `found` are the addresses of the node's interfaces, where they matter.
     pub(crate) fn of(index: &Index, options: &SpeakerOptions, found: &BTreeSet<IpAddr>) -> Self {
         let own = index.own_node(&options.node_name);

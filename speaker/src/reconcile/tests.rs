@@ -41,7 +41,7 @@ struct Lab {
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
     registry: Metrics,
     bird: Bird,
-    _inputs: (watch::Sender<Option<BTreeSet<IpAddr>>>, mpsc::Sender<BindFailure>),
+    _inputs: (watch::Sender<Option<BTreeSet<IpAddr>>>, mpsc::Sender<BindFailure>, mpsc::Sender<Asked>),
     _outputs: (watch::Receiver<HealthPorts>, watch::Receiver<ProxyState>),
 }
 
@@ -90,7 +90,8 @@ impl Lab {
         let (found, addresses) = watch::channel(None);
         let (failures, bind_failures) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
-        let inputs = Inputs { observed: from_watches, addresses, bind_failures, monitoring };
+        let (asked, questions) = mpsc::channel(1);
+        let inputs = Inputs { observed: from_watches, addresses, bind_failures, monitoring, questions };
         let running = tokio::task::spawn_local(reconciler.run(inputs, shutdown.clone()));
         Self {
             observed,
@@ -98,7 +99,7 @@ impl Lab {
             running,
             registry,
             bird,
-            _inputs: (found, failures),
+            _inputs: (found, failures, asked),
             _outputs: (ports, state),
         }
     }

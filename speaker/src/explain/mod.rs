@@ -1,0 +1,78 @@
+//! `herald explain`: what this node does with one Service or one packet, and why.
+//!
+//! ```text
+//!   admin server: GET /explain/…  ──(mpsc, depth QUEUE, answered)──> the reconcile loop, between two batches
+//!   herald explain ──HTTP──> admin server; JSON in both directions of the contract (model.rs), text.rs prints it
+//! ```
+//!
+//! Answers are made of the live index, plan and program by pure functions (`service.rs`, `packet.rs`). What a question
+//! costs depends on the Service that it is about, not on how many there are, and questions are paced (`serve.rs`): the
+//! loop is never kept from its work for longer than one plan takes. Read-only; addresses and names are all that is told.
+
+mod advice;
+mod model;
+mod node;
+mod packet;
+mod serve;
+mod service;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use model::{
+    AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, PacketAnswer, PortAnswer,
+    Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
+};
+pub use packet::PacketQuestion;
+
+pub(crate) use serve::{Asker, QUEUE, page};
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use herald_runtime::ObjectName;
+use tokio::sync::oneshot;
+
+/// Where a Service is asked about, under the admin address: `/explain/service/NAMESPACE/NAME`.
+pub const SERVICE_PATH: &str = "/explain/service/";
+/// Where a packet is asked about: `/explain/packet?from=…&to=…`.
+pub const PACKET_PATH: &str = "/explain/packet";
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// About a Service.
+    Service(ObjectName),
+    /// About a packet, on a node with these addresses.
+    Packet(PacketQuestion, BTreeSet<IpAddr>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The question makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// There is no such Service.
+    #[error("{0}")]
+    Unknown(String),
+    /// Not every watch has delivered.
+    #[error(
+        "the speaker has not heard everything from the API server yet, and does nothing before it has: look at its /readyz and its log"
+    )]
+    NotSynced,
+    /// The loop did not answer in time.
+    #[error("the speaker is busy and did not answer in time: ask again, and look at its log if that goes on")]
+    Busy,
+}
+
+/// The answer, as JSON.
+pub(crate) type Answer = Result<Vec<u8>, Refusal>;
+
+/// A question on its way to the loop.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}

@@ -1,0 +1,106 @@
+//! The loop's side: answers a question from what the loop holds.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use herald_proxy::EndpointsView;
+use herald_runtime::ObjectName;
+use serde::Serialize;
+
+use super::packet::{self, Rules};
+use super::service::{self, InForce};
+use super::{Answer, Asked, PacketQuestion, Question, Refusal};
+use crate::effects::ProxyKernel;
+use crate::index::Index;
+use crate::options::ProxyMode;
+use crate::reconcile::Reconciler;
+use crate::settings::Settings;
+
+/// Names that are told where a Service is unknown.
+const NEAR: usize = 5;
+/// Names that are looked at for near ones.
+const LOOKED_AT: usize = 20_000;
+
+impl Reconciler {
+    /// Answers one question.
+    pub(crate) fn answer(&self, asked: Asked) {
+        let answer = match &asked.question {
+            Question::Service(name) => self.explain_service(name),
+            Question::Packet(question, local) => self.explain_packet(question, local),
+        };
+        // Nobody waits any more: the client is gone.
+        let _ = asked.answer.send(answer);
+    }
+
+    fn explain_packet(&self, question: &PacketQuestion, local_addresses: &BTreeSet<IpAddr>) -> Answer {
+        let settings = self.in_force()?;
+        let proxy = self.applier.means().proxy.as_ref();
+        let rules = Rules {
+            node: &settings.node.name,
+            programmed: self.applier.programmed(),
+            program: proxy.map(ProxyKernel::program),
+            guards: proxy.map(ProxyKernel::guards),
+            cluster_cidrs: &settings.ruleset.cluster_cidrs,
+            local_addresses,
+            index: &self.index,
+        };
+        json(&packet::explain(&rules, question))
+    }
+
+    fn explain_service(&self, name: &ObjectName) -> Answer {
+        let settings = self.in_force()?;
+        let Some(service) = self.index.service(name) else {
+            return Err(Refusal::Unknown(unknown(&self.index, name, &settings.node.name)));
+        };
+        let programmed = self.applier.programmed();
+        let in_force = InForce {
+            mode: self.options.proxy,
+            programmed: programmed || self.options.proxy == ProxyMode::Off,
+            program: self.applier.means().proxy.as_ref().map(ProxyKernel::program),
+            cluster_cidrs: &settings.ruleset.cluster_cidrs,
+            failure: self.applier.failure(name).map(|failure| (failure.reason, failure.error.as_str())),
+        };
+        let view = settings.view(&self.index, &self.options);
+        let none = EndpointsView::default();
+        json(&service::explain(&view, in_force, service, self.index.endpoints(name).unwrap_or(&none)))
+    }
+}
+
+impl Reconciler {
+    /// The settings, once everything has been heard.
+    fn in_force(&self) -> Result<&Settings, Refusal> {
+        self.settings.as_ref().filter(|_| self.index.is_ready()).ok_or(Refusal::NotSynced)
+    }
+}
+
+fn json(answer: &impl Serialize) -> Answer {
+    serde_json::to_vec(answer).map_err(|error| Refusal::Bad(error.to_string()))
+}
+
+/// Says that a Service is not known, with names that may have been meant.
+fn unknown(index: &Index, name: &ObjectName, node: &str) -> String {
+    let near = near(index.service_names(), name);
+    let mut text = format!("{node} knows no Service {name}");
+    if near.is_empty() {
+        text.push_str(
+            ": kubectl get services -A (Services with label service.kubernetes.io/service-proxy-name or \
+             service.kubernetes.io/headless are left to others and not seen)",
+        );
+    } else {
+        text.push_str("; near are: ");
+        text.push_str(&near.join(", "));
+    }
+    text
+}
+
+/// The same name in other namespaces, and names of the same namespace that one contains or that begin alike.
+pub(super) fn near<'n>(names: impl Iterator<Item = &'n ObjectName>, wanted: &ObjectName) -> Vec<String> {
+    let alike = |name: &ObjectName| {
+        let (a, b) = (name.name.as_str(), wanted.name.as_str());
+        let begin = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+        let end = a.bytes().rev().zip(b.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let long = a.len().max(b.len());
+        a == b || (name.namespace == wanted.namespace && begin + end + 2 >= long && begin + end > 0)
+    };
+    names.take(LOOKED_AT).filter(|name| alike(name)).take(NEAR).map(ToString::to_string).collect()
+}
