@@ -1,15 +1,18 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `explain`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
+mod explain;
 mod flags;
 mod log;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use herald_runtime::{client, shutdown};
 
+use crate::explain::ExplainFlags;
 use crate::flags::{ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 
@@ -31,6 +34,8 @@ enum Command {
     Speaker(SpeakerFlags),
     /// Removes from this node what a stopped speaker left: nftables tables and local addresses.
     Cleanup,
+    /// Asks a running speaker what it does with one Service or one packet, and why.
+    Explain(ExplainFlags),
 }
 
 fn main() -> ExitCode {
@@ -43,8 +48,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // An answer for a person, not lines of a log.
+    let asked = matches!(command, Command::Explain(_));
     match runtime.block_on(run(command)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if asked => {
+            eprintln!("herald explain: {error:#}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -70,6 +81,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 if cleaned.tables { "removed" } else { "none were there" },
                 cleaned.addresses
             );
+            Ok(())
+        }
+        Command::Explain(flags) => {
+            let answer = explain::run(flags).await?;
+            // A closed pipe (`| head`) is no failure.
+            let _ = std::io::stdout().write_all(answer.as_bytes());
             Ok(())
         }
     }

@@ -1,0 +1,278 @@
+//! `herald explain`: asks a node's speaker about a Service or a packet and prints the answer.
+//!
+//! The speaker decides and answers in JSON (`herald_speaker::explain`); text and `-o json` are made of the same bytes.
+//! Every wait has a deadline, and every failure is one sentence that says what to do.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
+use herald_runtime::fetch::{self, FetchError};
+use herald_runtime::{ObjectName, client};
+use herald_speaker::explain::{
+    Failure, PACKET_PATH, PacketAnswer, PacketQuestion, SERVICE_PATH, ServiceAnswer,
+};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::ListParams;
+use serde::de::DeserializeOwned;
+
+use crate::flags::ClientFlags;
+
+/// How long the API server may take.
+const API: Duration = Duration::from_secs(10);
+/// Nodes that are named where one is unknown.
+const NAMED: usize = 10;
+
+/// `herald explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainFlags {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A node's view of one Service: its frontends, the share of each endpoint and why, what is masqueraded, whether
+    /// it is announced from there and why not.
+    Service {
+        /// The Service: NAMESPACE/NAME, or NAME in namespace `default`.
+        #[arg(value_name = "NAMESPACE/NAME", value_parser = parse_name)]
+        name: ObjectName,
+        #[command(flatten)]
+        ask: AskFlags,
+    },
+    /// What becomes of a packet that opens a connection: in one line, then step by step.
+    Packet {
+        /// Its source: a pod, a client, or an address of the node itself.
+        #[arg(long, value_name = "ADDRESS")]
+        from: String,
+        /// Its destination; tcp unless said otherwise.
+        #[arg(long, value_name = "ADDRESS:PORT[/PROTOCOL]")]
+        to: String,
+        #[command(flatten)]
+        ask: AskFlags,
+    },
+}
+
+/// Who is asked, and how it is printed.
+#[derive(Debug, Args)]
+struct AskFlags {
+    /// The node whose speaker is asked, at port 7472 of its InternalIP; without it, the speaker on this machine.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// The admin address of the speaker that is asked.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "node")]
+    speaker: Option<String>,
+    /// Text for people or JSON for scripts.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    client: ClientFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Asks, and returns what to print.
+pub(crate) async fn run(flags: ExplainFlags) -> Result<String> {
+    match flags.what {
+        What::Service { name, ask } => {
+            let path = format!("{SERVICE_PATH}{name}");
+            answer::<ServiceAnswer>(&ask, &path).await
+        }
+        What::Packet { from, to, ask } => {
+            // Read here as well: a mistake is told without asking anybody.
+            let PacketQuestion { from, to } =
+                PacketQuestion::parse(&from, &to).map_err(|text| anyhow!(text))?;
+            let to = to.to_string().replace('[', "%5B").replace(']', "%5D");
+            answer::<PacketAnswer>(&ask, &format!("{PACKET_PATH}?from={from}&to={to}")).await
+        }
+    }
+}
+
+async fn answer<A: DeserializeOwned + std::fmt::Display>(ask: &AskFlags, path: &str) -> Result<String> {
+    let AskFlags { node, speaker, output, client } = ask;
+    let server = match (node, speaker) {
+        (Some(node), _) => address_of(node, client).await?.to_string(),
+        (None, Some(speaker)) => speaker.clone(),
+        (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).to_string(),
+    };
+    let (status, body) = fetch::get(&server, path).await.map_err(remedy)?;
+    if status != StatusCode::OK {
+        match serde_json::from_slice::<Failure>(&body) {
+            Ok(failure) => bail!(failure.error),
+            Err(_) => bail!(
+                "{server} is not a speaker that can explain (HTTP {status}): is it a controller, or an older Herald?"
+            ),
+        }
+    }
+    let other = "the speaker answers in a form that this herald does not know: use the speaker's version";
+    match output {
+        Output::Json => {
+            let value: serde_json::Value = serde_json::from_slice(&body).context(other)?;
+            Ok(format!("{value:#}\n"))
+        }
+        Output::Text => Ok(serde_json::from_slice::<A>(&body).context(other)?.to_string()),
+    }
+}
+
+/// Says what to do where nobody answers.
+fn remedy(error: FetchError) -> anyhow::Error {
+    let hint = match &error {
+        FetchError::Connect { .. } => {
+            "is a speaker running there (kubectl get pods -A -o wide), and does its --admin-address listen there? \
+             Ask another node by --node NAME, another port by --speaker HOST:PORT"
+        }
+        FetchError::Slow(_) => "look at the speaker's log",
+        FetchError::Answer { .. } => "is it the admin address of a speaker?",
+    };
+    anyhow!("{}; {hint}", herald_runtime::chain(&error))
+}
+
+/// Where the speaker of a node listens.
+async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
+    let client = client::connect(&flags.options()).await.context("--node needs the API server")?;
+    let nodes: Api<Node> = Api::all(client);
+    let asked = async {
+        match nodes.get_opt(name).await? {
+            Some(node) => Ok((Some(node), Vec::new())),
+            None => Ok((None, nodes.list_metadata(&ListParams::default().limit(500)).await?.items)),
+        }
+    };
+    let (node, others) = tokio::time::timeout(API, asked)
+        .await
+        .map_err(|_| {
+            anyhow!("the API server does not answer: ask on the node itself, or by --speaker HOST:PORT")
+        })?
+        .map_err(|error: kube::Error| {
+            anyhow!("the API server refuses to tell of Node {name}: {}", herald_runtime::chain(&error))
+        })?;
+    let Some(node) = node else {
+        let names: Vec<String> = others.into_iter().filter_map(|node| node.metadata.name).collect();
+        bail!(unknown_node(name, &names));
+    };
+    internal_ip(&node)
+        .map(|ip| SocketAddr::new(ip, DEFAULT_PORT))
+        .with_context(|| format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT"))
+}
+
+fn internal_ip(node: &Node) -> Option<IpAddr> {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let mut internal = addresses.filter(|address| address.type_ == "InternalIP");
+    internal.find_map(|address| address.address.parse().ok())
+}
+
+fn unknown_node(name: &str, names: &[String]) -> String {
+    let mut shown = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        shown.push_str(", …");
+    }
+    format!("there is no Node {name}; there are {}", if shown.is_empty() { "none" } else { &shown })
+}
+
+fn parse_name(text: &str) -> Result<ObjectName, String> {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    let fits = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 253
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
+    };
+    if fits(namespace) && fits(name) {
+        Ok(ObjectName::new(namespace, name))
+    } else {
+        Err("write NAMESPACE/NAME, as in shop/web".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: ExplainFlags,
+    }
+
+    fn error(arguments: &[&str]) -> String {
+        let cli = Cli::try_parse_from(std::iter::once(&"explain").chain(arguments)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        format!("{:#}", runtime.block_on(run(cli.flags)).unwrap_err())
+    }
+
+    #[test]
+    fn a_name_without_a_namespace_is_in_default() {
+        assert_eq!(parse_name("web"), Ok(ObjectName::new("default", "web")));
+        assert_eq!(parse_name("shop/web"), Ok(ObjectName::new("shop", "web")));
+        for bad in ["", "/", "shop/", "/web", "a/b/c", "Web", "web?x", "service/shop web"] {
+            assert_eq!(parse_name(bad), Err("write NAMESPACE/NAME, as in shop/web".to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_packet_is_told_before_anybody_is_asked() {
+        for (from, to, wanted) in [
+            ("x", "10.96.0.10:80", "--from \"x\" is no IP address like 10.244.1.5 or 2001:db8:2::5"),
+            ("10.244.1.5", "10.96.0.10", "--to \"10.96.0.10\" is no address and port like"),
+            ("10.244.1.5", "2001:db8::1:80", "--to \"2001:db8::1:80\" is no address and port like"),
+            (
+                "10.244.1.5",
+                "10.96.0.10:80/icmp",
+                "--to \"10.96.0.10:80/icmp\": \"icmp\" is none of tcp, udp, sctp",
+            ),
+            ("10.244.1.5", "10.96.0.10:0", "--to \"10.96.0.10:0\": no connection goes to port 0"),
+            (
+                "10.244.1.5",
+                "[2001:db8::1]:80",
+                "--from 10.244.1.5 and --to 2001:db8::1 are of different IP families",
+            ),
+        ] {
+            let error = error(&["packet", "--from", from, "--to", to, "--speaker", "127.0.0.1:1"]);
+            assert!(error.starts_with(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_the_remedy_is_told() {
+        let error = error(&["service", "shop/web", "--speaker", "127.0.0.1:1"]);
+        assert!(
+            error.starts_with("cannot connect to 127.0.0.1:1: ") && error.contains("--node NAME"),
+            "{error}"
+        );
+        let kubeconfig = ["--kubeconfig", "/nonexistent"];
+        let error = self::error(&[&["service", "web", "--node", "node-1"][..], &kubeconfig].concat());
+        assert!(error.starts_with("--node needs the API server: kubeconfig /nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_node_is_told_with_those_that_there_are() {
+        let names: Vec<String> = (1..=12).map(|n| format!("node-{n}")).collect();
+        assert_eq!(unknown_node("x", &names[..2]), "there is no Node x; there are node-1, node-2");
+        assert!(unknown_node("x", &names).ends_with("node-10, …"));
+        assert_eq!(unknown_node("x", &[]), "there is no Node x; there are none");
+    }
+
+    #[test]
+    fn a_speaker_is_asked_at_the_first_internal_ip() {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "node-1"},
+            "status": {"addresses": [
+                {"type": "Hostname", "address": "node-1"},
+                {"type": "ExternalIP", "address": "203.0.113.11"},
+                {"type": "InternalIP", "address": "2001:db8:10::11"},
+                {"type": "InternalIP", "address": "10.0.0.11"},
+            ]},
+        }))
+        .unwrap();
+        assert_eq!(internal_ip(&node), Some("2001:db8:10::11".parse().unwrap()));
+    }
+}
