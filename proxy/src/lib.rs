@@ -1,6 +1,7 @@
 //! The service proxy: endpoint choice, ruleset, netlink, health servers.
 
 mod choice;
+pub mod conntrack;
 mod element;
 mod endpoints;
 pub mod external_ips;

@@ -91,6 +91,10 @@ pub struct ProxyMetrics {
     pub no_local_endpoints: Family<PolicyLabel, Gauge>,
     /// Batches that the kernel refused.
     pub sync_failures: Family<FamilyLabel, Counter>,
+    /// Looking for stale conntrack entries and deleting them.
+    pub conntrack_sync_duration: Histograms,
+    /// Stale conntrack entries deleted.
+    pub conntrack_deleted_entries: Family<FamilyLabel, Counter>,
     healthz: Family<CodeLabel, Counter>,
     livez: Family<CodeLabel, Counter>,
 }
@@ -111,6 +115,8 @@ impl ProxyMetrics {
             service_changes: Counter::default(),
             no_local_endpoints: Family::default(),
             sync_failures: Family::default(),
+            conntrack_sync_duration: histograms(sync_buckets),
+            conntrack_deleted_entries: Family::default(),
             healthz: Family::default(),
             livez: Family::default(),
         };
@@ -143,6 +149,8 @@ impl ProxyMetrics {
             service_changes,
             no_local_endpoints,
             sync_failures,
+            conntrack_sync_duration,
+            conntrack_deleted_entries,
             healthz,
             livez,
         } = self.clone();
@@ -194,6 +202,16 @@ impl ProxyMetrics {
             "Batches that the kernel refused",
             sync_failures,
         );
+        registry.register(
+            "conntrack_reconciler_sync_duration_seconds",
+            "Looking for stale conntrack entries and deleting them, in seconds",
+            conntrack_sync_duration,
+        );
+        registry.register(
+            "conntrack_reconciler_deleted_entries",
+            "Stale conntrack entries deleted",
+            conntrack_deleted_entries,
+        );
         registry.register("proxy_healthz", "Answers of /healthz", healthz);
         registry.register("proxy_livez", "Answers of /livez", livez);
     }
@@ -227,6 +245,8 @@ mod tests {
         metrics.sync_failures.get_or_create(&FamilyLabel { ip_family: IpFamily::V6 }).inc();
         let policy = PolicyLabel { ip_family: IpFamily::V6, traffic_policy: TrafficPolicy::External };
         metrics.no_local_endpoints.get_or_create(&policy).set(2);
+        metrics.conntrack_sync_duration.get_or_create(&family).observe(0.003);
+        metrics.conntrack_deleted_entries.get_or_create(&family).inc_by(3);
         metrics.service_changes.inc();
         metrics.healthz(503);
         let mut text = String::new();
@@ -239,6 +259,8 @@ mod tests {
             r#"kubeproxy_network_programming_duration_seconds_bucket{le="300.0",ip_family="IPv4"} 1"#,
             r#"kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"} 1"#,
             r#"kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv6",traffic_policy="external"} 2"#,
+            r#"kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv4"} 1"#,
+            r#"kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 3"#,
             "kubeproxy_sync_proxy_rules_service_changes_total 1",
             r#"kubeproxy_proxy_healthz_total{code="503"} 1"#,
         ] {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use herald_runtime::ObjectName;
 
 use crate::element::{Changes, Element, Frontend, Scope};
-use crate::rules::{FrontendKind, FrontendRules, ServiceRules, class, slots};
+use crate::rules::{Backends, FrontendKind, FrontendRules, ServiceRules, class, slots};
 
 /// All Services' claims on the kernel's sets and maps.
 #[derive(Debug, Default)]
@@ -130,6 +130,22 @@ impl Program {
         shared.sort_unstable();
         all.extend(shared);
         all
+    }
+
+    /// The frontends that a Service claims, lingering ones included.
+    pub fn frontends(&self, name: &ObjectName) -> impl Iterator<Item = Frontend> {
+        let keys = self.services.get(name).into_iter();
+        keys.flat_map(|keys| keys.wanted.iter().chain(&keys.lingering).copied())
+    }
+
+    /// The endpoints of whoever holds a frontend.
+    pub fn backends(&self, frontend: &Frontend) -> Option<&Arc<Backends>> {
+        self.claims.get(frontend)?.first().map(|claim| &claim.rules.backends)
+    }
+
+    /// All frontends that stand, with the endpoints of their holders.
+    pub fn all_backends(&self) -> impl Iterator<Item = (Frontend, &Arc<Backends>)> {
+        self.claims.iter().filter_map(|(key, claims)| Some((*key, &claims.first()?.rules.backends)))
     }
 
     /// The standing rules of a Service's frontends, lingering ones included.

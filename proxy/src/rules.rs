@@ -72,6 +72,8 @@ pub struct Backends {
     pub local: Box<[SocketAddr]>,
     /// Those of both that run on this node.
     pub hairpin: Box<[SocketAddr]>,
+    /// Endpoints that serve, and that neither policies nor topology choose here, sorted: flows that go to them stay.
+    pub unchosen: Box<[SocketAddr]>,
     /// Some endpoint somewhere can be used.
     pub has_any: bool,
     /// Some endpoint of this node is ready (and not merely serving while it terminates), and its probes, if there are any, do
@@ -116,6 +118,18 @@ pub struct HealthCheck {
     pub port: u16,
     /// Ready endpoints of this node.
     pub local_endpoints: usize,
+}
+
+impl Backends {
+    /// Every endpoint that serves, wherever it is; some may come twice.
+    pub fn serving(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.cluster.iter().chain(&self.local).chain(&self.unchosen)
+    }
+
+    /// Whether an endpoint serves, chosen here or not.
+    pub fn serves(&self, endpoint: &SocketAddr) -> bool {
+        [&self.cluster, &self.local, &self.unchosen].iter().any(|all| all.binary_search(endpoint).is_ok())
+    }
 }
 
 impl FrontendRules {
@@ -338,11 +352,19 @@ fn backends(
     let addresses = |chosen: &[&Endpoint<'_>]| chosen.iter().map(|endpoint| endpoint.address).collect();
     let ready = || endpoints.iter().filter(|endpoint| endpoint.local && endpoint.ready);
     let local_ready = ready().any(|endpoint| endpoint.probes.attracts());
+    // Endpoints are merged and sorted by address, and so is what was chosen of them.
+    let is_chosen = |endpoint: &Endpoint<'_>| {
+        let address = endpoint.address;
+        [&cluster, &local].iter().any(|chosen| chosen.binary_search_by_key(&address, |e| e.address).is_ok())
+    };
+    let serving = endpoints.iter().filter(|endpoint| endpoint.ready || endpoint.serving_terminating);
+    let unchosen = serving.filter(|endpoint| !is_chosen(endpoint)).map(|endpoint| endpoint.address).collect();
     Backends {
         port: port.name.clone(),
         cluster: addresses(&cluster),
         local: addresses(&local),
         hairpin: hairpin.into_boxed_slice(),
+        unchosen,
         has_any,
         local_ready,
         local_probes_fail: !local_ready && ready().next().is_some(),

@@ -11,30 +11,30 @@ const ALIGNMENT: usize = 4;
 const NESTED: u16 = 0x8000;
 
 /// Length of `struct nlmsghdr`.
-pub(super) const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 
 /// Buffer of messages.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
     /// Room for about this many bytes.
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes) }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes
     }
 
     /// One message: header, `struct nfgenmsg`, attributes.
-    pub(super) fn message(
+    pub(crate) fn message(
         &mut self,
         kind: u16,
         flags: u16,
@@ -57,19 +57,19 @@ impl Writer {
     }
 
     /// One attribute.
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.start_attribute(kind, value.len());
         self.bytes.extend_from_slice(value);
         self.pad();
     }
 
     /// A number in network order, as nf_tables wants them.
-    pub(super) fn number(&mut self, kind: u16, value: u32) {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
     /// A string with its closing NUL.
-    pub(super) fn string(&mut self, kind: u16, value: &str) {
+    pub(crate) fn string(&mut self, kind: u16, value: &str) {
         self.start_attribute(kind, value.len() + 1);
         self.bytes.extend_from_slice(value.as_bytes());
         self.bytes.push(0);
@@ -77,7 +77,7 @@ impl Writer {
     }
 
     /// An attribute of attributes.
-    pub(super) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.start_attribute(kind | NESTED, 0);
         body(self);
@@ -87,7 +87,7 @@ impl Writer {
     }
 
     /// Adds flags to the message that starts here.
-    pub(super) fn add_flags(&mut self, message: usize, flags: u16) {
+    pub(crate) fn add_flags(&mut self, message: usize, flags: u16) {
         if let Some([low, high]) = self.bytes.get(message + 6..message + 8) {
             let flags = u16::from_ne_bytes([*low, *high]) | flags;
             self.overwrite(message + 6, &flags.to_ne_bytes());
@@ -112,7 +112,7 @@ impl Writer {
 }
 
 /// The attributes in these bytes: type without flags, and value. Ends at the first that does not fit.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let [a, b, c, d] = *bytes.first_chunk::<4>()?;
         let len = usize::from(u16::from_ne_bytes([a, b]));

@@ -66,7 +66,7 @@ pub(super) struct Batch {
 }
 
 /// Number of a family in `struct nfgenmsg`.
-pub(super) fn protocol_family(family: IpFamily) -> u8 {
+pub(crate) fn protocol_family(family: IpFamily) -> u8 {
     match family {
         IpFamily::V4 => 2,
         IpFamily::V6 => 10,

@@ -8,18 +8,18 @@
 //! network namespace of the thread that opened it. Never uses the `nft` binary.
 
 mod adopt;
-mod attributes;
-mod batch;
+pub(crate) mod attributes;
+pub(crate) mod batch;
 mod decode;
 mod dump;
 mod error;
 mod expressions;
 mod monitor;
 mod objects;
-mod reply;
-mod socket;
+pub(crate) mod reply;
+pub(crate) mod socket;
 mod userdata;
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

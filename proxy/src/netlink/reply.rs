@@ -5,27 +5,27 @@ use super::wire::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSGERR_ATTR_MSG, N
 
 /// One message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reply<'a> {
+pub(crate) struct Reply<'a> {
     /// Number of the message that it answers.
-    pub(super) sequence: u32,
+    pub(crate) sequence: u32,
     /// Type, with its subsystem.
-    pub(super) kind: u16,
+    pub(crate) kind: u16,
     /// Of data, the family of its table.
-    pub(super) family: u8,
+    pub(crate) family: u8,
     /// A listing of which this is a part was disturbed by somebody's commit.
-    pub(super) interrupted: bool,
+    pub(crate) interrupted: bool,
     /// For an acknowledgement and the end of a listing 0, for a refusal the error number, `None` for data.
-    pub(super) error: Option<i32>,
+    pub(crate) error: Option<i32>,
     /// For data, what follows `struct nfgenmsg`.
-    pub(super) attributes: &'a [u8],
+    pub(crate) attributes: &'a [u8],
     /// Words of the kernel.
-    pub(super) reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Where in the refused message the cause is.
-    pub(super) offset: Option<u32>,
+    pub(crate) offset: Option<u32>,
 }
 
 /// The messages of a datagram; ends at the first that is not whole.
-pub(super) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
+pub(crate) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(number(datagram, 0)?).ok()?;
         let message = datagram.get(..len).filter(|message| message.len() >= HEADER)?;

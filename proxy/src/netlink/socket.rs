@@ -20,7 +20,7 @@ const SEND_OVERHEAD: usize = 4096;
 const DATAGRAM: usize = 64 << 10;
 
 #[derive(Debug)]
-pub(super) struct NetlinkSocket {
+pub(crate) struct NetlinkSocket {
     socket: Socket,
     port: u32,
     send_buffer: usize,
@@ -28,7 +28,7 @@ pub(super) struct NetlinkSocket {
 
 impl NetlinkSocket {
     /// A socket of the calling thread's network namespace. Needs CAP_NET_ADMIN there.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -45,7 +45,7 @@ impl NetlinkSocket {
     }
 
     /// Sends one datagram of whatever size.
-    pub(super) fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         let wanted = datagram.len() + SEND_OVERHEAD;
         if wanted > self.send_buffer {
             setsockopt(&self.socket, sockopt::SndBufForce, &wanted)?;
@@ -61,7 +61,7 @@ impl NetlinkSocket {
     }
 
     /// The next datagram, or `WouldBlock` at the deadline.
-    pub(super) fn receive(&self, deadline: Instant) -> io::Result<Vec<u8>> {
+    pub(crate) fn receive(&self, deadline: Instant) -> io::Result<Vec<u8>> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // Zero would mean no timeout at all.

@@ -78,6 +78,7 @@ fn frontend_rules(
             cluster: endpoints.into(),
             local: endpoints.iter().copied().take(1).collect(),
             hairpin: endpoints.iter().copied().take(1).collect(),
+            unchosen: Box::default(),
             has_any: !endpoints.is_empty(),
             local_ready: !endpoints.is_empty(),
             local_probes_fail: false,

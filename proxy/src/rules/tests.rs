@@ -289,3 +289,28 @@ fn slots_are_filled_evenly_in_the_order_of_endpoints() {
     }
     assert_eq!(slots(&[]).count(), 0);
 }
+
+#[test]
+fn endpoints_that_serve_and_are_not_chosen_are_known_as_serving() {
+    let slice = slice(
+        "IPv4",
+        json!([
+            {"addresses": ["10.244.1.2"], "nodeName": "a", "hints": {"forNodes": [{"name": "a"}]}},
+            {"addresses": ["10.244.2.2"], "nodeName": "b", "hints": {"forNodes": [{"name": "b"}]}},
+            {"addresses": ["10.244.2.3"], "nodeName": "b",
+             "conditions": {"ready": false, "serving": true, "terminating": true}},
+            {"addresses": ["10.244.2.4"], "nodeName": "b",
+             "conditions": {"ready": false, "serving": false, "terminating": true}},
+        ]),
+    );
+    let rules = rules(&all_kinds(json!({})), &endpoints(&[slice]), &node());
+    let backends = &at(&rules, tcp(VIP, 80)).backends;
+    assert_eq!(*backends.cluster, [socket("10.244.1.2:8080")]);
+    assert_eq!(*backends.unchosen, [socket("10.244.2.2:8080"), socket("10.244.2.3:8080")]);
+    for (endpoint, serves) in
+        [("10.244.1.2", true), ("10.244.2.2", true), ("10.244.2.3", true), ("10.244.2.4", false)]
+    {
+        assert_eq!(backends.serves(&socket(&format!("{endpoint}:8080"))), serves, "{endpoint}");
+    }
+    assert_eq!(backends.serving().count(), 3);
+}

@@ -191,7 +191,7 @@ fn socket_address(buffer: Buffer, address: &SocketAddr) -> Buffer {
 }
 
 /// IANA protocol number.
-fn protocol_number(protocol: Protocol) -> u8 {
+pub(crate) fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,

@@ -34,5 +34,5 @@ pub use model::{
 };
 
 pub(crate) use class::is_class;
-pub(crate) use entry::{Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK};
+pub(crate) use entry::{Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, protocol_number};
 pub(crate) use model::fingerprint;

@@ -6,6 +6,8 @@
 mod adopt;
 mod bench;
 mod checked;
+mod conntrack;
+mod flows;
 mod kernel;
 mod net;
 mod packets;

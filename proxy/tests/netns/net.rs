@@ -281,7 +281,7 @@ impl Seen {
         Self::Answer(format!("{name} {source}"))
     }
 
-    fn from_error(error: &std::io::Error) -> Self {
+    pub(crate) fn from_error(error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => Self::Silence,
             std::io::ErrorKind::ConnectionRefused => Self::Refused,

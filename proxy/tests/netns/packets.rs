@@ -24,16 +24,21 @@ fn ruleset() -> Ruleset {
 }
 
 /// `address:port`, with the brackets of IPv6.
-fn at(address: &str, port: u16) -> String {
+pub(crate) fn at(address: &str, port: u16) -> String {
     SocketAddr::new(address.parse().unwrap(), port).to_string()
 }
 
-fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
+pub(crate) fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
     Frontend { address: address.parse().unwrap(), protocol, port }
 }
 
 /// The elements of one frontend; its address is a VIP.
-fn service(frontend: Frontend, policy: Policy, cluster: &[String], local: &[String]) -> Vec<Element> {
+pub(crate) fn service(
+    frontend: Frontend,
+    policy: Policy,
+    cluster: &[String],
+    local: &[String],
+) -> Vec<Element> {
     let mut elements =
         vec![Element::Service { frontend, policy }, Element::Vip { address: frontend.address }];
     for (scope, endpoints) in [(Scope::Cluster, cluster), (Scope::Local, local)] {
@@ -52,7 +57,7 @@ fn service(frontend: Frontend, policy: Policy, cluster: &[String], local: &[Stri
     elements
 }
 
-fn install(network: &Network, elements: &[Element]) -> CheckedKernel {
+pub(crate) fn install(network: &Network, elements: &[Element]) -> CheckedKernel {
     let mut kernel = network.node.kernel();
     kernel.replace(&ruleset(), elements).unwrap();
     kernel
