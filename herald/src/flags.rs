@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use herald_config::parse_duration;
 use herald_controller::ControllerOptions;
 use herald_runtime::client::ClientOptions;
 use herald_runtime::lease::Timings;
-use herald_speaker::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use herald_speaker::{ConntrackLimits, NodePortAddresses, ProxyMode, SpeakerOptions};
 use ipnet::IpNet;
 
 /// Where the API server is.
@@ -121,6 +121,14 @@ pub(crate) struct SpeakerFlags {
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
     linger: Duration,
+    /// Conntrack entries per core that the kernel shall have room for at least, as kube-proxy has it; 0 leaves
+    /// nf_conntrack_max alone. Only with --proxy=full.
+    #[arg(long, default_value_t = ConntrackLimits::default().max_per_core, value_name = "ENTRIES")]
+    conntrack_max_per_core: u32,
+    /// TCP segments outside the window are translated and not taken for invalid: without it some connections are
+    /// reset. `false` leaves nf_conntrack_tcp_be_liberal alone. Only with --proxy=full.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
+    conntrack_tcp_be_liberal: bool,
     /// Remove the tables that a kube-proxy in nftables mode left on this node, once Herald's are in force.
     #[arg(long)]
     clean_up_kube_proxy: bool,
@@ -138,6 +146,8 @@ impl SpeakerFlags {
             proxy,
             nodeport_addresses,
             linger,
+            conntrack_max_per_core,
+            conntrack_tcp_be_liberal,
             clean_up_kube_proxy,
         } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
@@ -150,6 +160,10 @@ impl SpeakerFlags {
             load_balancer_class: lb_class,
             admin_address,
             linger,
+            conntrack: ConntrackLimits {
+                max_per_core: conntrack_max_per_core,
+                tcp_be_liberal: conntrack_tcp_be_liberal,
+            },
             clean_up_kube_proxy,
             ..SpeakerOptions::new(client, node_name)
         }

@@ -32,6 +32,7 @@ use crate::element::{Element, Frontend, Policy, Refusal, Scope};
 use crate::endpoints::{Endpoint, EndpointsView};
 use crate::family::IpFamily;
 use crate::node::{NodeView, OtherFamilySources, ProxyMode};
+use crate::probe::ProbeState;
 use crate::ruleset::class_for;
 use crate::service::{ServicePort, ServiceView};
 
@@ -62,7 +63,7 @@ impl FrontendKind {
 }
 
 /// What all frontends of one Service port and family have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backends {
     /// Name of the Service port.
     pub port: Box<str>,
@@ -357,7 +358,12 @@ fn backends(
         let address = endpoint.address;
         [&cluster, &local].iter().any(|chosen| chosen.binary_search_by_key(&address, |e| e.address).is_ok())
     };
-    let serving = endpoints.iter().filter(|endpoint| endpoint.ready || endpoint.serving_terminating);
+    // One that has failed its probes serves nobody as far as this node knows, and holds no flows.
+    let serves = |endpoint: &&Endpoint<'_>| {
+        let ready = endpoint.ready && endpoint.probes != ProbeState::Failed;
+        ready || endpoint.serving_terminating
+    };
+    let serving = endpoints.iter().filter(serves);
     let unchosen = serving.filter(|endpoint| !is_chosen(endpoint)).map(|endpoint| endpoint.address).collect();
     Backends {
         port: port.name.clone(),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use herald_proxy::conntrack::Standing;
 use herald_proxy::netlink::{Adopted, Kernel, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use crate::addresses::LocalAddresses;
 use crate::apply::Effects;
 use crate::bgp::Peers;
+use crate::conntrack::Housekeeper;
 use crate::kernel::{CallError, KernelThread};
 use crate::ledger::Attributes;
 
@@ -28,6 +30,7 @@ use crate::ledger::Attributes;
 #[derive(Debug)]
 pub(crate) struct ProxyKernel {
     kernel: KernelThread,
+    conntrack: Housekeeper,
     program: Program,
     ruleset: RulesetConfig,
     guards: BTreeSet<IpNet>,
@@ -39,9 +42,14 @@ pub(crate) struct ProxyKernel {
 
 impl ProxyKernel {
     /// Nothing is programmed yet; tables of an earlier run stay until the first replacement.
-    pub(crate) fn new(kernel: KernelThread, ruleset: RulesetConfig, clean_up_kube_proxy: bool) -> Self {
+    pub(crate) fn new(
+        kernel: KernelThread,
+        conntrack: Housekeeper,
+        ruleset: RulesetConfig,
+        clean_up_kube_proxy: bool,
+    ) -> Self {
         let (program, guards) = (Program::new(), BTreeSet::new());
-        Self { kernel, program, ruleset, guards, stale: false, clean_up_kube_proxy }
+        Self { kernel, conntrack, program, ruleset, guards, stale: false, clean_up_kube_proxy }
     }
 
     /// Frontends that a Service wants and another one holds.
@@ -85,6 +93,8 @@ impl ProxyKernel {
             Adopted::Refilled(reason) => tracing::info!(reason, "the tables were filled anew"),
             Adopted::Replaced(reason) => tracing::info!(reason, "the tables were written anew"),
         }
+        // Whatever was in force until now, perhaps nothing: every flow is judged by what is in force from here on.
+        self.conntrack.submit(Standing::default().replaced(&self.program));
         self.clean_up_kube_proxy().await;
         Ok(())
     }
@@ -133,6 +143,19 @@ impl ProxyKernel {
         rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
         former: &BTreeMap<ObjectName, Arc<ServiceRules>>,
     ) -> anyhow::Result<()> {
+        let claimed = rules.keys().flat_map(|service| self.program.frontends(service));
+        let wanted = rules.values().flatten().flat_map(|rules| rules.frontends.iter().map(|r| r.frontend));
+        let standing = Standing::of(&self.program, claimed.chain(wanted));
+        let installed = self.try_install(rules, former).await;
+        self.conntrack.submit(standing.changed(&self.program));
+        installed
+    }
+
+    async fn try_install(
+        &mut self,
+        rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
+        former: &BTreeMap<ObjectName, Arc<ServiceRules>>,
+    ) -> anyhow::Result<()> {
         let mut net = Net::default();
         for (service, rules) in rules {
             net.add(self.program.install(service, rules.as_deref().cloned()));
@@ -153,6 +176,8 @@ impl ProxyKernel {
     }
 
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
+        let claimed = services.iter().flat_map(|service| self.program.frontends(service));
+        let standing = Standing::of(&self.program, claimed);
         let mut net = Net::default();
         for service in services {
             net.add(self.program.expire(service));
@@ -162,6 +187,7 @@ impl ProxyKernel {
             self.stale = true;
             self.replace_all().await.map_err(|_| error)?;
         }
+        self.conntrack.submit(standing.changed(&self.program));
         Ok(())
     }
 
@@ -234,7 +260,7 @@ impl Effects for NodeEffects {
 
     async fn replace(&mut self, rules: &BTreeMap<ObjectName, Arc<ServiceRules>>) -> anyhow::Result<()> {
         let Some(proxy) = &mut self.proxy else { return Ok(()) };
-        proxy.program = Program::new();
+        let former = std::mem::take(&mut proxy.program);
         for (service, rules) in rules {
             proxy.program.install(service, Some((**rules).clone()));
         }
@@ -242,6 +268,9 @@ impl Effects for NodeEffects {
         if replaced.is_err() {
             // Whatever an earlier run left is still in force, and the next try is again a replacement.
             proxy.program = Program::new();
+        } else {
+            let standing = Standing::of(&former, former.all_backends().map(|(frontend, _)| frontend));
+            proxy.conntrack.submit(standing.changed(&proxy.program));
         }
         Ok(replaced?)
     }

@@ -6,6 +6,7 @@
 //!     ▼ mpsc, depth 256, no drops: a watch waits while the loop is busy
 //!   reconcile::Reconciler                                              1x  index -> plan -> steps -> apply
 //!     ├─ calls, depth 1, answered ────> kernel::KernelThread           1x  a thread: nf_tables over netlink
+//!     ├─ view, merged, never waited for ─> conntrack::Housekeeper     1x  a thread: stale entries over ctnetlink
 //!     ├─ rtnetlink ───────────────────> addresses::LocalAddresses      1x  addresses on lo
 //!     ├─ watch: routes, generation ───> bgp::peer                      1x per peer: socket + sans-IO session
 //!     │  <─ watch: generation handed to the socket
@@ -27,6 +28,7 @@ mod addresses;
 mod apply;
 mod bgp;
 mod cleanup;
+mod conntrack;
 mod effects;
 pub mod explain;
 mod floor;
@@ -46,9 +48,11 @@ mod report;
 mod run;
 mod settings;
 mod steps;
+mod sysctl;
 #[cfg(test)]
 mod testing;
 
 pub use cleanup::{Cleaned, cleanup};
+pub use conntrack::ConntrackLimits;
 pub use options::{NodePortAddresses, ProxyMode, SpeakerOptions};
 pub use run::run;

@@ -8,6 +8,8 @@ use herald_proxy::health::ProxyPorts;
 use herald_runtime::admin;
 use ipnet::IpNet;
 
+use crate::conntrack::ConntrackLimits;
+
 /// How much of kube-proxy's work the speaker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyMode {
@@ -82,6 +84,8 @@ pub struct SpeakerOptions {
     pub proxy_ports: ProxyPorts,
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     pub linger: Duration,
+    /// The kernel's conntrack settings; in full mode only.
+    pub conntrack: ConntrackLimits,
     /// Remove the tables of kube-proxy's nftables mode as soon as Herald's are in force; without it, full mode refuses
     /// to start beside them.
     pub clean_up_kube_proxy: bool,
@@ -111,6 +115,7 @@ impl SpeakerOptions {
             admin_address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin::DEFAULT_PORT)),
             proxy_ports: ProxyPorts::default(),
             linger: Duration::from_secs(1),
+            conntrack: ConntrackLimits::default(),
             clean_up_kube_proxy: false,
         }
     }

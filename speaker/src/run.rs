@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
 use crate::bgp::Peers;
+use crate::conntrack::Housekeeper;
 use crate::effects::{NodeEffects, ProxyKernel};
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
@@ -56,7 +57,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())
         .await
         .with_context(|| format!("cannot listen on the admin address {}", options.admin_address))?;
-    let (proxy, monitoring) = start_proxy(&options).await?;
+    let mut registry = Registry::default();
+    let proxy_metrics = ProxyMetrics::new(&mut registry);
+    let (proxy, monitoring) = start_proxy(&options, &proxy_metrics).await?;
     let (mut local, rtnetlink) = LocalAddresses::open()?;
 
     let mut tasks = Tasks::new(shutdown.clone());
@@ -98,8 +101,6 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let (health_ports, ports) = watch::channel(HealthPorts::default());
     let (proxy_state, state) = watch::channel(ProxyState::default());
     let (failures, bind_failures) = mpsc::channel(64);
-    let mut registry = Registry::default();
-    let proxy_metrics = ProxyMetrics::new(&mut registry);
     if options.proxy == ProxyMode::Full {
         let metrics = (registry, proxy_metrics.clone());
         spawn_health(&mut tasks, &options, &shutdown, metrics, (ports, state, failures));
@@ -141,7 +142,10 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
 }
 
 /// Opens nf_tables, and makes sure that nobody else serves what Herald is to serve.
-async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<(Option<ProxyKernel>, Monitoring)> {
+async fn start_proxy(
+    options: &SpeakerOptions,
+    metrics: &ProxyMetrics,
+) -> anyhow::Result<(Option<ProxyKernel>, Monitoring)> {
     if options.proxy == ProxyMode::Off {
         return Ok((None, Monitoring(None)));
     }
@@ -164,8 +168,11 @@ async fn start_proxy(options: &SpeakerOptions) -> anyhow::Result<(Option<ProxyKe
     if kernel.call(Kernel::exists).await? {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
+    let limits = (options.proxy == ProxyMode::Full).then(|| options.conntrack.clone());
+    let conntrack = Housekeeper::start(metrics.clone(), limits)
+        .context("cannot start the thread that deletes stale conntrack entries")?;
     let monitoring = Monitoring(kernel.monitor().await);
-    Ok((Some(ProxyKernel::new(kernel, RulesetConfig::default(), clean_up)), monitoring))
+    Ok((Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), clean_up)), monitoring))
 }
 
 fn spawn_watches(

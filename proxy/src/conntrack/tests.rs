@@ -20,11 +20,7 @@ fn backends(serving: &[&str]) -> Arc<Backends> {
         port: "dns".into(),
         has_any: !cluster.is_empty(),
         cluster: cluster.into(),
-        local: Box::default(),
-        hairpin: Box::default(),
-        unchosen: Box::default(),
-        local_ready: false,
-        local_probes_fail: false,
+        ..Backends::default()
     })
 }
 
@@ -65,19 +61,8 @@ fn a_flow_to_a_serving_endpoint_stays() {
 
 #[test]
 fn a_flow_to_an_endpoint_that_serves_but_is_not_chosen_here_stays() {
-    let Backends { port, .. } = &*backends(&[]);
     let (local, unchosen) = (Box::from([socket(POD)]), Box::from([socket(OTHER_POD)]));
-    let (cluster, hairpin) = Default::default();
-    let backends = Backends {
-        port: port.clone(),
-        cluster,
-        local,
-        hairpin,
-        unchosen,
-        has_any: true,
-        local_ready: true,
-        local_probes_fail: false,
-    };
+    let backends = Backends { local, unchosen, has_any: true, ..Backends::default() };
     let mut view = View::default();
     view.set(udp("192.0.2.1"), Some(Arc::new(backends)));
     assert_eq!(stale(&flow(POD), &view), None);
@@ -170,6 +155,7 @@ fn service(frontend: Frontend, serving: &[&str], created: i64) -> ServiceRules {
         kind: FrontendKind::ClusterIp,
         policy: Policy::Internal,
         vip: true,
+        sources: None,
         backends: backends(serving),
     };
     ServiceRules { created, frontends: Box::from([rules]), health: None }

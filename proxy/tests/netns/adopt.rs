@@ -72,6 +72,7 @@ fn any_service() -> impl Strategy<Value = ServiceRules> {
             let local: Box<[SocketAddr]> = endpoints.iter().copied().take(2).collect();
             let backends = Backends {
                 port: "http".into(),
+                unchosen: Box::default(),
                 cluster: endpoints.into(),
                 hairpin: local.clone(),
                 local,
@@ -161,6 +162,7 @@ fn services(first: u16, count: u16) -> Vec<Element> {
         let endpoints: Box<[SocketAddr]> = (0..3).map(endpoint).collect();
         let backends = Backends {
             port: "http".into(),
+            unchosen: Box::default(),
             cluster: endpoints.clone(),
             local: endpoints,
             hairpin: Box::default(),

@@ -30,11 +30,7 @@ fn view(frontends: &[(Frontend, Option<&[String]>)]) -> View {
                 port: "dns".into(),
                 has_any: !cluster.is_empty(),
                 cluster: cluster.into(),
-                local: Box::default(),
-                hairpin: Box::default(),
-                unchosen: Box::default(),
-                local_ready: false,
-                local_probes_fail: false,
+                ..Backends::default()
             })
         });
         view.set(*frontend, backends);

@@ -1,7 +1,8 @@
 //! The two ARP settings that addresses on `lo` need, raised while needed and put back afterwards.
 
-use std::io;
 use std::path::Path;
+
+use crate::sysctl::raise_to;
 
 const ARP_IGNORE: &str = "/proc/sys/net/ipv4/conf/all/arp_ignore";
 const ARP_ANNOUNCE: &str = "/proc/sys/net/ipv4/conf/all/arp_announce";
@@ -13,7 +14,7 @@ enum State {
     #[default]
     Untouched,
     /// Raised by us; `(path, former value)` of those that had to be.
-    Raised(Vec<(&'static str, u8)>),
+    Raised(Vec<(&'static str, u64)>),
     /// Raised by an earlier run: its former values are not known.
     Adopted,
 }
@@ -60,15 +61,4 @@ impl ArpSysctls {
             }
         }
     }
-}
-
-/// Raises a setting; `Some(former)` if it was lower.
-fn raise_to(path: &Path, least: u8) -> io::Result<Option<u8>> {
-    let text = std::fs::read_to_string(path)?;
-    let value: u8 = text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    if value >= least {
-        return Ok(None);
-    }
-    std::fs::write(path, least.to_string())?;
-    Ok(Some(value))
 }

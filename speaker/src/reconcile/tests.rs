@@ -16,6 +16,7 @@ use serde_json::json;
 use super::*;
 use crate::addresses::LocalAddresses;
 use crate::bgp::Peers;
+use crate::conntrack::Housekeeper;
 use crate::effects::ProxyKernel;
 use crate::index::{ConfigObject, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
@@ -58,8 +59,10 @@ impl Lab {
         let adopted = local.adopt().await.unwrap().clone();
         let registry = Metrics::new();
         let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let proxy_metrics = ProxyMetrics::new(&mut prometheus_client::registry::Registry::default());
+        let conntrack = Housekeeper::start(proxy_metrics.clone(), None).unwrap();
         let effects = NodeEffects {
-            proxy: Some(ProxyKernel::new(kernel, RulesetConfig::default(), false)),
+            proxy: Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), false)),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone()),
         };
@@ -71,7 +74,7 @@ impl Lab {
             applier: Applier::new(effects, options.linger, &adopted),
             reporter: Reporter::new("node-1", events.clone(), metrics.clone()),
             metrics,
-            proxy_metrics: ProxyMetrics::new(&mut prometheus_client::registry::Registry::default()),
+            proxy_metrics,
             outputs: Outputs {
                 health_ports,
                 proxy_state,
