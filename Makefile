@@ -65,6 +65,14 @@ bench-create: build cluster ## Times a new Service to its first byte, beside Met
 	@cargo build --locked --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(RELEASE)) $(DEBUG)/bench-create
 
+.PHONY: bench-proxy
+bench-proxy: build cluster ## Measures the service proxy at scale, beside kube-proxy (ARGS="--only more --sizes 1000")
+	@e2e/peers/build.sh >/dev/null
+	@echo "bench-proxy: its own programs (release)"
+	@cargo build --locked --release --target $(TARGET) --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-proxy \
+	  --json $(or $(CARGO_TARGET_DIR),target)/bench-proxy.json $(ARGS)
+
 .PHONY: fmt
 fmt: ## Checks the formatting
 	@cargo fmt --all --check

@@ -15,4 +15,5 @@ pub mod create;
 mod first_byte;
 pub mod herald;
 pub mod metallb;
+pub mod proxy;
 pub mod report;

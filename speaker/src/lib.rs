@@ -43,6 +43,7 @@ mod overlays;
 mod plan;
 mod probing;
 mod reason;
+mod received;
 mod reconcile;
 mod report;
 mod run;

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::bgp::PeerSettings;
 use crate::reason::Reason;
+use crate::received;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabel {
@@ -117,6 +118,8 @@ pub(crate) struct SpeakerMetrics {
     pub(crate) sync_duration: Histogram,
     /// The part of it that decides, in seconds.
     pub(crate) plan_duration: Histogram,
+    /// From receiving a change to its rules in force, in seconds.
+    pub(crate) change_duration: Histogram,
     /// Services that the kernel refused.
     pub(crate) failed_services: Gauge,
     /// Services whose endpoints are held by the floor.
@@ -151,6 +154,11 @@ impl SpeakerMetrics {
                 "herald_speaker_plan_duration_seconds",
                 "Deciding what a batch of changes means",
                 duration(),
+            ),
+            change_duration: metrics.register(
+                "herald_speaker_change_duration_seconds",
+                "From receiving a change of a Service or EndpointSlice to the kernel's acknowledgement of its rules",
+                Histogram::new(received::BOUNDS),
             ),
             failed_services: metrics.register(
                 "herald_speaker_failed_services",

@@ -27,11 +27,12 @@ use crate::effects::NodeEffects;
 use crate::explain::Asked;
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
-use crate::index::{ConfigNews, Index, Observed};
+use crate::index::{ConfigNews, Index};
 use crate::metrics::SpeakerMetrics;
 use crate::options::{NodePortAddresses, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, plan};
 use crate::probing::Probing;
+use crate::received::{Pending, Received};
 use crate::report::Reporter;
 use crate::settings::Settings;
 
@@ -46,7 +47,7 @@ const RETRY_FIRST_PROGRAMMING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Inputs {
     /// The watches. Bounded: a watch waits while the loop is busy.
-    pub(crate) observed: mpsc::Receiver<Observed>,
+    pub(crate) observed: mpsc::Receiver<Received>,
     /// The node's own addresses; `None` before the first dump, and always where they do not matter.
     pub(crate) addresses: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     /// Ports that could not be bound.
@@ -87,6 +88,7 @@ pub(crate) struct Reconciler {
     pub(crate) probing: Probing,
     pub(crate) floor: Floor,
     pub(crate) foreign: Foreign,
+    pub(crate) pending: Pending,
 }
 
 impl Reconciler {
@@ -118,16 +120,18 @@ impl Reconciler {
                 Some(asked) = inputs.questions.recv() => self.answer(asked),
                 () = sleep_until(deadline) => {}
             }
-            while let Ok(observed) = inputs.observed.try_recv() {
-                batch.push(observed);
+            while let Ok(received) = inputs.observed.try_recv() {
+                batch.push(received);
             }
-            for observed in batch {
-                if let Some(news) = self.index.observe(observed) {
+            for received in batch {
+                self.pending.add(&received);
+                if let Some(news) = self.index.observe(received.observed) {
                     self.config_news(&news);
                 }
             }
             let addresses = inputs.addresses.borrow_and_update().clone();
             self.reconcile(addresses).await;
+            self.pending.clear();
         };
         if tokio::time::timeout(STOP, self.stop()).await.is_err() {
             tracing::warn!("stopping took too long; sessions are dropped where they stand");
@@ -216,6 +220,9 @@ impl Reconciler {
         self.queued(started);
         let full = !self.applier.programmed();
         self.applier.apply(started, desired.collect()).await;
+        if self.applier.programmed() {
+            self.pending.in_force(Instant::now(), &self.metrics.change_duration);
+        }
         self.written(full, started);
         self.metrics.sync_duration.observe(started.elapsed().as_secs_f64());
         tracing::debug!(services = count, milliseconds = started.elapsed().as_secs_f64() * 1000.0, "applied");

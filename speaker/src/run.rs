@@ -36,6 +36,7 @@ use crate::metrics::SpeakerMetrics;
 use crate::node;
 use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
 use crate::probing::Probing;
+use crate::received::{Pending, Received};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
 
@@ -134,6 +135,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         health: BTreeMap::new(),
         probing,
         floor: Floor::default(),
+        pending: Pending::default(),
         options,
     };
     let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, questions };
@@ -180,12 +182,12 @@ fn spawn_watches(
     options: &SpeakerOptions,
     readiness: &Readiness,
     metrics: &ClientMetrics,
-    observed: &mpsc::Sender<Observed>,
+    observed: &mpsc::Sender<Received>,
 ) {
     let client = || options.client.clone();
     let services = Watch::<Service>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
         |service| fold_service(&service),
-        Observed::Services,
+        |event| Received::now(Observed::Services(event)),
         observed.clone(),
         readiness.handle("services"),
     );
@@ -201,7 +203,7 @@ fn spawn_watches(
     };
     let slices = Watch::<EndpointSlice>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
         fold_slice,
-        Observed::Slices,
+        |event| Received::now(Observed::Slices(event)),
         observed.clone(),
         readiness.handle("endpointslices"),
     );
@@ -210,7 +212,7 @@ fn spawn_watches(
     let own = options.node_name.clone();
     let nodes = Watch::<Node>::all(client()).metrics(metrics.clone()).run(
         move |object| node::fold(&object, &own),
-        Observed::Nodes,
+        |event| Received::now(Observed::Nodes(event)),
         observed.clone(),
         readiness.handle("nodes"),
     );
@@ -219,7 +221,12 @@ fn spawn_watches(
     let config = Watch::<ConfigMap>::namespaced(client(), &options.namespace)
         .named(CONFIG_MAP)
         .metrics(metrics.clone())
-        .run(fold_config, Observed::Config, observed.clone(), readiness.handle("config"));
+        .run(
+            fold_config,
+            |event| Received::now(Observed::Config(event)),
+            observed.clone(),
+            readiness.handle("config"),
+        );
     tasks.spawn_until_shutdown("config", config);
 }
 

@@ -181,7 +181,7 @@ fn start_speaker(lab: &Lab, node: &Node, program: &Path, secret: &Path) -> Resul
     lab.start_process(&node.ns, &format!("metallb-{}", pod_name(node)), command)
 }
 
-fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
+pub(super) fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
     let name = format!("bench-kube-proxy-{}", node.name);
     let file = lab.directory().join(format!("{name}.json"));
     let configuration = json!({

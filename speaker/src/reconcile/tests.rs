@@ -18,7 +18,7 @@ use crate::addresses::LocalAddresses;
 use crate::bgp::Peers;
 use crate::conntrack::Housekeeper;
 use crate::effects::ProxyKernel;
-use crate::index::{ConfigObject, ServiceObject, SliceObject, fold_service};
+use crate::index::{ConfigObject, Observed, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
 use crate::node::fold;
 use crate::testing::bird::{Bird, NODE, addresses};
@@ -37,7 +37,7 @@ herald:
 ";
 
 struct Lab {
-    observed: mpsc::Sender<Observed>,
+    observed: mpsc::Sender<Received>,
     shutdown: CancellationToken,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
     registry: Metrics,
@@ -87,6 +87,7 @@ impl Lab {
             probing: Probing::start().0,
             floor: Floor::default(),
             foreign: Foreign::new(&registry),
+            pending: Pending::default(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
@@ -108,7 +109,7 @@ impl Lab {
     }
 
     async fn say(&self, observed: Observed) {
-        self.observed.send(observed).await.unwrap();
+        self.observed.send(Received::now(observed)).await.unwrap();
     }
 
     /// The first lists, with these Services.

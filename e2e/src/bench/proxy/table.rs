@@ -1,0 +1,194 @@
+//! What was measured, beside each other: a table for people, JSON for machines, and which bars are met.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::system::Kind;
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// The row's word, as `--only` takes it.
+    pub row: &'static str,
+    /// How many Services there were; `None` where it does not matter.
+    pub services: Option<u32>,
+    /// What was measured.
+    pub what: String,
+    /// Whose it is: `herald`, `kube-proxy`, or what Herald is compared with.
+    pub of: &'static str,
+    /// The value.
+    pub value: f64,
+    /// Of the value.
+    pub unit: &'static str,
+    /// The most that it may be.
+    pub bar: Option<f64>,
+    /// The machine's load, averaged over a minute, when it was taken.
+    pub load: f64,
+}
+
+impl Figure {
+    /// Whether its bar is met; `None` without a bar.
+    pub fn met(&self) -> Option<bool> {
+        self.bar.map(|bar| self.value <= bar)
+    }
+}
+
+/// All figures, in the order in which they were taken.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    figures: Vec<Figure>,
+}
+
+/// The figures of one row at one size.
+#[derive(Debug)]
+pub struct Row<'a> {
+    table: &'a mut Table,
+    row: &'static str,
+    services: Option<u32>,
+}
+
+impl Table {
+    /// A row to put figures in.
+    pub fn row(&mut self, row: &'static str, services: Option<u32>) -> Row<'_> {
+        Row { table: self, row, services }
+    }
+
+    /// How many bars are missed, and of how many.
+    pub fn missed(&self) -> (usize, usize) {
+        let judged: Vec<bool> = self.figures.iter().filter_map(Figure::met).collect();
+        (judged.iter().filter(|met| !**met).count(), judged.len())
+    }
+
+    /// The figures as a JSON array.
+    pub fn figures(&self) -> &[Figure] {
+        &self.figures
+    }
+
+    /// For people: one line for each thing, Herald's value and the others' beside it.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "{:<12}{:>8}  {:<58}{:>12}{:>12}{:>12}{:>8}\n",
+            "row", "Services", "what", "herald", "kube-proxy", "bar", "load"
+        );
+        let mut told: Vec<(&str, Option<u32>, &str)> = Vec::new();
+        for figure in &self.figures {
+            let key = (figure.row, figure.services, figure.what.as_str());
+            if told.contains(&key) {
+                continue;
+            }
+            told.push(key);
+            let of = |of: &str| {
+                let same = |other: &&Figure| {
+                    (other.row, other.services, other.what.as_str()) == key && other.of == of
+                };
+                self.figures.iter().find(same)
+            };
+            let shown = |figure: Option<&Figure>| figure.map_or_else(String::new, value);
+            let ours = of(Kind::Herald.name());
+            let verdict = match figure.met() {
+                Some(true) => "  met",
+                Some(false) => "  MISSED",
+                None => "",
+            };
+            let services = figure.services.map(|services| services.to_string()).unwrap_or_default();
+            let bar = figure.bar.map(|bar| format!("<= {}", number(bar))).unwrap_or_default();
+            // What Herald is compared with has a line of its own, in Herald's column.
+            let left = ours.or_else(|| (figure.of != Kind::KubeProxy.name()).then_some(figure));
+            let _ = writeln!(
+                text,
+                "{:<12}{services:>8}  {:<58}{:>12}{:>12}{bar:>12}{:>8.1}{verdict}",
+                figure.row,
+                figure.what,
+                shown(left),
+                shown(of(Kind::KubeProxy.name())),
+                figure.load,
+            );
+        }
+        text
+    }
+}
+
+impl Row<'_> {
+    /// A figure that has no bar.
+    pub fn put(&mut self, of: &'static str, what: &str, value: f64, unit: &'static str) {
+        self.add(of, what, value, unit, None);
+    }
+
+    /// A figure of Herald's that has one.
+    pub fn bar(&mut self, what: &str, value: f64, unit: &'static str, bar: f64) {
+        self.add(Kind::Herald.name(), what, value, unit, Some(bar));
+    }
+
+    fn add(&mut self, of: &'static str, what: &str, value: f64, unit: &'static str, bar: Option<f64>) {
+        let (row, services) = (self.row, self.services);
+        let figure = Figure { row, services, what: what.to_owned(), of, value, unit, bar, load: load() };
+        eprintln!(
+            "  {row}{}: {what} ({of}): {}",
+            services.map(|n| format!(" at {n}")).unwrap_or_default(),
+            self::value(&figure)
+        );
+        self.table.figures.push(figure);
+    }
+}
+
+fn value(figure: &Figure) -> String {
+    format!("{} {}", number(figure.value), figure.unit).trim().to_owned()
+}
+
+fn number(value: f64) -> String {
+    if value.is_infinite() {
+        "never".to_owned()
+    } else if value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else if value.abs() < 10.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.1}")
+    }
+}
+
+/// The machine's load over the last minute.
+pub fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}
+
+/// The value at or below which this share of the values lies; infinite for none.
+pub fn percentile(values: &[f64], percent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() as f64 * percent / 100.0).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied().unwrap_or(f64::INFINITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_systems_stand_in_one_line_with_the_bar() {
+        let mut table = Table::default();
+        let mut row = table.row("memory", Some(1000));
+        row.bar("resident", 41.0, "MiB", 40.0);
+        row.put("kube-proxy", "resident", 70.5, "MiB");
+        let text = table.text();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains("41 MiB") && text.contains("70.5 MiB") && text.contains("MISSED"), "{text}");
+        assert_eq!(table.missed(), (1, 1));
+    }
+
+    #[test]
+    fn a_value_that_equals_its_bar_is_within_it() {
+        let mut table = Table::default();
+        table.row("restart", None).bar("failed", 0.0, "", 0.0);
+        assert_eq!(table.missed(), (0, 1));
+    }
+
+    #[test]
+    fn percentiles_are_by_nearest_rank() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([50.0, 99.0, 100.0].map(|percent| percentile(&values, percent)), [50.0, 99.0, 100.0]);
+        assert_eq!(percentile(&[], 50.0), f64::INFINITY);
+    }
+}
