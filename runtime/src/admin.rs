@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 pub use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
 /// Connections at a time; more wait in the listen queue.
@@ -145,7 +145,7 @@ impl Pages {
         match request.uri().path() {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readyz(),
-            "/metrics" => self.metrics(),
+            "/metrics" => self.metrics(request.headers().get(ACCEPT)),
             path => {
                 if let Some(page) = self.own.get(path) {
                     return text(StatusCode::OK, page());
@@ -167,11 +167,11 @@ impl Pages {
         text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", ")))
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.metrics.encode() {
-            Ok(body) => {
+    fn metrics(&self, accept: Option<&HeaderValue>) -> Response<Full<Bytes>> {
+        match self.metrics.answer(accept.and_then(|accept| accept.to_str().ok())) {
+            Ok((content_type, body)) => {
                 let mut response = Response::new(Full::new(Bytes::from(body)));
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
                 response
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),

@@ -12,6 +12,7 @@
 //! kube's own stack is not used because it sets no keep-alive: a watch whose server lost power would hang until
 //! its five minutes are over. Here the kernel ends such a connection after some 20 seconds.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -93,6 +94,16 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
         async move { failover.send(request).await }
     });
     Ok(Client::new(service, default_namespace))
+}
+
+/// The addresses of the API servers that are written as addresses, and not as names.
+pub async fn server_addresses(options: &ClientOptions) -> Result<Vec<IpAddr>, ClientError> {
+    let mut servers = vec![base_config(options).await?.cluster_url];
+    for address in &options.api_servers {
+        servers.push(parse_address(address)?);
+    }
+    let host = |uri: &Uri| uri.host()?.trim_matches(['[', ']']).parse().ok();
+    Ok(servers.iter().filter_map(host).collect())
 }
 
 async fn base_config(options: &ClientOptions) -> Result<Config, ClientError> {

@@ -3,6 +3,8 @@
 //! Labels come from enums and from names of configured things only; what disappears (a pool, a peer) must be removed
 //! from its family by its owner.
 
+mod exposition;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,8 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Metric, Registry};
 
-/// The content type of [`Metrics::encode`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use self::exposition::{CLASSIC, OPEN_METRICS};
 
 /// A registry that can be shared and added to at any time.
 #[derive(Clone)]
@@ -42,6 +43,11 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &registry)?;
         Ok(out)
+    }
+
+    /// All metrics for a client with this `Accept` header: content type and text.
+    pub fn answer(&self, accept: Option<&str>) -> Result<(&'static str, String), fmt::Error> {
+        Ok(exposition::answer(accept, self.encode()?))
     }
 }
 

@@ -39,6 +39,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const BACK_AFTER: Duration = Duration::from_secs(5);
 /// While the API server is away, how often the log says so.
 const REMIND: Duration = Duration::from_secs(60);
+/// How often a kind is asked for that the API server does not show.
+const ABSENT: Duration = Duration::from_secs(300);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
 
@@ -60,6 +62,7 @@ pub struct Watch<K> {
     config: watcher::Config,
     keep_managed_fields: bool,
     metrics: Option<ClientMetrics>,
+    optional: bool,
 }
 
 impl<K> Watch<K>
@@ -98,6 +101,14 @@ where
         self
     }
 
+    /// Does without a kind that the API server does not have or does not show (404, 403 to the first list): that counts
+    /// as an empty list, told in the log once, and is asked again from time to time.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+
     /// Counts objects and failures.
     #[must_use]
     pub fn metrics(mut self, metrics: ClientMetrics) -> Self {
@@ -123,6 +134,8 @@ where
         let mut collector =
             Collector { fold, keep_managed_fields: self.keep_managed_fields, listing: Vec::new() };
         let mut outage = Outage::default();
+        // While this is true, a refusal to list means that there is nothing to watch.
+        let mut may_be_absent = self.optional;
         let stream = watcher(self.api, self.config);
         pin_mut!(stream);
         loop {
@@ -152,7 +165,22 @@ where
                         return Ok(());
                     }
                     if reset {
+                        may_be_absent = false;
                         listed.ready();
+                    }
+                }
+                Some(Err(error)) if may_be_absent && is_absent(&error) => {
+                    if !listed.is_ready() {
+                        let error = chain(&error);
+                        tracing::info!(kind = %kind, error, "not shown by the API server: going on without");
+                        if events.send(wrap(WatchEvent::Reset(Vec::new()))).await.is_err() {
+                            return Ok(());
+                        }
+                        listed.ready();
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(ABSENT) => {}
+                        () = events.closed() => return Ok(()),
                     }
                 }
                 Some(Err(error)) => {
@@ -171,7 +199,7 @@ where
 
     fn new(api: Api<Lenient<K>>) -> Self {
         let config = watcher::Config::default().page_size(PAGE);
-        Self { api, config, keep_managed_fields: false, metrics: None }
+        Self { api, config, keep_managed_fields: false, metrics: None, optional: false }
     }
 }
 
@@ -296,6 +324,12 @@ impl Outage {
         }
         *self = Self::default();
     }
+}
+
+/// The API server has no such kind, or does not show it.
+fn is_absent(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status))
+        if status.is_not_found() || status.is_forbidden())
 }
 
 fn is_expired(error: &watcher::Error) -> bool {
