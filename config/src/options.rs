@@ -1,5 +1,6 @@
 //! Herald's own settings, which MetalLB does not have: the map `herald:` of the document.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -62,15 +63,24 @@ pub enum ExternalIps {
     Default,
     /// Of those only the ones in these prefixes; an empty list serves none.
     Allow(Vec<IpNet>),
+    /// The same with a list for each namespace; Services of other namespaces have none.
+    AllowByNamespace(BTreeMap<String, Vec<IpNet>>),
 }
 
 impl ExternalIps {
-    /// Whether the list, where there is one, has the address; the default policy's exceptions come on top.
-    pub fn allows(&self, address: IpAddr) -> bool {
+    /// The list for Services of a namespace, `None` where there is none; the default policy's exceptions come on top.
+    pub fn of_namespace(&self, namespace: &str) -> Option<&[IpNet]> {
         match self {
-            Self::Default => true,
-            Self::Allow(prefixes) => prefixes.iter().any(|prefix| prefix.contains(&address)),
+            Self::Default => None,
+            Self::Allow(prefixes) => Some(prefixes),
+            Self::AllowByNamespace(lists) => Some(lists.get(namespace).map_or(&[], Vec::as_slice)),
         }
+    }
+
+    /// Whether the list, where there is one, has the address.
+    pub fn allows(&self, namespace: &str, address: IpAddr) -> bool {
+        self.of_namespace(namespace)
+            .is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.contains(&address)))
     }
 }
 
@@ -83,8 +93,12 @@ mod tests {
         let inside = IpAddr::from([169, 10, 10, 1]);
         let outside = IpAddr::from([169, 10, 11, 1]);
         let allow = ExternalIps::Allow(vec!["169.10.10.0/24".parse().expect("a prefix")]);
-        assert!(allow.allows(inside) && !allow.allows(outside));
-        assert!(ExternalIps::Default.allows(outside));
-        assert!(!ExternalIps::Allow(Vec::new()).allows(inside));
+        assert!(allow.allows("shop", inside) && !allow.allows("shop", outside));
+        assert!(ExternalIps::Default.allows("shop", outside));
+        assert!(!ExternalIps::Allow(Vec::new()).allows("shop", inside));
+        let lists = BTreeMap::from([("shop".to_owned(), vec!["169.10.10.0/24".parse().expect("a prefix")])]);
+        let allow = ExternalIps::AllowByNamespace(lists);
+        assert!(allow.allows("shop", inside) && !allow.allows("shop", outside));
+        assert!(!allow.allows("other", inside), "a namespace without a list");
     }
 }

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -115,8 +114,9 @@ pub(crate) struct SpeakerFlags {
     /// external addresses beside it, `off` only announces.
     #[arg(long, default_value = "full", value_parser = parse_proxy_mode, value_name = "full|external|off")]
     proxy: ProxyMode,
-    /// Where node ports answer: `primary` (the Node's InternalIPs), or the node's addresses inside these prefixes.
-    #[arg(long, default_value = "primary", value_parser = parse_node_port_addresses, value_name = "primary|CIDR,...")]
+    /// Where node ports answer, as kube-proxy's flag has it: `primary` (the Node's InternalIPs), the node's addresses
+    /// inside prefixes, or both. A prefix inside loopback (127.0.0.0/8) also serves TCP node ports on localhost.
+    #[arg(long, default_value = "primary", value_name = "primary|CIDR,...")]
     nodeport_addresses: NodePortAddresses,
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
@@ -129,9 +129,10 @@ pub(crate) struct SpeakerFlags {
     /// reset. `false` leaves nf_conntrack_tcp_be_liberal alone. Only with --proxy=full.
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
     conntrack_tcp_be_liberal: bool,
-    /// Remove the tables that a kube-proxy in nftables mode left on this node, once Herald's are in force.
+    /// Remove what a kube-proxy left on this node (nftables tables, iptables-nft chains, the IPVS interface), once
+    /// Herald's rules are in force. Stop kube-proxy first.
     #[arg(long)]
-    clean_up_kube_proxy: bool,
+    take_over: bool,
 }
 
 impl SpeakerFlags {
@@ -148,7 +149,7 @@ impl SpeakerFlags {
             linger,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
-            clean_up_kube_proxy,
+            take_over,
         } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
         SpeakerOptions {
@@ -164,7 +165,7 @@ impl SpeakerFlags {
                 max_per_core: conntrack_max_per_core,
                 tcp_be_liberal: conntrack_tcp_be_liberal,
             },
-            clean_up_kube_proxy,
+            take_over,
             ..SpeakerOptions::new(client, node_name)
         }
     }
@@ -179,35 +180,9 @@ fn parse_proxy_mode(text: &str) -> Result<ProxyMode, String> {
     }
 }
 
-fn parse_node_port_addresses(text: &str) -> Result<NodePortAddresses, String> {
-    if text == "primary" {
-        return Ok(NodePortAddresses::Primary);
-    }
-    text.split(',')
-        .map(|part| {
-            IpNet::from_str(part.trim()).map_err(|_| format!("{part:?} is no prefix like 10.0.0.0/24"))
-        })
-        .collect::<Result<_, _>>()
-        .map(NodePortAddresses::Within)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn node_port_addresses_are_primary_or_prefixes() {
-        assert_eq!(parse_node_port_addresses("primary"), Ok(NodePortAddresses::Primary));
-        let prefixes = ["10.0.0.0/24".parse().expect("prefix"), "2001:db8::/64".parse().expect("prefix")];
-        assert_eq!(
-            parse_node_port_addresses("10.0.0.0/24, 2001:db8::/64"),
-            Ok(NodePortAddresses::Within(prefixes.to_vec()))
-        );
-        assert_eq!(
-            parse_node_port_addresses("eth0"),
-            Err("\"eth0\" is no prefix like 10.0.0.0/24".to_owned())
-        );
-    }
 
     #[test]
     fn an_unknown_proxy_mode_names_the_known_ones() {

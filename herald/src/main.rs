@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use herald_runtime::{client, shutdown};
+use herald_speaker::SpeakerOptions;
 
 use crate::explain::ExplainFlags;
 use crate::flags::{ControllerFlags, SpeakerFlags};
@@ -71,7 +72,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Speaker(flags) => {
             let client = client::connect(&flags.client.options()).await.context("no API client")?;
-            let options = flags.into_options(client);
+            let api_servers = client::server_addresses(&flags.client.options()).await?;
+            let options = SpeakerOptions { api_servers, ..flags.into_options(client) };
             shutdown::run(|stop| herald_speaker::run(options, stop)).await
         }
         Command::Cleanup => {

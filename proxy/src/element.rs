@@ -158,6 +158,12 @@ pub enum Element {
         /// Key; host bits are ignored.
         prefix: IpNet,
     },
+    /// Set `service-cidrs`: a network of ClusterIPs, of a ServiceCIDR object. An address inside it that no Service has is
+    /// nobody's: what is sent there is dropped. Prefixes of one set are disjoint.
+    ServiceCidr {
+        /// Key; host bits are ignored.
+        prefix: IpNet,
+    },
     /// Set `hairpin`: an endpoint of this node that may reach itself through a Service and is then masqueraded.
     Hairpin {
         /// Key, twice: as source and as destination address.

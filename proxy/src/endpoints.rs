@@ -184,6 +184,17 @@ impl EndpointsView {
         self.slices.is_empty()
     }
 
+    /// Addresses of all endpoints, in whatever state.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.slices.iter().flat_map(|(_, slice)| slice.endpoints.iter().map(|endpoint| endpoint.address))
+    }
+
+    /// The family of a slice's addresses.
+    pub fn family(&self, slice_name: &str) -> Option<IpFamily> {
+        let at = self.position(slice_name).ok()?;
+        Some(self.slices.get(at)?.1.family)
+    }
+
     /// Names of the slices, sorted.
     pub fn slice_names(&self) -> impl Iterator<Item = &str> {
         self.slices.iter().map(|(name, _)| &**name)

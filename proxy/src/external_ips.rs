@@ -2,14 +2,16 @@
 //!
 //! Anyone who may write a Service may write any address into `spec.externalIPs` and so take traffic that is not theirs
 //! (CVE-2020-8554). Served by default is everything but what visibly belongs to somebody: addresses of nodes, pod and
-//! Service networks, and addresses that another Service was given (ClusterIP or load balancer address). With an
+//! Service networks, of BGP peers and API servers (a node that took these would cut its own session), and addresses that
+//! another Service was given (ClusterIP or load balancer address). With an
 //! allow-list only addresses inside it are served, and the rest of the rules still hold.
 //!
 //! Two Services may name the same externalIP and share it by ports; a port that both want is `Program`'s to decide.
 //! A refused address is left out and told by an Event; the rest of the Service is served.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -27,10 +29,30 @@ pub struct Context<'a> {
     pub pod_cidrs: &'a [IpNet],
     /// Networks of ClusterIPs.
     pub service_cidrs: &'a [IpNet],
+    /// Addresses that this node itself depends on.
+    pub reserved: &'a BTreeMap<IpAddr, Reserved>,
     /// The allow-list, where one is configured; an empty one allows nothing.
     pub allowed: Option<&'a [IpNet]>,
     /// Addresses that Services were given.
     pub holders: &'a Holders,
+}
+
+/// What a node depends on at an address that is nobody's Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// A BGP peer.
+    Peer,
+    /// An API server.
+    ApiServer,
+}
+
+impl fmt::Display for Reserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "a BGP peer",
+            Self::ApiServer => "the API server",
+        })
+    }
 }
 
 /// Why an externalIP is not served.
@@ -41,6 +63,14 @@ pub enum Refused {
     NodeAddress {
         /// The address.
         ip: IpAddr,
+    },
+    /// The node depends on who has it.
+    #[error("externalIP {ip} is the address of {by}")]
+    Reserved {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        by: Reserved,
     },
     /// Pods have it.
     #[error("externalIP {ip} is inside the pod network {cidr}")]
@@ -79,6 +109,8 @@ impl Refused {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NodeAddress { .. } => "ExternalIPIsNodeAddress",
+            Self::Reserved { by: Reserved::Peer, .. } => "ExternalIPIsPeerAddress",
+            Self::Reserved { by: Reserved::ApiServer, .. } => "ExternalIPIsAPIServerAddress",
             Self::PodCidr { .. } => "ExternalIPInPodNetwork",
             Self::ServiceCidr { .. } => "ExternalIPInServiceNetwork",
             Self::HeldBy { .. } => "ExternalIPHeldByService",
@@ -92,6 +124,9 @@ pub fn judge(ip: IpAddr, service: &ObjectName, context: &Context<'_>) -> Result<
     let inside = |cidrs: &[IpNet]| cidrs.iter().copied().find(|cidr| cidr.contains(&ip));
     if context.node_addresses.contains(&ip) {
         return Err(Refused::NodeAddress { ip });
+    }
+    if let Some(by) = context.reserved.get(&ip).copied() {
+        return Err(Refused::Reserved { ip, by });
     }
     if let Some(cidr) = inside(context.pod_cidrs) {
         return Err(Refused::PodCidr { ip, cidr });

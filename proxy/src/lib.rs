@@ -7,6 +7,7 @@ mod endpoints;
 pub mod external_ips;
 mod family;
 pub mod health;
+pub mod localhost;
 mod metrics;
 pub mod netlink;
 mod node;

@@ -1,17 +1,18 @@
 //! kube-proxy's metrics under kube-proxy's names, so that dashboards and alerts stay.
 //!
-//! Only those that mean something here: nothing of iptables, nothing of listing or of localhost node ports. The struct
+//! Only those that mean something here: nothing of iptables, nothing of listing. They stand in the one registry that the
+//! admin server and 127.0.0.1:10249 both show. The struct
 //! is cheap to clone; whoever does the counted thing holds one.
 
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicU64;
 
+use herald_runtime::metrics::Metrics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
 
 use crate::family::IpFamily;
 
@@ -29,7 +30,7 @@ pub struct FamilyLabel {
 }
 
 /// Label `traffic_policy` beside `ip_family`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub struct PolicyLabel {
     /// `IPv4` or `IPv6`.
     pub ip_family: IpFamily,
@@ -38,7 +39,7 @@ pub struct PolicyLabel {
 }
 
 /// Which of a Service's traffic policies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TrafficPolicy {
     /// `internalTrafficPolicy`.
     Internal,
@@ -95,13 +96,17 @@ pub struct ProxyMetrics {
     pub conntrack_sync_duration: Histograms,
     /// Stale conntrack entries deleted.
     pub conntrack_deleted_entries: Family<FamilyLabel, Counter>,
+    /// Node ports that are served on localhost.
+    pub localhost_listeners: Family<FamilyLabel, Gauge>,
+    /// Of those, attempts to listen that failed.
+    pub localhost_failures: Family<FamilyLabel, Counter>,
     healthz: Family<CodeLabel, Counter>,
     livez: Family<CodeLabel, Counter>,
 }
 
 impl ProxyMetrics {
     /// Creates the metrics and registers them.
-    pub fn new(registry: &mut Registry) -> Self {
+    pub fn new(registry: &Metrics) -> Self {
         let metrics = Self {
             sync_duration: histograms(sync_buckets),
             sync_full_duration: histograms(sync_buckets),
@@ -117,10 +122,12 @@ impl ProxyMetrics {
             sync_failures: Family::default(),
             conntrack_sync_duration: histograms(sync_buckets),
             conntrack_deleted_entries: Family::default(),
+            localhost_listeners: Family::default(),
+            localhost_failures: Family::default(),
             healthz: Family::default(),
             livez: Family::default(),
         };
-        metrics.register(registry.sub_registry_with_prefix("kubeproxy"));
+        metrics.register(registry);
         metrics
     }
 
@@ -134,7 +141,7 @@ impl ProxyMetrics {
         self.livez.get_or_create(&CodeLabel { code }).inc();
     }
 
-    fn register(&self, registry: &mut Registry) {
+    fn register(&self, registry: &Metrics) {
         // Every field is named here, so that a metric that is not registered does not compile.
         let Self {
             sync_duration,
@@ -151,69 +158,93 @@ impl ProxyMetrics {
             sync_failures,
             conntrack_sync_duration,
             conntrack_deleted_entries,
+            localhost_listeners,
+            localhost_failures,
             healthz,
             livez,
         } = self.clone();
-        registry.register("sync_proxy_rules_duration_seconds", "Writing rules, in seconds", sync_duration);
         registry.register(
-            "sync_full_proxy_rules_duration_seconds",
+            "kubeproxy_sync_proxy_rules_duration_seconds",
+            "Writing rules, in seconds",
+            sync_duration,
+        );
+        registry.register(
+            "kubeproxy_sync_full_proxy_rules_duration_seconds",
             "Writing all rules, in seconds",
             sync_full_duration,
         );
         registry.register(
-            "sync_partial_proxy_rules_duration_seconds",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds",
             "Writing changed rules, in seconds",
             sync_partial_duration,
         );
         registry.register(
-            "network_programming_duration_seconds",
+            "kubeproxy_network_programming_duration_seconds",
             "From a change of endpoints to the kernel, in seconds",
             network_programming_duration,
         );
         registry.register(
-            "sync_proxy_rules_last_timestamp_seconds",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
             "When rules last reached the kernel",
             last_sync,
         );
         registry.register(
-            "sync_proxy_rules_last_queued_timestamp_seconds",
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
             "When a change was last queued",
             last_queued,
         );
         registry.register(
-            "sync_proxy_rules_endpoint_changes_pending",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
             "Changes of endpoints that wait",
             endpoint_changes_pending,
         );
-        registry.register("sync_proxy_rules_endpoint_changes", "Changes of endpoints", endpoint_changes);
         registry.register(
-            "sync_proxy_rules_service_changes_pending",
+            "kubeproxy_sync_proxy_rules_endpoint_changes",
+            "Changes of endpoints",
+            endpoint_changes,
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_service_changes_pending",
             "Changes of Services that wait",
             service_changes_pending,
         );
-        registry.register("sync_proxy_rules_service_changes", "Changes of Services", service_changes);
         registry.register(
-            "sync_proxy_rules_no_local_endpoints_total",
+            "kubeproxy_sync_proxy_rules_service_changes",
+            "Changes of Services",
+            service_changes,
+        );
+        registry.register(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
             "Services with a Local traffic policy and no endpoint on this node",
             no_local_endpoints,
         );
         registry.register(
-            "sync_proxy_rules_nftables_sync_failures",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures",
             "Batches that the kernel refused",
             sync_failures,
         );
         registry.register(
-            "conntrack_reconciler_sync_duration_seconds",
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
             "Looking for stale conntrack entries and deleting them, in seconds",
             conntrack_sync_duration,
         );
         registry.register(
-            "conntrack_reconciler_deleted_entries",
+            "kubeproxy_conntrack_reconciler_deleted_entries",
             "Stale conntrack entries deleted",
             conntrack_deleted_entries,
         );
-        registry.register("proxy_healthz", "Answers of /healthz", healthz);
-        registry.register("proxy_livez", "Answers of /livez", livez);
+        registry.register(
+            "kubeproxy_localhost_nodeport_listeners",
+            "Node ports that are served on localhost",
+            localhost_listeners,
+        );
+        registry.register(
+            "kubeproxy_localhost_nodeport_listener_failures",
+            "Failures to listen for a node port on localhost",
+            localhost_failures,
+        );
+        registry.register("kubeproxy_proxy_healthz", "Answers of /healthz", healthz);
+        registry.register("kubeproxy_proxy_livez", "Answers of /livez", livez);
     }
 }
 
@@ -237,8 +268,8 @@ mod tests {
 
     #[test]
     fn the_names_and_labels_are_those_of_kube_proxy() {
-        let mut registry = Registry::default();
-        let metrics = ProxyMetrics::new(&mut registry);
+        let registry = Metrics::new();
+        let metrics = ProxyMetrics::new(&registry);
         let family = FamilyLabel { ip_family: IpFamily::V4 };
         metrics.sync_duration.get_or_create(&family).observe(0.003);
         metrics.network_programming_duration.get_or_create(&family).observe(0.1);
@@ -249,8 +280,7 @@ mod tests {
         metrics.conntrack_deleted_entries.get_or_create(&family).inc_by(3);
         metrics.service_changes.inc();
         metrics.healthz(503);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let text = registry.encode().unwrap();
         for line in [
             r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004",ip_family="IPv4"} 1"#,
             r#"kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.002",ip_family="IPv4"} 0"#,

@@ -25,6 +25,8 @@ pub struct NodeView {
     pub zone: Option<String>,
     /// Addresses at which node ports answer, both families. Never an address that Herald itself gave to the node.
     pub port_addresses: Vec<IpAddr>,
+    /// Loopback addresses at which TCP node ports are served in user space (`localhost/`).
+    pub localhost: Vec<IpAddr>,
     /// Addresses of all nodes of the cluster. A Service that claims one (through its status, say) gets no `Vip` for it:
     /// what no rule takes must still reach the node.
     pub node_addresses: BTreeSet<IpAddr>,

@@ -10,6 +10,8 @@ pub enum DropReason {
     NoLocalEndpoint,
     /// The address lies in a prefix that this node announces, no rule takes it, and it would be routed on.
     RoutedBack,
+    /// The destination is a ClusterIP that no Service has.
+    UnallocatedClusterIp,
 }
 
 /// Why a packet is answered with port unreachable.
@@ -23,7 +25,8 @@ pub enum RejectReason {
 
 impl DropReason {
     /// All.
-    pub const ALL: [Self; 3] = [Self::SourceNotAllowed, Self::NoLocalEndpoint, Self::RoutedBack];
+    pub const ALL: [Self; 4] =
+        [Self::SourceNotAllowed, Self::NoLocalEndpoint, Self::RoutedBack, Self::UnallocatedClusterIp];
 
     /// The word for metrics and `explain`.
     pub const fn word(self) -> &'static str {
@@ -31,6 +34,7 @@ impl DropReason {
             Self::SourceNotAllowed => "SourceNotAllowed",
             Self::NoLocalEndpoint => "NoLocalEndpoint",
             Self::RoutedBack => "RoutedBack",
+            Self::UnallocatedClusterIp => "UnallocatedClusterIP",
         }
     }
 }
@@ -44,6 +48,7 @@ impl DropReason {
             Self::RoutedBack => {
                 "this node announces the prefix of the address, and no Service has the address: it would be routed back"
             }
+            Self::UnallocatedClusterIp => "the address is in a network of ClusterIPs, and no Service has it",
         }
     }
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::choice::{Choice, Uses, choose};
-use crate::element::{Element, Frontend, Policy, Refusal, Scope};
+use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::endpoints::{Endpoint, EndpointsView};
 use crate::family::IpFamily;
 use crate::node::{NodeView, OtherFamilySources, ProxyMode};
@@ -110,6 +110,8 @@ pub struct ServiceRules {
     pub frontends: Box<[FrontendRules]>,
     /// The health check node port to serve and the number of endpoints it tells.
     pub health: Option<HealthCheck>,
+    /// TCP node ports on localhost and their endpoints: those that the node's own traffic has.
+    pub local_ports: Box<[(SocketAddr, Box<[SocketAddr]>)]>,
 }
 
 /// What a health check node port tells.
@@ -257,13 +259,17 @@ pub(crate) fn slots(endpoints: &[SocketAddr]) -> impl Iterator<Item = (u16, Sock
 /// Makes the rules of a Service. `service.external_ips` are the admitted ones (`external_ips::admit`).
 pub fn rules(service: &ServiceView, endpoints: &EndpointsView, node: &NodeView) -> ServiceRules {
     let mut frontends = Vec::new();
+    let mut local_ports = Vec::new();
     for family in IpFamily::ALL.into_iter().filter(|&family| service.serves(family)) {
         for port in &service.ports {
             let ways = ways_in(service, port, family, node);
-            if ways.is_empty() {
+            let local = localhost(port, family, node);
+            if ways.is_empty() && local.is_none() {
                 continue;
             }
             let backends = Arc::new(backends(service, port, family, endpoints, node));
+            // Localhost is this node, and so served cluster-wide under either policy.
+            local_ports.extend(local.map(|address| (address, backends.cluster.clone())));
             frontends.extend(ways.into_iter().map(|(kind, address, number)| FrontendRules {
                 frontend: Frontend { address, protocol: port.protocol, port: number },
                 kind,
@@ -285,7 +291,12 @@ pub fn rules(service: &ServiceView, endpoints: &EndpointsView, node: &NodeView) 
         }
         _ => None,
     };
-    ServiceRules { created: service.created, frontends: frontends.into_boxed_slice(), health }
+    ServiceRules {
+        created: service.created,
+        frontends: frontends.into_boxed_slice(),
+        health,
+        local_ports: local_ports.into(),
+    }
 }
 
 fn ways_in(
@@ -308,6 +319,12 @@ fn ways_in(
     add(FrontendKind::LoadBalancer, &service.load_balancer_ips, port.number);
     add(FrontendKind::ExternalIp, &service.external_ips, port.number);
     ways
+}
+
+fn localhost(port: &ServicePort, family: IpFamily, node: &NodeView) -> Option<SocketAddr> {
+    let number = port.node_port.filter(|_| node.mode == ProxyMode::Full && port.protocol == Protocol::Tcp)?;
+    let address = node.localhost.iter().find(|ip| IpFamily::of(**ip) == family)?;
+    Some(SocketAddr::new(*address, number))
 }
 
 fn policy(service: &ServiceView, kind: FrontendKind) -> Policy {

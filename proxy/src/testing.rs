@@ -96,6 +96,7 @@ pub(crate) fn node() -> NodeView {
         other_family_sources: crate::node::OtherFamilySources::Deny,
         name: "a".to_owned(),
         zone: Some("west".to_owned()),
+        localhost: vec![ip("127.0.0.1"), ip("::1")],
         port_addresses: vec![ip("10.0.0.2"), ip("2001:db8:10::2")],
         node_addresses: ["10.0.0.2", "10.0.0.3", "2001:db8:10::2", "2001:db8:10::3"].map(ip).into(),
         mode: ProxyMode::Full,
@@ -120,7 +121,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
         Policy::ExternalLocal,
     ]);
     let class = prop::sample::select(vec![1, 2, 3, 63, 64, 2048, 4096, 8192, 16384]);
-    let choice = (0..9u8, any::<bool>(), any::<u16>(), any::<u8>());
+    let choice = (0..10u8, any::<bool>(), any::<u16>(), any::<u8>());
     (frontend, policy, class, choice).prop_map(
         |((frontend, endpoint), policy, class, (kind, flag, slot, third))| {
             let scope = if flag { Scope::Local } else { Scope::Cluster };
@@ -141,6 +142,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                     let prefix = IpNet::new(endpoint.ip(), length).unwrap().trunc();
                     Element::Source { frontend, prefix }
                 }
+                8 => Element::ServiceCidr { prefix: net(&format!("10.{third}.0.0/16")) },
                 _ => Element::Hairpin { endpoint, protocol: frontend.protocol },
             }
         },

@@ -139,6 +139,7 @@ pub struct Tracer {
     sources: HashMap<Frontend, Vec<IpNet>>,
     vips: HashSet<IpAddr>,
     announced: Vec<IpNet>,
+    service_cidrs: Vec<IpNet>,
     hairpin: HashSet<(SocketAddr, Protocol)>,
     cluster_cidrs: Vec<IpNet>,
     local_addresses: BTreeSet<IpAddr>,
@@ -187,6 +188,7 @@ impl Tracer {
                 self.vips.insert(address);
             }
             Element::Announced { prefix } => self.announced.push(prefix),
+            Element::ServiceCidr { prefix } => self.service_cidrs.push(prefix),
             Element::Hairpin { endpoint, protocol } => {
                 self.hairpin.insert((endpoint, protocol));
             }
@@ -257,6 +259,13 @@ impl Tracer {
                 );
                 Verdict::Drop(DropReason::RoutedBack)
             }
+            None if self.unallocated(packet) => {
+                say(
+                    "set service-cidrs",
+                    format_args!("{} is a ClusterIP that no Service has: dropped", to.address),
+                );
+                Verdict::Drop(DropReason::UnallocatedClusterIp)
+            }
             None => {
                 say(
                     "guards",
@@ -283,6 +292,13 @@ impl Tracer {
         packet.hook == Hook::Prerouting
             && !self.local_addresses.contains(&destination)
             && self.announced.iter().any(|prefix| prefix.contains(&destination))
+    }
+
+    /// A ClusterIP that no Service has.
+    fn unallocated(&self, packet: &Packet) -> bool {
+        let destination = packet.destination.address;
+        let routed_on = packet.hook == Hook::Output || !self.local_addresses.contains(&destination);
+        routed_on && self.service_cidrs.iter().any(|prefix| prefix.contains(&destination))
     }
 
     /// The endpoint that a packet gets when `slot` is drawn out of the class, and whether it is masqueraded.

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_proxy::conntrack::Standing;
-use herald_proxy::netlink::{Adopted, Kernel, KernelError};
+use herald_proxy::netlink::{Adopted, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
 use herald_runtime::ObjectName;
@@ -25,6 +25,7 @@ use crate::bgp::Peers;
 use crate::conntrack::Housekeeper;
 use crate::kernel::{CallError, KernelThread};
 use crate::ledger::Attributes;
+use crate::neighbours::TakeOver;
 
 /// The proxy's part of the world.
 #[derive(Debug)]
@@ -34,10 +35,11 @@ pub(crate) struct ProxyKernel {
     program: Program,
     ruleset: RulesetConfig,
     guards: BTreeSet<IpNet>,
+    /// Networks of ClusterIPs: what no Service has of them is dropped. Disjoint.
+    service_cidrs: BTreeSet<IpNet>,
     /// What is in force is unknown, or not what the program says.
     stale: bool,
-    /// Tables of kube-proxy are to go as soon as Herald's are in force.
-    clean_up_kube_proxy: bool,
+    take_over: TakeOver,
 }
 
 impl ProxyKernel {
@@ -46,10 +48,10 @@ impl ProxyKernel {
         kernel: KernelThread,
         conntrack: Housekeeper,
         ruleset: RulesetConfig,
-        clean_up_kube_proxy: bool,
+        take_over: TakeOver,
     ) -> Self {
-        let (program, guards) = (Program::new(), BTreeSet::new());
-        Self { kernel, conntrack, program, ruleset, guards, stale: false, clean_up_kube_proxy }
+        let (program, guards, service_cidrs) = (Program::new(), BTreeSet::new(), BTreeSet::new());
+        Self { kernel, conntrack, program, ruleset, guards, service_cidrs, stale: false, take_over }
     }
 
     /// Frontends that a Service wants and another one holds.
@@ -62,9 +64,11 @@ impl ProxyKernel {
         &self.program
     }
 
-    /// Announced prefixes that are guarded.
-    pub(crate) fn guards(&self) -> &BTreeSet<IpNet> {
-        &self.guards
+    /// Prefixes in the kernel's sets that are no Service's: announced ones, and networks of ClusterIPs.
+    pub(crate) fn guards(&self) -> Vec<Element> {
+        let announced = self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix });
+        let cluster_ips = self.service_cidrs.iter().map(|prefix| Element::ServiceCidr { prefix: *prefix });
+        announced.chain(cluster_ips).collect()
     }
 
     /// Where pods have their addresses. A change replaces the tables, if they are this run's already.
@@ -95,30 +99,18 @@ impl ProxyKernel {
         }
         // Whatever was in force until now, perhaps nothing: every flow is judged by what is in force from here on.
         self.conntrack.submit(Standing::default().replaced(&self.program));
-        self.clean_up_kube_proxy().await;
+        self.take_over.in_force(&self.kernel).await;
         Ok(())
     }
 
     /// Makes the tables what the program says.
     async fn adopt(&mut self) -> Result<Adopted, CallError> {
         let mut elements = self.program.all();
-        elements.extend(self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix }));
+        elements.extend(self.guards());
         let ruleset = Ruleset::new(&self.ruleset);
         let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
         self.stale = adopted.is_err();
         adopted
-    }
-
-    /// Once, after Herald's own rules are in force, so that no packet is without any. A failure is no reason to stop
-    /// serving: Herald's chains come before kube-proxy's.
-    async fn clean_up_kube_proxy(&mut self) {
-        if !std::mem::take(&mut self.clean_up_kube_proxy) {
-            return;
-        }
-        match self.kernel.call(Kernel::remove_kube_proxy_tables).await {
-            Ok(()) => tracing::info!("kube-proxy's tables are removed; Herald's are in force"),
-            Err(error) => tracing::error!(error = %chain(&error), "kube-proxy's tables could not be removed"),
-        }
     }
 
     /// Brings changes that the program has already made into the kernel.
@@ -202,12 +194,28 @@ impl ProxyKernel {
     }
 
     /// An answer that does not come says nothing about the tables.
-    async fn intact(&self) -> bool {
+    async fn intact(&mut self) -> bool {
+        self.take_over.look_out(&self.kernel).await;
         let ruleset = Ruleset::new(&self.ruleset);
         self.kernel.call(move |kernel| kernel.has_layout(&ruleset)).await.unwrap_or_else(|error| {
             tracing::debug!(error = %chain(&error), "the kernel does not say whether Herald's tables are there");
             true
         })
+    }
+
+    /// Drops what is sent to ClusterIPs that no Service has. Before the first programming it is only noted.
+    pub(crate) async fn set_service_cidrs(&mut self, cidrs: &[IpNet], programmed: bool) {
+        let desired = aggregates(cidrs.iter());
+        let element = |prefix: &IpNet| Element::ServiceCidr { prefix: *prefix };
+        let changes = Changes {
+            remove: self.service_cidrs.difference(&desired).map(element).collect(),
+            add: desired.difference(&self.service_cidrs).map(element).collect(),
+        };
+        let former = std::mem::replace(&mut self.service_cidrs, desired);
+        if programmed && let Err(error) = self.commit(changes).await {
+            tracing::error!(error = %chain(&error), "ClusterIPs that no Service has are routed on until the next change");
+            self.service_cidrs = former;
+        }
     }
 
     /// Guards exactly these prefixes.
@@ -287,7 +295,7 @@ impl Effects for NodeEffects {
     }
 
     async fn intact(&mut self) -> bool {
-        match &self.proxy {
+        match &mut self.proxy {
             Some(proxy) => proxy.intact().await,
             None => true,
         }

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use herald_config::Config;
 use herald_proxy::external_ips::Holders;
@@ -18,10 +19,12 @@ use herald_proxy::{EndpointsView, NotProxied, Note, ServiceView, SliceIgnored, S
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceSpec};
 
+use crate::changes::Changes;
 use crate::floor::Look;
 use crate::node::{NodeObject, OwnNode};
+use crate::service_cidrs::{ServiceCidrObject, ServiceCidrs};
 
 /// What is kept of a Service.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,8 @@ pub(crate) struct ServiceObject {
     pub(crate) uid: Box<str>,
     /// `spec.loadBalancerClass`.
     pub(crate) class: Option<Box<str>>,
+    /// `sessionAffinity: ClientIP`, and its timeout.
+    pub(crate) affinity: Option<Duration>,
     /// What is proxied of it, and what was left out.
     pub(crate) view: Result<(ServiceView, Vec<Note>), NotProxied>,
 }
@@ -46,9 +51,18 @@ pub(crate) fn fold_service(service: &Service) -> ServiceObject {
             meta.name.clone().unwrap_or_default(),
         ),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
+        affinity: service.spec.as_ref().and_then(affinity),
         class: class.filter(|class| !class.is_empty()).map(Into::into),
         view: ServiceView::read(service),
     }
+}
+
+/// How long an idle client stays with its endpoint, where it does.
+fn affinity(spec: &ServiceSpec) -> Option<Duration> {
+    spec.session_affinity.as_deref().filter(|affinity| *affinity == "ClientIP")?;
+    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = client_ip.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(10_800);
+    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
 /// An EndpointSlice as read.
@@ -80,6 +94,8 @@ pub(crate) enum Observed {
     Nodes(WatchEvent<NodeObject>),
     /// The one ConfigMap.
     Config(WatchEvent<ConfigObject>),
+    /// Networks of ClusterIPs, where the API has them.
+    ServiceCidrs(WatchEvent<ServiceCidrObject>),
 }
 
 /// Which first lists have come.
@@ -89,6 +105,7 @@ struct Listed {
     slices: bool,
     nodes: bool,
     config: bool,
+    service_cidrs: bool,
 }
 
 /// What a Service's endpoints are besides what their slices say.
@@ -114,9 +131,11 @@ pub(crate) struct Index {
     holders: Holders,
     named_externally: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     config: Option<Config>,
+    service_cidrs: ServiceCidrs,
     node_addresses: BTreeSet<IpAddr>,
     pod_cidrs: Vec<IpNet>,
     dirty: BTreeSet<ObjectName>,
+    pub(crate) changes: Changes,
     settings_changed: bool,
     refused_config: bool,
 }
@@ -157,14 +176,15 @@ impl Index {
             Observed::Slices(event) => self.slices(event),
             Observed::Nodes(event) => self.nodes(event),
             Observed::Config(event) => return self.config_event(event),
+            Observed::ServiceCidrs(event) => self.service_cidrs(event),
         }
         None
     }
 
     /// Whether every watch has delivered its first full list.
     pub(crate) fn is_ready(&self) -> bool {
-        let Listed { services, slices, nodes, config } = self.listed;
-        services && slices && nodes && config
+        let Listed { services, slices, nodes, config, service_cidrs } = self.listed;
+        services && slices && nodes && config && service_cidrs
     }
 
     /// Marks one Service.
@@ -174,6 +194,7 @@ impl Index {
 
     /// Marks all Services: something that all depend on has changed.
     pub(crate) fn mark_all(&mut self) {
+        self.changes.everything();
         self.dirty.extend(self.services.keys().cloned());
     }
 
@@ -229,6 +250,17 @@ impl Index {
         &self.pod_cidrs
     }
 
+    /// Networks of ClusterIPs; empty where the API does not tell.
+    pub(crate) fn service_networks(&self) -> Vec<IpNet> {
+        self.service_cidrs.all()
+    }
+
+    /// Where the API servers are, as they say themselves.
+    pub(crate) fn api_servers(&self) -> impl Iterator<Item = IpAddr> {
+        let endpoints = self.endpoints.get(&ObjectName::new("default", "kubernetes"));
+        endpoints.into_iter().flat_map(EndpointsView::addresses)
+    }
+
     /// Who was given which address.
     pub(crate) fn holders(&self) -> &Holders {
         &self.holders
@@ -260,6 +292,8 @@ impl Index {
         for ip in view.iter().flat_map(|view| &view.external_ips) {
             self.named_externally.entry(*ip).or_default().insert(name.clone());
         }
+        let before = self.services.get(&name).and_then(|service| service.view.as_ref().ok());
+        self.changes.service(&name, before.map(|(view, _)| view), view);
         let changed = self.holders.set(&name, view);
         self.mark_naming(&changed);
         self.services.insert(name.clone(), service);
@@ -268,7 +302,8 @@ impl Index {
 
     fn drop_service(&mut self, name: &ObjectName) {
         self.forget_external_ips(name);
-        if self.services.remove(name).is_some() {
+        if let Some(service) = self.services.remove(name) {
+            self.changes.service(name, service.view.as_ref().ok().map(|(view, _)| view), None);
             let changed = self.holders.set(name, None);
             self.mark_naming(&changed);
             self.mark(name.clone());
@@ -322,8 +357,12 @@ impl Index {
             endpoints
         });
         let lost = endpoints.losing(&slice.name.name, Some(&reading.view));
+        let family = reading.view.family;
         if endpoints.apply(&slice.name.name, reading.view) {
+            self.changes.slice(&service, family, reading.triggered);
             self.mark(service.clone());
+            // Whose addresses they are decides about externalIPs; API servers come and go rarely.
+            self.settings_changed |= is_api_server(&service);
         }
         self.lost(&service, lost);
         self.slice_owners.insert(slice.name, service);
@@ -333,6 +372,9 @@ impl Index {
         let Some(service) = self.slice_owners.remove(name) else { return };
         if let Some(endpoints) = self.endpoints.get_mut(&service) {
             let lost = endpoints.losing(&name.name, None);
+            if let Some(family) = endpoints.family(&name.name) {
+                self.changes.slice_gone(&service, family);
+            }
             endpoints.remove(&name.name);
             if endpoints.is_empty() {
                 self.endpoints.remove(&service);
@@ -410,6 +452,14 @@ impl Index {
         }
     }
 
+    fn service_cidrs(&mut self, event: WatchEvent<ServiceCidrObject>) {
+        self.listed.service_cidrs |= matches!(event, WatchEvent::Reset(_));
+        if self.service_cidrs.observe(event) {
+            self.settings_changed = true;
+            self.mark_all();
+        }
+    }
+
     fn config_event(&mut self, event: WatchEvent<ConfigObject>) -> Option<ConfigNews> {
         let document = match event {
             WatchEvent::Applied(config) => Some(config),
@@ -441,6 +491,10 @@ impl Index {
             }
         }
     }
+}
+
+fn is_api_server(service: &ObjectName) -> bool {
+    &*service.namespace == "default" && &*service.name == "kubernetes"
 }
 
 #[cfg(test)]

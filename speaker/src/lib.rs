@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   API server
-//!     │ watch: Services · EndpointSlices · Nodes · ConfigMap           4x, each with one list, then changes
+//!     │ watch: Services · EndpointSlices · Nodes · ServiceCIDRs · ConfigMap   5x, each with one list, then changes
 //!     ▼ mpsc, depth 256, no drops: a watch waits while the loop is busy
 //!   reconcile::Reconciler                                              1x  index -> plan -> steps -> apply
 //!     ├─ calls, depth 1, answered ────> kernel::KernelThread           1x  a thread: nf_tables over netlink
@@ -12,6 +12,7 @@
 //!     │  <─ watch: generation handed to the socket
 //!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
 //!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
+//!     ├─ watch: ports ────────────────> proxy::localhost               1x, where asked for: node ports on loopback
 //!     └─ mpsc, drops when full ───────> runtime::events                1x
 //!   addresses::watch ── watch: the node's addresses ──> Reconciler     1x, where node ports are chosen by prefix
 //!   runtime::admin: /livez /readyz /metrics /explain/                  1x
@@ -27,6 +28,7 @@
 mod addresses;
 mod apply;
 mod bgp;
+mod changes;
 mod cleanup;
 mod conntrack;
 mod effects;
@@ -37,23 +39,29 @@ mod index;
 mod kernel;
 mod ledger;
 mod metrics;
+mod neighbours;
 mod node;
+mod node_ports;
 mod options;
 mod overlays;
 mod plan;
+mod ports;
 mod probing;
 mod reason;
 mod received;
 mod reconcile;
 mod report;
 mod run;
+mod service_cidrs;
 mod settings;
 mod steps;
+mod sync;
 mod sysctl;
 #[cfg(test)]
 mod testing;
 
 pub use cleanup::{Cleaned, cleanup};
 pub use conntrack::ConntrackLimits;
-pub use options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+pub use node_ports::NodePortAddresses;
+pub use options::{ProxyMode, SpeakerOptions};
 pub use run::run;

@@ -9,6 +9,7 @@ use herald_runtime::admin;
 use ipnet::IpNet;
 
 use crate::conntrack::ConntrackLimits;
+use crate::node_ports::NodePortAddresses;
 
 /// How much of kube-proxy's work the speaker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,24 +42,6 @@ impl ProxyMode {
     }
 }
 
-/// At which addresses of the node its node ports answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// The first InternalIP of each family in the Node object.
-    Primary,
-    /// Addresses of the node's interfaces inside these prefixes; never Herald's own.
-    Within(Vec<IpNet>),
-}
-
-impl NodePortAddresses {
-    pub(crate) fn choose(&self, address: &IpAddr) -> bool {
-        match self {
-            Self::Primary => false,
-            Self::Within(prefixes) => prefixes.iter().any(|prefix| prefix.contains(address)),
-        }
-    }
-}
-
 /// Everything that a speaker is told from outside.
 #[derive(Clone)]
 pub struct SpeakerOptions {
@@ -70,8 +53,10 @@ pub struct SpeakerOptions {
     pub namespace: String,
     /// Where pods have their addresses; empty: the Node's `podCIDRs`.
     pub cluster_cidrs: Vec<IpNet>,
-    /// Where ClusterIPs are, as far as known: externalIPs inside are refused.
+    /// Where ClusterIPs are, unless ServiceCIDR objects tell: externalIPs inside are refused.
     pub service_cidrs: Vec<IpNet>,
+    /// Addresses of the API servers as far as known at start: externalIPs that are one are refused.
+    pub api_servers: Vec<IpAddr>,
     /// How much is served.
     pub proxy: ProxyMode,
     /// Where node ports answer.
@@ -86,9 +71,8 @@ pub struct SpeakerOptions {
     pub linger: Duration,
     /// The kernel's conntrack settings; in full mode only.
     pub conntrack: ConntrackLimits,
-    /// Remove the tables of kube-proxy's nftables mode as soon as Herald's are in force; without it, full mode refuses
-    /// to start beside them.
-    pub clean_up_kube_proxy: bool,
+    /// Remove kube-proxy's rules as soon as Herald's are in force; without it, full mode refuses to start beside them.
+    pub take_over: bool,
 }
 
 impl fmt::Debug for SpeakerOptions {
@@ -109,14 +93,15 @@ impl SpeakerOptions {
             namespace: "metallb-system".to_owned(),
             cluster_cidrs: Vec::new(),
             service_cidrs: Vec::new(),
+            api_servers: Vec::new(),
             proxy: ProxyMode::Full,
-            nodeport_addresses: NodePortAddresses::Primary,
+            nodeport_addresses: NodePortAddresses::default(),
             load_balancer_class: None,
             admin_address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin::DEFAULT_PORT)),
             proxy_ports: ProxyPorts::default(),
             linger: Duration::from_secs(1),
             conntrack: ConntrackLimits::default(),
-            clean_up_kube_proxy: false,
+            take_over: false,
         }
     }
 }

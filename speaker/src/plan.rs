@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_config::{Config, ExternalIps, LocalAddresses, Pool, Protocol};
-use herald_proxy::external_ips::{self, Holders};
+use herald_config::{Config, LocalAddresses, Pool, Protocol};
+use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
 use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
 use ipnet::IpNet;
@@ -44,6 +44,8 @@ pub(crate) struct View<'a> {
     pub(crate) pod_cidrs: &'a [IpNet],
     /// Networks of ClusterIPs.
     pub(crate) service_cidrs: &'a [IpNet],
+    /// Addresses that no Service may take as externalIP.
+    pub(crate) reserved: &'a BTreeMap<IpAddr, Reserved>,
     /// Who was given which address.
     pub(crate) holders: &'a Holders,
 }
@@ -98,10 +100,8 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
         node_addresses: &view.node.node_addresses,
         pod_cidrs: view.pod_cidrs,
         service_cidrs: view.service_cidrs,
-        allowed: match &view.config.herald.external_ips {
-            ExternalIps::Default => None,
-            ExternalIps::Allow(prefixes) => Some(prefixes),
-        },
+        reserved: view.reserved,
+        allowed: view.config.herald.external_ips.of_namespace(&service.name.namespace),
         holders: view.holders,
     };
     let (admitted, refused) = external_ips::admit(&service.name, proxied, &context);

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use herald_proxy::health::{BindFailure, EVENT_BIND_FAILED, HealthPort, HealthPorts, ProxyState};
-use herald_proxy::{EndpointsView, FamilyLabel, IpFamily, ProxyMetrics};
+use herald_proxy::EndpointsView;
+use herald_proxy::health::BindFailure;
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::metrics::ClientMetrics;
@@ -29,12 +29,14 @@ use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{ConfigNews, Index};
 use crate::metrics::SpeakerMetrics;
-use crate::options::{NodePortAddresses, SpeakerOptions};
+use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, plan};
+use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::received::{Pending, Received};
 use crate::report::Reporter;
 use crate::settings::Settings;
+use crate::sync::SyncReport;
 
 /// Events taken from the watches at a time; the rest follows at once.
 const TAKE: usize = 4096;
@@ -61,10 +63,6 @@ pub(crate) struct Inputs {
 /// Where the loop's state is published besides the kernel and the peers.
 #[derive(Debug)]
 pub(crate) struct Outputs {
-    /// Health check node ports.
-    pub(crate) health_ports: watch::Sender<HealthPorts>,
-    /// For kube-proxy's ports.
-    pub(crate) proxy_state: watch::Sender<ProxyState>,
     /// Ready once the first programming is done.
     pub(crate) programmed: Handle,
     /// Events on Services that are not of a plan.
@@ -81,14 +79,14 @@ pub(crate) struct Reconciler {
     pub(crate) applier: Applier<NodeEffects>,
     pub(crate) reporter: Reporter,
     pub(crate) metrics: SpeakerMetrics,
-    pub(crate) proxy_metrics: ProxyMetrics,
+    pub(crate) sync: SyncReport,
     pub(crate) outputs: Outputs,
     pub(crate) settings: Option<Settings>,
-    pub(crate) health: BTreeMap<ObjectName, (u16, usize)>,
     pub(crate) probing: Probing,
     pub(crate) floor: Floor,
     pub(crate) foreign: Foreign,
     pub(crate) pending: Pending,
+    pub(crate) ports: Ports,
 }
 
 impl Reconciler {
@@ -129,6 +127,7 @@ impl Reconciler {
                     self.config_news(&news);
                 }
             }
+            self.sync.queued(&mut self.index.changes, Instant::now(), Timestamp::now());
             let addresses = inputs.addresses.borrow_and_update().clone();
             self.reconcile(addresses).await;
             self.pending.clear();
@@ -153,7 +152,7 @@ impl Reconciler {
 
     /// Applies all that is due by now.
     async fn reconcile(&mut self, addresses: Option<BTreeSet<IpAddr>>) {
-        let follows = matches!(self.options.nodeport_addresses, NodePortAddresses::Within(_));
+        let follows = self.options.nodeport_addresses.follows_interfaces();
         if !self.index.is_ready() || (follows && addresses.is_none()) {
             return;
         }
@@ -186,12 +185,13 @@ impl Reconciler {
             return;
         }
         self.index.mark_all();
-        self.outputs.proxy_state.send_if_modified(|state| {
-            std::mem::replace(&mut state.node_eligible, settings.eligible) != settings.eligible
-        });
+        self.sync.eligible(settings.eligible);
         let programmed = self.applier.programmed();
         if let Some(proxy) = &mut self.applier.effects().proxy {
             proxy.set_ruleset(settings.ruleset.clone(), programmed).await;
+            if self.options.proxy == ProxyMode::Full {
+                proxy.set_service_cidrs(&settings.service_cidrs, programmed).await;
+            }
         }
         self.applier.effects().peers.set(settings.peers.clone()).await;
         self.settings = Some(settings);
@@ -217,7 +217,6 @@ impl Reconciler {
             let desired = Desired { rules: plan.rules.clone(), claims: std::mem::take(&mut plan.claims) };
             (name.clone(), desired)
         });
-        self.queued(started);
         let full = !self.applier.programmed();
         self.applier.apply(started, desired.collect()).await;
         if self.applier.programmed() {
@@ -231,18 +230,13 @@ impl Reconciler {
             self.tell(&name, plan);
         }
         self.metrics.failed_services.set(i64::try_from(self.applier.failed()).unwrap_or(i64::MAX));
-        self.publish_health();
-    }
-
-    fn queued(&self, now: Instant) {
-        self.outputs.proxy_state.send_if_modified(|state| {
-            IpFamily::ALL.into_iter().for_each(|family| state.queued(family, now));
-            false
-        });
+        if let Some(settings) = &self.settings {
+            self.ports.publish(&settings.health_addresses);
+        }
     }
 
     /// Tells readiness, health and metrics that a batch is through.
-    fn written(&self, full: bool, started: Instant) {
+    fn written(&mut self, full: bool, started: Instant) {
         if !self.applier.programmed() {
             tracing::error!("the kernel cannot be programmed; nothing is announced; trying again");
             return;
@@ -251,19 +245,9 @@ impl Reconciler {
             self.outputs.programmed.ready();
             tracing::info!("all rules are in the kernel");
         }
-        let time = Timestamp::now();
-        for ip_family in IpFamily::ALL {
-            let (label, metrics) = (FamilyLabel { ip_family }, &self.proxy_metrics);
-            let partial_or_full =
-                if full { &metrics.sync_full_duration } else { &metrics.sync_partial_duration };
-            for duration in [&metrics.sync_duration, partial_or_full] {
-                duration.get_or_create(&label).observe(started.elapsed().as_secs_f64());
-            }
-            metrics.last_sync.get_or_create(&label).set(time.as_millisecond() as f64 / 1000.0);
-        }
-        self.outputs.proxy_state.send_modify(|state| {
-            IpFamily::ALL.into_iter().for_each(|family| state.updated(family, time));
-        });
+        let times = (started, Instant::now(), Timestamp::now());
+        let applier = &self.applier;
+        self.sync.written(&mut self.index.changes, full, times, |name| applier.failure(name).is_some());
     }
 
     /// Tells what became of a Service.
@@ -286,29 +270,11 @@ impl Reconciler {
                     .map(|conflict| Remark { reason: "FrontendHeldByService", text: conflict.to_string() }),
             );
         }
-        match plan.rules.as_ref().and_then(|rules| rules.health) {
-            Some(health) => self.health.insert(name.clone(), (health.port, health.local_endpoints)),
-            None => self.health.remove(name),
-        };
+        self.sync.service(name, plan.rules.as_deref());
+        let affinity = self.index.service(name).and_then(|service| service.affinity);
+        self.ports.service(name, plan.rules.as_deref(), affinity);
         let uid = self.index.service(name).map(|service| &*service.uid);
         self.reporter.service(name, uid, plan.verdicts, plan.remarks);
-    }
-
-    fn publish_health(&self) {
-        let ports: HealthPorts = self
-            .health
-            .iter()
-            .map(|(service, (port, local_endpoints))| {
-                (*port, HealthPort { service: service.clone(), local_endpoints: *local_endpoints })
-            })
-            .collect();
-        self.outputs.health_ports.send_if_modified(|current| {
-            let changed = *current != ports;
-            if changed {
-                *current = ports;
-            }
-            changed
-        });
     }
 
     fn config_news(&self, news: &ConfigNews) {
@@ -339,7 +305,7 @@ impl Reconciler {
             ..ObjectReference::default()
         };
         let text = format!("node {} {failure}: {}", self.options.node_name, failure.error);
-        self.outputs.events.publish(regarding, EventType::Warning, EVENT_BIND_FAILED, text);
+        self.outputs.events.publish(regarding, EventType::Warning, failure.reason, text);
     }
 
     /// Withdraws everything, then ends the sessions.

@@ -1,12 +1,12 @@
 //! Starts the role: opens what it needs, wires its tasks together, and waits for their end.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use herald_proxy::health::{self, BindFailure, HealthPorts, ProxyState};
-use herald_proxy::netlink::{Kernel, KubeProxy};
+use herald_proxy::localhost::{LocalPorts, serve_local_ports};
+use herald_proxy::netlink::Kernel;
 use herald_proxy::probe::{self, ProbeMetrics};
 use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{Names, ProxyMetrics, SliceView};
@@ -18,7 +18,8 @@ use herald_runtime::watch::Watch;
 use herald_runtime::{ObjectName, Tasks};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use prometheus_client::registry::Registry;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +34,16 @@ use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
 use crate::kernel::KernelThread;
 use crate::metrics::SpeakerMetrics;
+use crate::neighbours::{Found, TakeOver};
 use crate::node;
-use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::options::{ProxyMode, SpeakerOptions};
+use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::received::{Pending, Received};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
+use crate::service_cidrs::fold_service_cidr;
+use crate::sync::SyncReport;
 
 /// Events of the watches that wait for the loop. A list is one event.
 const OBSERVED: usize = 256;
@@ -58,8 +63,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())
         .await
         .with_context(|| format!("cannot listen on the admin address {}", options.admin_address))?;
-    let mut registry = Registry::default();
-    let proxy_metrics = ProxyMetrics::new(&mut registry);
+    // Beside a kube-proxy its metrics are its own.
+    let full = options.proxy == ProxyMode::Full;
+    let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
     let (proxy, monitoring) = start_proxy(&options, &proxy_metrics).await?;
     let (mut local, rtnetlink) = LocalAddresses::open()?;
 
@@ -86,24 +92,31 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     drop(observed);
 
     let (found, addresses) = watch::channel(None);
-    match options.nodeport_addresses {
-        NodePortAddresses::Within(_) => {
-            tasks.spawn_until_shutdown("addresses", addresses::watch::follow(found))
-        }
-        NodePortAddresses::Primary => tasks.spawn("addresses", {
-            let shutdown = shutdown.clone();
-            async move {
-                shutdown.cancelled().await;
-                drop(found);
-                Ok(())
-            }
-        }),
+    if options.nodeport_addresses.follows_interfaces() {
+        tasks.spawn_until_shutdown("addresses", addresses::watch::follow(found));
+    } else {
+        let shutdown = shutdown.clone();
+        tasks.spawn("addresses", async move {
+            shutdown.cancelled().await;
+            drop(found);
+            Ok(())
+        });
     }
     let (health_ports, ports) = watch::channel(HealthPorts::default());
+    let (local_ports, wanted_local_ports) = watch::channel(LocalPorts::default());
     let (proxy_state, state) = watch::channel(ProxyState::default());
     let (failures, bind_failures) = mpsc::channel(64);
-    if options.proxy == ProxyMode::Full {
-        let metrics = (registry, proxy_metrics.clone());
+    if full {
+        let metrics = (metrics.clone(), proxy_metrics.clone());
+        if !options.nodeport_addresses.localhost().is_empty() {
+            let failures = failures.clone();
+            let serving =
+                serve_local_ports(wanted_local_ports, proxy_metrics.clone(), failures, shutdown.clone());
+            tasks.spawn("localhost", async move {
+                serving.await;
+                Ok(())
+            });
+        }
         spawn_health(&mut tasks, &options, &shutdown, metrics, (ports, state, failures));
     }
 
@@ -117,25 +130,21 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
     let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
     let foreign = Foreign::new(&metrics);
+    let mut index = Index::default();
+    index.changes.started = Some(Timestamp::now());
     let reconciler = Reconciler {
         foreign,
-        index: Index::default(),
+        index,
         applier: Applier::new(effects, options.linger, &adopted),
         reporter: Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone()),
         metrics: speaker_metrics,
-        proxy_metrics,
-        outputs: Outputs {
-            health_ports,
-            proxy_state,
-            programmed: readiness.handle("rules"),
-            events,
-            client_metrics,
-        },
+        sync: SyncReport::new(proxy_metrics, proxy_state),
+        outputs: Outputs { programmed: readiness.handle("rules"), events, client_metrics },
         settings: None,
-        health: BTreeMap::new(),
         probing,
         floor: Floor::default(),
         pending: Pending::default(),
+        ports: Ports::new(health_ports, local_ports),
         options,
     };
     let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, questions };
@@ -152,19 +161,15 @@ async fn start_proxy(
         return Ok((None, Monitoring(None)));
     }
     let kernel = KernelThread::start().await?;
-    let mut clean_up = false;
+    let mut take_over = TakeOver::No;
     if options.proxy == ProxyMode::Full {
-        match kernel.call(Kernel::kube_proxy).await? {
-            KubeProxy::Absent => {}
-            KubeProxy::Tables if options.clean_up_kube_proxy => clean_up = true,
-            KubeProxy::Tables => anyhow::bail!(
-                "rules of kube-proxy are in force on this node, and --proxy=full would serve the same Services beside them; \
-                 stop kube-proxy and start with --clean-up-kube-proxy, or start with --proxy=external"
-            ),
-            KubeProxy::Chains => anyhow::bail!(
-                "iptables chains of kube-proxy are in force on this node, and --proxy=full would serve the same Services \
-                 beside them; stop kube-proxy and run `kube-proxy --cleanup` here, or start with --proxy=external"
-            ),
+        let found = Found::look(&kernel).await?;
+        found.judge(options.take_over).map_err(anyhow::Error::msg)?;
+        if let Some(doubt) = found.doubt() {
+            tracing::warn!("{doubt}");
+        }
+        if options.take_over {
+            take_over = TakeOver::Wanted;
         }
     }
     if kernel.call(Kernel::exists).await? {
@@ -174,7 +179,7 @@ async fn start_proxy(
     let conntrack = Housekeeper::start(metrics.clone(), limits)
         .context("cannot start the thread that deletes stale conntrack entries")?;
     let monitoring = Monitoring(kernel.monitor().await);
-    Ok((Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), clean_up)), monitoring))
+    Ok((Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), take_over)), monitoring))
 }
 
 fn spawn_watches(
@@ -218,6 +223,14 @@ fn spawn_watches(
     );
     tasks.spawn_until_shutdown("nodes", nodes);
 
+    let service_cidrs = Watch::<ServiceCIDR>::all(client()).optional().metrics(metrics.clone()).run(
+        fold_service_cidr,
+        |event| Received::now(Observed::ServiceCidrs(event)),
+        observed.clone(),
+        readiness.handle("servicecidrs"),
+    );
+    tasks.spawn_until_shutdown("servicecidrs", service_cidrs);
+
     let config = Watch::<ConfigMap>::namespaced(client(), &options.namespace)
         .named(CONFIG_MAP)
         .metrics(metrics.clone())
@@ -235,26 +248,19 @@ fn spawn_health(
     tasks: &mut Tasks,
     options: &SpeakerOptions,
     shutdown: &CancellationToken,
-    (registry, metrics): (Registry, ProxyMetrics),
+    metrics: (Metrics, ProxyMetrics),
     (ports, state, failures): (
         watch::Receiver<HealthPorts>,
         watch::Receiver<ProxyState>,
         mpsc::Sender<BindFailure>,
     ),
 ) {
-    let registry = Arc::new(registry);
-    let encode: health::Encode = Arc::new(move || {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
-    });
     let serving = health::serve_health_ports(ports, state.clone(), failures.clone(), shutdown.clone());
     tasks.spawn("health-ports", async move {
         serving.await;
         Ok(())
     });
-    let serving =
-        health::serve_proxy_ports(options.proxy_ports, state, encode, metrics, failures, shutdown.clone());
+    let serving = health::serve_proxy_ports(options.proxy_ports, state, metrics, failures, shutdown.clone());
     tasks.spawn("proxy-ports", async move {
         serving.await;
         Ok(())

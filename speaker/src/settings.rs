@@ -2,17 +2,18 @@
 //!
 //! Pure: computed from the index, the options and the node's own addresses whenever one of them changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use herald_config::{Config, SourceRangesOtherFamily};
+use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
 use crate::bgp::{PeerSettings, families, router_id};
 use crate::index::Index;
-use crate::options::{NodePortAddresses, ProxyMode, SpeakerOptions};
+use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::View;
 use crate::reason::Reason;
 
@@ -27,10 +28,16 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     /// Pod networks, for judging externalIPs.
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Networks of ClusterIPs.
+    pub(crate) service_cidrs: Vec<IpNet>,
+    /// Addresses that no Service may take as externalIP.
+    pub(crate) reserved: BTreeMap<IpAddr, Reserved>,
     /// The constant part of the rules.
     pub(crate) ruleset: RulesetConfig,
     /// Who is told routes.
     pub(crate) peers: Vec<PeerSettings>,
+    /// Where health check node ports listen.
+    pub(crate) health_addresses: BTreeSet<IpAddr>,
     /// kube-proxy's `/healthz`: the node may be sent traffic.
     pub(crate) eligible: bool,
 }
@@ -45,7 +52,8 @@ impl Settings {
             proxies: options.proxy != ProxyMode::Off,
             class: options.load_balancer_class.as_deref(),
             pod_cidrs: &self.pod_cidrs,
-            service_cidrs: &options.service_cidrs,
+            service_cidrs: &self.service_cidrs,
+            reserved: &self.reserved,
             holders: index.holders(),
         }
     }
@@ -54,13 +62,9 @@ impl Settings {
     pub(crate) fn of(index: &Index, options: &SpeakerOptions, found: &BTreeSet<IpAddr>) -> Self {
         let own = index.own_node(&options.node_name);
         let config = index.config().cloned().unwrap_or_default();
-        let port_addresses = match (&options.nodeport_addresses, own) {
-            (NodePortAddresses::Within(_), _) => {
-                found.iter().copied().filter(|ip| options.nodeport_addresses.choose(ip)).collect()
-            }
-            (NodePortAddresses::Primary, Some((_, own))) => own.primary_ips(),
-            (NodePortAddresses::Primary, None) => Vec::new(),
-        };
+        let primary = own.map(|(_, own)| own.primary_ips()).unwrap_or_default();
+        let port_addresses = options.nodeport_addresses.choose(&primary, found);
+        let health_addresses = options.nodeport_addresses.listen(&port_addresses);
         // Until the node is known its labels and addresses are not, and a session would begin with the wrong identity.
         let peers: Vec<PeerSettings> = own.map_or_else(Vec::new, |(_, own)| {
             let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
@@ -83,11 +87,23 @@ impl Settings {
         } else {
             options.cluster_cidrs.clone()
         };
+        let service_cidrs = match index.service_networks() {
+            none if none.is_empty() => options.service_cidrs.clone(),
+            told => told,
+        };
+        // A node that takes these addresses for a Service cuts its own way to its router or to the API.
+        let api_servers = options.api_servers.iter().copied().chain(index.api_servers());
+        let reserved = api_servers
+            .map(|ip| (ip, Reserved::ApiServer))
+            .chain(config.peers.iter().map(|peer| (peer.address, Reserved::Peer)));
         Self {
+            service_cidrs,
+            reserved: reserved.collect(),
             node: NodeView {
                 name: options.node_name.clone(),
                 zone: own.and_then(|(_, own)| own.zone()),
                 port_addresses,
+                localhost: options.nodeport_addresses.localhost(),
                 node_addresses: index.node_addresses().clone(),
                 own_addresses: own.map(|(_, own)| own.primary_ips()).unwrap_or_default(),
                 other_family_sources: match config.herald.source_ranges_other_family {
@@ -96,6 +112,7 @@ impl Settings {
                 },
                 mode: options.proxy.rules(),
             },
+            health_addresses,
             refusal,
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig { cluster_cidrs, ..RulesetConfig::default() },

@@ -56,8 +56,23 @@ fn external_ips(value: &Value<'_>) -> Option<ExternalIps> {
         // A list whose entries are all commented out must not open what it closed.
         return allow.fail("the list is empty: write [] to serve no externalIPs, or remove external-ips");
     }
-    let prefixes: Vec<Option<IpNet>> = allow.items()?.iter().map(prefix).collect();
-    Some(ExternalIps::Allow(prefixes.into_iter().collect::<Option<_>>()?))
+    if !allow.is_map() {
+        return prefixes(&allow).map(ExternalIps::Allow);
+    }
+    let lists = allow.entries()?.into_iter().map(|(namespace, list)| {
+        if list.is_null() {
+            return list.fail("the list is empty: write [] to serve no externalIPs of this namespace");
+        }
+        Some((namespace.to_owned(), prefixes(&list)?))
+    });
+    // Read to the end, so that all errors are found.
+    let lists: Vec<Option<_>> = lists.collect();
+    lists.into_iter().collect::<Option<_>>().map(ExternalIps::AllowByNamespace)
+}
+
+fn prefixes(list: &Value<'_>) -> Option<Vec<IpNet>> {
+    let prefixes: Vec<Option<IpNet>> = list.items()?.iter().map(prefix).collect();
+    prefixes.into_iter().collect()
 }
 
 /// A CIDR, host bits masked; errors as those of a pool's range.

@@ -93,7 +93,11 @@ impl<'a> Value<'a> {
         self.report.warning(self.node.line, self.node.column, &self.path, || message.to_string());
     }
 
-    fn is_null(&self) -> bool {
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
+    pub(super) fn is_null(&self) -> bool {
         matches!(self.node.kind, Kind::Null)
     }
 

@@ -203,6 +203,19 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {external-ips: {allow: []}}").external_ips, ExternalIps::Allow(Vec::new()));
     let masked = ExternalIps::Allow(vec!["10.1.0.0/16".parse().expect("a prefix")]);
     assert_eq!(herald("herald: {external-ips: {allow: [10.1.2.3/16]}}").external_ips, masked);
+    let lists = [
+        ("shop".to_owned(), vec!["10.1.0.0/16".parse().expect("a prefix")]),
+        ("none".to_owned(), Vec::new()),
+    ];
+    assert_eq!(
+        herald("herald: {external-ips: {allow: {shop: [10.1.2.3/16], none: []}}}").external_ips,
+        ExternalIps::AllowByNamespace(lists.into())
+    );
+    assert_eq!(
+        herald("herald: {external-ips: {allow: {}}}").external_ips,
+        ExternalIps::AllowByNamespace(BTreeMap::new()),
+        "no namespace is allowed any"
+    );
 }
 
 #[test]

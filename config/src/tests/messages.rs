@@ -341,6 +341,14 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "herald.external-ips.allow: the list is empty: write [] to serve no externalIPs, or remove external-ips",
         ),
         (
+            "external-ips: {allow: {shop: }}",
+            "herald.external-ips.allow.shop: the list is empty: write [] to serve no externalIPs of this namespace",
+        ),
+        (
+            "external-ips: {allow: {shop: [10.0.0.1]}}",
+            "herald.external-ips.allow.shop[0]: 10.0.0.1 has no prefix length: write 10.0.0.1/32 for this one address",
+        ),
+        (
             "external-ips: {allow: [10.0.0.1]}",
             "herald.external-ips.allow[0]: 10.0.0.1 has no prefix length: write 10.0.0.1/32 for this one address",
         ),

@@ -5,6 +5,7 @@
 mod controller;
 mod explain;
 mod faults;
+mod kube_proxy;
 mod local_addresses;
 mod order;
 mod probe;

@@ -189,7 +189,7 @@ fn the_proxy_mode_says_what_a_node_serves_and_full_does_not_start_beside_kube_pr
     let refused = lab.speaker(one, &[])?;
     ensure!(!refused.await_exit(SOON)?.success(), "it started beside kube-proxy");
     let log = refused.log();
-    let says = ["kube-proxy", "--proxy=full", "--proxy=external", "--clean-up-kube-proxy"];
+    let says = ["kube-proxy", "--proxy=full", "--proxy=external", "--take-over"];
     ensure!(says.iter().all(|words| log.contains(words)), "{log}");
     ensure!(!one.ns.exec(&["nft", "list tables"])?.contains("herald"), "it touched the rules");
 
@@ -237,7 +237,7 @@ fn the_proxy_mode_says_what_a_node_serves_and_full_does_not_start_beside_kube_pr
 
     // Told to, full takes over from kube-proxy.
     drop(_external);
-    let taken = lab.speaker(one, &["--proxy=full", "--clean-up-kube-proxy"])?;
+    let taken = lab.speaker(one, &["--proxy=full", "--take-over"])?;
     ready(one).with_context(|| taken.log_tail())?;
     await_ok(SOON, "what node1 serves", || {
         let found = frontends(one)?;

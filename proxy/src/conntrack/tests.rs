@@ -158,7 +158,7 @@ fn service(frontend: Frontend, serving: &[&str], created: i64) -> ServiceRules {
         sources: None,
         backends: backends(serving),
     };
-    ServiceRules { created, frontends: Box::from([rules]), health: None }
+    ServiceRules { created, frontends: Box::from([rules]), health: None, local_ports: Box::default() }
 }
 
 /// What is in question after a change of the program.

@@ -22,10 +22,12 @@ fn everything_is_served_but_what_belongs_to_somebody() {
     let nodes = [ip("10.0.0.2")].into();
     let pods = [net("10.244.0.0/16")];
     let services = [net("10.96.0.0/12")];
+    let reserved = [(ip("10.0.9.1"), Reserved::Peer), (ip("10.0.9.2"), Reserved::ApiServer)].into();
     let open = Context {
         node_addresses: &nodes,
         pod_cidrs: &pods,
         service_cidrs: &services,
+        reserved: &reserved,
         allowed: None,
         holders: &holders,
     };
@@ -37,6 +39,8 @@ fn everything_is_served_but_what_belongs_to_somebody() {
         ("192.0.2.99", None, Some("ExternalIPNotAllowed")),
         ("192.0.2.1", Some("ExternalIPHeldByService"), Some("ExternalIPHeldByService")),
         ("10.0.0.2", Some("ExternalIPIsNodeAddress"), Some("ExternalIPIsNodeAddress")),
+        ("10.0.9.1", Some("ExternalIPIsPeerAddress"), Some("ExternalIPIsPeerAddress")),
+        ("10.0.9.2", Some("ExternalIPIsAPIServerAddress"), Some("ExternalIPIsAPIServerAddress")),
         ("10.244.7.7", Some("ExternalIPInPodNetwork"), Some("ExternalIPInPodNetwork")),
         ("10.96.0.99", Some("ExternalIPInServiceNetwork"), Some("ExternalIPInServiceNetwork")),
     ] {
@@ -63,6 +67,7 @@ fn a_refused_address_leaves_the_rest_of_the_service() {
         node_addresses: &nodes,
         pod_cidrs: &[],
         service_cidrs: &[],
+        reserved: &BTreeMap::new(),
         allowed: None,
         holders: &holders,
     };

@@ -73,7 +73,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Opens a listening socket, trying again until it works or is no longer wanted. `failed` hears of each new kind of
 /// failure once.
-pub(super) async fn listen(
+pub(crate) async fn listen(
     address: SocketAddr,
     stop: &CancellationToken,
     mut failed: impl FnMut(io::Error),

@@ -21,8 +21,10 @@ use std::net::SocketAddr;
 use herald_runtime::ObjectName;
 
 pub use ports::{HealthPort, HealthPorts, serve_health_ports};
-pub use proxy::{Encode, ProxyPorts, serve_proxy_ports};
+pub use proxy::{ProxyPorts, serve_proxy_ports};
 pub use state::{ProxyState, node_eligible};
+
+pub(crate) use http::listen;
 
 /// Reason of the Event on a Service whose health check node port cannot be opened, as kube-proxy has it.
 pub const EVENT_BIND_FAILED: &str = "FailedToStartServiceHealthcheck";
@@ -33,8 +35,10 @@ pub const EVENT_BIND_FAILED: &str = "FailedToStartServiceHealthcheck";
 pub struct BindFailure {
     /// Where.
     pub address: SocketAddr,
-    /// For which Service, when it is a health check node port.
+    /// For which Service, when it is one's.
     pub service: Option<ObjectName>,
+    /// Reason of the Event on that Service.
+    pub reason: &'static str,
     /// Why.
     #[source]
     pub error: io::Error,

@@ -3,10 +3,11 @@
 //!
 //! Any path answers. 200 when the node has a ready endpoint and the proxy is healthy, else 503; JSON as kube-proxy's,
 //! or with `Accept: text/plain` the sentences of Kubernetes 1.5. Node deletion and taints do not change the answer.
-//! A request that races with the Service's removal gets 503, not an empty 200.
+//! Listens at the addresses that node ports have: one socket for all of them where that is every address, else one
+//! per address and port. A request that races with the Service's removal gets 503, not an empty 200.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::state::ProxyState;
-use super::{BindFailure, http};
+use super::{BindFailure, EVENT_BIND_FAILED, http};
 
 /// What one health check node port tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,24 @@ pub struct HealthPort {
     pub local_endpoints: usize,
 }
 
-/// All health check node ports by number.
-pub type HealthPorts = BTreeMap<u16, HealthPort>;
+/// All health check node ports, and where they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthPorts {
+    /// Addresses to listen at; unspecified ones stand for all of their family, and `::` for both families.
+    pub addresses: BTreeSet<IpAddr>,
+    /// By number.
+    pub ports: BTreeMap<u16, HealthPort>,
+}
+
+impl HealthPorts {
+    fn sockets(&self) -> BTreeSet<SocketAddr> {
+        let sockets = |port: &u16| {
+            let port = *port;
+            self.addresses.iter().map(move |address| SocketAddr::new(*address, port))
+        };
+        self.ports.keys().flat_map(sockets).collect()
+    }
+}
 
 /// A port's listener, until its task has ended.
 struct Listener {
@@ -51,18 +68,18 @@ pub async fn serve_health_ports(
     stop: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    let mut open: BTreeMap<u16, Listener> = BTreeMap::new();
+    let mut open: BTreeMap<SocketAddr, Listener> = BTreeMap::new();
     loop {
-        let wanted: BTreeSet<u16> = desired.borrow_and_update().keys().copied().collect();
-        for (_, listener) in open.iter().filter(|(port, _)| !wanted.contains(port)) {
+        let wanted = desired.borrow_and_update().sockets();
+        for (_, listener) in open.iter().filter(|(address, _)| !wanted.contains(address)) {
             listener.stop.cancel();
         }
         // A port that is wanted again while its old listener ends is opened after that, so it never meets itself.
-        for &port in wanted.iter().filter(|&port| !open.contains_key(port)).collect::<Vec<_>>() {
+        for &address in wanted.iter().filter(|&address| !open.contains_key(address)).collect::<Vec<_>>() {
             let stop = stop.child_token();
-            let serving = serve_port(port, desired.clone(), state.clone(), failures.clone(), stop.clone());
+            let serving = serve_port(address, desired.clone(), state.clone(), failures.clone(), stop.clone());
             let task = tasks.spawn(serving).id();
-            open.insert(port, Listener { task, stop });
+            open.insert(address, Listener { task, stop });
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -84,22 +101,22 @@ pub async fn serve_health_ports(
 }
 
 async fn serve_port(
-    port: u16,
+    address: SocketAddr,
     desired: watch::Receiver<HealthPorts>,
     state: watch::Receiver<ProxyState>,
     failures: mpsc::Sender<BindFailure>,
     stop: CancellationToken,
 ) {
-    let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let port = address.port();
     let listener = http::listen(address, &stop, |error| {
-        let service = desired.borrow().get(&port).map(|health| health.service.clone());
-        tracing::warn!(%error, port, service = service.as_ref().map(tracing::field::display), "health check port");
-        let _ = failures.try_send(BindFailure { address, service, error });
+        let service = desired.borrow().ports.get(&port).map(|health| health.service.clone());
+        tracing::warn!(%error, %address, service = service.as_ref().map(tracing::field::display), "health check port");
+        let _ = failures.try_send(BindFailure { address, service, reason: EVENT_BIND_FAILED, error });
     });
     let Some(listener) = listener.await else { return };
     let handler: http::Handler = Arc::new(move |request| {
         let healthy = state.borrow().healthy(Instant::now());
-        respond(desired.borrow().get(&port), healthy, wants_text(request))
+        respond(desired.borrow().ports.get(&port), healthy, wants_text(request))
     });
     http::serve(listener, handler, &stop).await;
 }

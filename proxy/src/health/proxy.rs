@@ -3,24 +3,22 @@
 //! 10256, all addresses: `/healthz` (proxy healthy and node eligible; what load balancers of policy Cluster ask) and
 //! `/livez` (proxy healthy; for a liveness probe). 127.0.0.1:10249: `/metrics`, `/proxyMode`, `/healthz`.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use herald_runtime::metrics::Metrics;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
+use hyper::header::ACCEPT;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::state::ProxyState;
-use super::{BindFailure, http};
+use super::{BindFailure, EVENT_BIND_FAILED, http};
 use crate::metrics::ProxyMetrics;
-
-/// Renders all metrics as text; the registry is the caller's.
-pub type Encode = Arc<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
 
 /// What `/proxyMode` says, as kube-proxy does in this mode.
 const PROXY_MODE: &str = "nftables";
@@ -47,15 +45,17 @@ impl Default for ProxyPorts {
 pub async fn serve_proxy_ports(
     ports: ProxyPorts,
     state: watch::Receiver<ProxyState>,
-    encode: Encode,
-    metrics: ProxyMetrics,
+    (registry, metrics): (Metrics, ProxyMetrics),
     failures: mpsc::Sender<BindFailure>,
     stop: CancellationToken,
 ) {
     let health: http::Handler = Arc::new(move |request| {
         health(request.uri.path(), &state.borrow(), &metrics, Instant::now(), Timestamp::now())
     });
-    let diagnostics: http::Handler = Arc::new(move |request| diagnostics(request.uri.path(), &encode));
+    let diagnostics: http::Handler = Arc::new(move |request| {
+        let accept = request.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        diagnostics(request.uri.path(), accept, &registry)
+    });
     tokio::join!(
         serve(ports.health, health, &failures, &stop),
         serve(ports.metrics, diagnostics, &failures, &stop)
@@ -70,7 +70,7 @@ async fn serve(
 ) {
     let listener = http::listen(address, stop, |error| {
         tracing::warn!(%error, %address, "proxy port");
-        let _ = failures.try_send(BindFailure { address, service: None, error });
+        let _ = failures.try_send(BindFailure { address, service: None, reason: EVENT_BIND_FAILED, error });
     });
     if let Some(listener) = listener.await {
         http::serve(listener, handler, stop).await;
@@ -100,11 +100,11 @@ fn health(
     http::answer(status, "application/json", body.to_string())
 }
 
-fn diagnostics(path: &str, encode: &Encode) -> Response<Full<Bytes>> {
+fn diagnostics(path: &str, accept: Option<&str>, registry: &Metrics) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     match path {
-        "/metrics" => match encode() {
-            Ok(text) => http::answer(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        "/metrics" => match registry.answer(accept) {
+            Ok((content_type, text)) => http::answer(200, content_type, text),
             Err(error) => http::answer(500, TEXT, error.to_string()),
         },
         "/proxyMode" => http::answer(200, TEXT, PROXY_MODE.to_owned()),

@@ -152,6 +152,25 @@ impl Batch {
         }
     }
 
+    /// Removes a rule of somebody's chain, or without a handle all of them.
+    pub(super) fn delete_rules(&mut self, family: IpFamily, table: &str, chain: &str, handle: Option<u64>) {
+        self.object(NFT_MSG_DELRULE, 0, family, format!("rule of {table} {chain}"), |w| {
+            w.string(NFTA_RULE_TABLE, table);
+            w.string(NFTA_RULE_CHAIN, chain);
+            if let Some(handle) = handle {
+                w.bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+            }
+        });
+    }
+
+    /// Removes somebody's chain, which must be empty and unused.
+    pub(super) fn delete_chain(&mut self, family: IpFamily, table: &str, chain: &str) {
+        self.object(NFT_MSG_DELCHAIN, 0, family, format!("chain {table} {chain}"), |w| {
+            w.string(NFTA_CHAIN_TABLE, table);
+            w.string(NFTA_CHAIN_NAME, chain);
+        });
+    }
+
     /// A table with its chains and sets, all empty.
     pub(super) fn add_table(&mut self, table: &Table) {
         let family = table.family;

@@ -96,7 +96,7 @@ impl SetReader {
             };
             let prefix = if is_end { None } else { prefix(start, end) };
             let prefix = prefix.ok_or_else(|| self.foreign("an interval that is no prefix"))?;
-            each(Entry::from(&crate::element::Element::Announced { prefix }))?;
+            each(Entry::interval(self.set, prefix))?;
         }
         Ok(())
     }

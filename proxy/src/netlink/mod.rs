@@ -15,6 +15,7 @@ mod dump;
 mod error;
 mod expressions;
 mod monitor;
+mod neighbours;
 mod objects;
 pub(crate) mod reply;
 pub(crate) mod socket;
@@ -34,6 +35,7 @@ use self::batch::{Batch, message_type, protocol_family};
 use self::decode::find;
 pub use self::error::KernelError;
 pub use self::monitor::Monitor;
+pub use self::neighbours::KubeProxy;
 use self::reply::{Reply, replies};
 use self::socket::NetlinkSocket;
 use self::userdata::comment;
@@ -61,20 +63,6 @@ struct Refusal {
     error: i32,
     offset: Option<u32>,
     reason: Option<String>,
-}
-
-/// The tables of kube-proxy's nftables mode.
-const KUBE_PROXY_TABLE: &str = "kube-proxy";
-
-/// What of kube-proxy's is in force on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KubeProxy {
-    /// Nothing that nf_tables knows of; iptables-legacy's chains are not visible here.
-    Absent,
-    /// Tables of its nftables mode.
-    Tables,
-    /// Chains of its iptables mode, written by iptables-nft; perhaps tables as well.
-    Chains,
 }
 
 /// A connection to the kernel's nf_tables.
@@ -198,30 +186,6 @@ impl Kernel {
             }
         }
         Ok(true)
-    }
-
-    /// What of kube-proxy's is in force.
-    pub fn kube_proxy(&mut self) -> Result<KubeProxy, KernelError> {
-        let mut found = KubeProxy::Absent;
-        for family in IpFamily::ALL {
-            if self.has_chain(family, "nat", "KUBE-SERVICES")? {
-                return Ok(KubeProxy::Chains);
-            }
-            if self.has_table(family, KUBE_PROXY_TABLE)? {
-                found = KubeProxy::Tables;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Removes the tables of kube-proxy's nftables mode, if there are any. kube-proxy does the same with what its
-    /// other modes left (`--cleanup`, and at each start).
-    pub fn remove_kube_proxy_tables(&mut self) -> Result<(), KernelError> {
-        self.transact(None, &[], &[], 0, |batch| {
-            for family in IpFamily::ALL {
-                batch.delete_table(family, KUBE_PROXY_TABLE);
-            }
-        })
     }
 
     fn has_table(&mut self, family: IpFamily, name: &str) -> Result<bool, KernelError> {

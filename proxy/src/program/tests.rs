@@ -32,6 +32,7 @@ fn key(element: Element) -> Key {
         | Element::Source { .. }
         | Element::Vip { .. }
         | Element::Announced { .. }
+        | Element::ServiceCidr { .. }
         | Element::Hairpin { .. } => Key::Plain(element),
     }
 }
@@ -89,7 +90,12 @@ fn frontend_rules(
 fn rules_of(created: i64, mut frontends: Vec<FrontendRules>) -> ServiceRules {
     frontends.sort_by_key(|rules| rules.frontend);
     frontends.dedup_by_key(|rules| rules.frontend);
-    ServiceRules { created, frontends: frontends.into_boxed_slice(), health: None }
+    ServiceRules {
+        created,
+        frontends: frontends.into_boxed_slice(),
+        health: None,
+        local_ports: Box::default(),
+    }
 }
 
 /// One load balancer frontend on port 80 with one endpoint.

@@ -103,6 +103,21 @@ fn every_way_in_is_a_frontend_with_its_policy() {
 }
 
 #[test]
+fn a_tcp_node_port_on_localhost_has_the_endpoints_of_the_nodes_own_traffic() {
+    let on_nodes = endpoints(&[on(&["a", "b"])]);
+    let all: Box<[SocketAddr]> = ["10.244.1.2:8080", "10.244.1.3:8080"].map(socket).into();
+    let wanted = [(socket("127.0.0.1:30080"), all)];
+    for policy in ["Cluster", "Local"] {
+        let service = all_kinds(json!({"externalTrafficPolicy": policy}));
+        assert_eq!(*rules(&service, &on_nodes, &node()).local_ports, wanted, "{policy}");
+    }
+    let udp = json!({"ports": [{"name": "http", "port": 80, "nodePort": 30080, "protocol": "UDP"}]});
+    assert!(rules(&all_kinds(udp), &on_nodes, &node()).local_ports.is_empty());
+    let off = NodeView { localhost: Vec::new(), ..node() };
+    assert!(rules(&all_kinds(json!({})), &on_nodes, &off).local_ports.is_empty());
+}
+
+#[test]
 fn the_elements_of_a_frontend_are_complete_and_lead_to_nothing_that_comes_later() {
     let rules = rules(&all_kinds(json!({})), &endpoints(&[on(&["a", "b"])]), &node());
     let frontend = tcp(VIP, 80);

@@ -75,7 +75,7 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
         base("forward-guard", ChainType::Filter, Hook::Forward, FILTER_PRIORITY, forward_guard()),
-        base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, vec![guard()]),
+        base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, output_guard()),
         base(
             "postrouting-masquerade",
             ChainType::Nat,
@@ -229,6 +229,21 @@ fn forward_guard() -> Vec<Rule> {
             Statement::InSet(vec![Expression::DestinationAddress], SetName::Announced),
             Statement::Drop,
         ],
+        unallocated(),
+    ]
+}
+
+fn output_guard() -> Vec<Rule> {
+    vec![guard(), unallocated()]
+}
+
+/// ClusterIPs that no Service has: those that one has were translated, or refused by the guard before. Not in input: an
+/// address that this node has is the node's, wherever it lies.
+fn unallocated() -> Rule {
+    vec![
+        Statement::StateNotKnown,
+        Statement::InSet(vec![Expression::DestinationAddress], SetName::ServiceCidrs),
+        Statement::Drop,
     ]
 }
 

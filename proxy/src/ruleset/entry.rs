@@ -99,6 +99,14 @@ impl Entry {
         Self { family: IpFamily::of(address), set, key, prefix: None, data }
     }
 
+    /// A prefix in a set of prefixes.
+    pub(crate) fn interval(set: SetName, prefix: IpNet) -> Self {
+        let prefix = prefix.trunc();
+        let start = prefix.network();
+        let entry = Self::new(start, set, Buffer::EMPTY.address(start), Data::None);
+        Self { prefix: Some(prefix), ..entry }
+    }
+
     /// A constant element: a number and the chain that it stands for.
     pub(super) fn dispatch(family: IpFamily, set: SetName, number: u32, chain: String) -> Self {
         Self { family, set, key: Buffer::EMPTY.number(number), prefix: None, data: Data::Goto(chain) }
@@ -171,12 +179,8 @@ impl From<&Element> for Entry {
                 Self { prefix: Some(prefix), ..entry }
             }
             Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
-            Element::Announced { prefix } => {
-                let prefix = prefix.trunc();
-                let start = prefix.network();
-                let entry = Self::new(start, SetName::Announced, key.address(start), Data::None);
-                Self { prefix: Some(prefix), ..entry }
-            }
+            Element::Announced { prefix } => Self::interval(SetName::Announced, *prefix),
+            Element::ServiceCidr { prefix } => Self::interval(SetName::ServiceCidrs, *prefix),
             Element::Hairpin { endpoint, protocol } => {
                 let address = endpoint.ip();
                 let key = key.address(address).address(address).protocol(*protocol).port(endpoint.port());

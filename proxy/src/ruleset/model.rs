@@ -114,6 +114,8 @@ pub enum SetName {
     Vips,
     /// Prefixes that this node announces.
     Announced,
+    /// Networks of ClusterIPs.
+    ServiceCidrs,
     /// Endpoints of this node that may talk to themselves.
     Hairpin,
     /// Number of a policy → its chain; constant.
@@ -159,7 +161,7 @@ pub enum DataType {
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
@@ -171,6 +173,7 @@ impl SetName {
         Self::Sources,
         Self::Vips,
         Self::Announced,
+        Self::ServiceCidrs,
         Self::Hairpin,
         Self::Policies,
         Self::Classes,
@@ -191,6 +194,7 @@ impl SetName {
             Self::Sources => "sources",
             Self::Vips => "vips",
             Self::Announced => "announced",
+            Self::ServiceCidrs => "service-cidrs",
             Self::Hairpin => "hairpin",
             Self::Policies => "policies",
             Self::Classes => "classes",
@@ -210,7 +214,7 @@ impl SetName {
             | Self::Restricted => &[Address, Protocol, Port],
             Self::Sources => &[Address, Protocol, Port, Address],
             Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, ClassId],
-            Self::Vips | Self::Announced => &[Address],
+            Self::Vips | Self::Announced | Self::ServiceCidrs => &[Address],
             Self::Hairpin => &[Address, Address, Protocol, Port],
             Self::Policies | Self::Classes | Self::LocalClasses => &[ClassId],
         }
@@ -228,6 +232,7 @@ impl SetName {
             | Self::Sources
             | Self::Vips
             | Self::Announced
+            | Self::ServiceCidrs
             | Self::Hairpin => None,
         }
     }
@@ -239,7 +244,7 @@ impl SetName {
 
     /// True when the keys are prefixes, or end with one.
     pub const fn is_interval(self) -> bool {
-        matches!(self, Self::Announced | Self::Sources)
+        matches!(self, Self::Announced | Self::ServiceCidrs | Self::Sources)
     }
 }
 

@@ -45,6 +45,7 @@ impl Entry {
             SetName::Sources => Element::Source { frontend: key.frontend()?, prefix: self.prefix? },
             SetName::Vips => Element::Vip { address: key.address()? },
             SetName::Announced => Element::Announced { prefix: self.prefix? },
+            SetName::ServiceCidrs => Element::ServiceCidr { prefix: self.prefix? },
             SetName::Hairpin => {
                 let address = key.address()?;
                 let frontend = key.frontend()?;

@@ -18,9 +18,9 @@ fn frontend(address: &str, protocol: Protocol, port: u16) -> Frontend {
 /// One of each element in each family.
 fn elements() -> Vec<Element> {
     let mut elements = Vec::new();
-    for (vip, endpoint, prefix, client) in [
-        ("192.0.2.1", "10.244.0.1:8080", "192.0.2.0/28", "203.0.113.0/24"),
-        ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96", "2001:db8:c::/64"),
+    for (vip, endpoint, prefix, client, service_cidr) in [
+        ("192.0.2.1", "10.244.0.1:8080", "192.0.2.0/28", "203.0.113.0/24", "10.96.0.0/12"),
+        ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96", "2001:db8:c::/64", "2001:db8:3::/112"),
     ] {
         let http = frontend(vip, Protocol::Tcp, 80);
         let endpoint = endpoint.parse().unwrap();
@@ -36,6 +36,7 @@ fn elements() -> Vec<Element> {
             Element::Source { frontend: http, prefix: client.parse().unwrap() },
             Element::Vip { address: http.address },
             Element::Announced { prefix: prefix.parse().unwrap() },
+            Element::ServiceCidr { prefix: service_cidr.parse().unwrap() },
             Element::Hairpin { endpoint, protocol: Protocol::Tcp },
         ]);
     }

@@ -146,6 +146,18 @@ fn an_announced_prefix_is_not_routed_on() {
 }
 
 #[test]
+fn a_cluster_ip_that_no_service_has_is_dropped_from_wherever() {
+    let service_cidr = [Element::ServiceCidr { prefix: net("10.96.0.0/12") }];
+    let tracer = Tracer::new(service_cidr, [], [ip("10.100.0.1")]);
+    for source in [CLIENT, NODE, LOCAL_POD] {
+        let unallocated = Verdict::Drop(DropReason::UnallocatedClusterIp);
+        assert_eq!(tracer.trace(&packet(source, "10.96.0.99", 80)), unallocated, "{source}");
+        assert_eq!(tracer.trace(&packet(source, "10.112.0.1", 80)), Verdict::Pass, "behind the network");
+    }
+    assert_eq!(tracer.trace(&packet(CLIENT, "10.100.0.1", 80)), Verdict::Pass, "an address of the node");
+}
+
+#[test]
 fn a_drawn_slot_gives_its_endpoint() {
     let tracer = tracer(&web("Cluster"), &pods(true));
     let packet = packet(LOCAL_POD, "10.96.0.10", 80);

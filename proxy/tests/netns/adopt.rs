@@ -92,7 +92,12 @@ fn any_service() -> impl Strategy<Value = ServiceRules> {
     prop::collection::btree_map(0..9u8, rules, 0..4).prop_map(|rules| {
         let by_key: BTreeMap<Frontend, FrontendRules> =
             rules.into_values().map(|rules| (rules.frontend, rules)).collect();
-        ServiceRules { created: 1, frontends: by_key.into_values().collect(), health: None }
+        ServiceRules {
+            created: 1,
+            frontends: by_key.into_values().collect(),
+            health: None,
+            local_ports: Box::default(),
+        }
     })
 }
 
@@ -179,7 +184,8 @@ fn services(first: u16, count: u16) -> Vec<Element> {
             sources: None,
             backends: Arc::new(backends),
         };
-        let rules = ServiceRules { created: 1, frontends: [rules].into(), health: None };
+        let rules =
+            ServiceRules { created: 1, frontends: [rules].into(), health: None, local_ports: Box::default() };
         program.set(&ObjectName::new("shop", index.to_string()), Some(rules));
     }
     program.all()
@@ -213,6 +219,7 @@ fn whatever_others_edited_is_found_and_mended_in_one_transaction() {
     let mut elements = services(0, 20);
     let prefixes = ["192.0.2.0/25", "192.0.2.128/25", "2001:db8:1::/64"];
     elements.extend(prefixes.map(|prefix| Element::Announced { prefix: prefix.parse().unwrap() }));
+    elements.extend(prefixes.map(|prefix| Element::ServiceCidr { prefix: prefix.parse().unwrap() }));
     kernel.replace(&ruleset(), &elements).unwrap();
     let before = namespace.list_ruleset();
     let (first, address) = (elements[0], "10.96.0.0");

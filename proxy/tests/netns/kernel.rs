@@ -1,7 +1,7 @@
 //! The ruleset in a real kernel: what netlink writes is what `nft -f` loads, and transactions are atomic.
 
 use crate::net::Namespace;
-use herald_proxy::netlink::{KernelError, KubeProxy, Subject};
+use herald_proxy::netlink::{KernelError, Subject};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
 
@@ -59,6 +59,7 @@ fn elements() -> Vec<Element> {
         elements.push(source(two, everyone));
         elements.extend([one, two].map(|frontend| Element::Restricted { frontend }));
         elements.extend(prefixes.map(|prefix| Element::Announced { prefix: prefix.parse().unwrap() }));
+        elements.extend(prefixes.map(|prefix| Element::ServiceCidr { prefix: prefix.parse().unwrap() }));
     }
     elements
 }
@@ -231,25 +232,5 @@ fn a_table_of_the_same_layout_is_refilled_and_any_other_is_replaced() {
         ));
         kernel.replace(&Ruleset::new(&config()), &elements()).unwrap();
         assert_eq!(normalised(&namespace.list_ruleset()), expected, "{comment}");
-    }
-}
-
-#[test]
-#[ignore = "needs a network namespace"]
-fn kube_proxy_is_seen_in_both_of_its_modes_and_its_tables_can_be_removed() {
-    for (rules, seen, left) in [
-        ("table ip kube-proxy { }", KubeProxy::Tables, KubeProxy::Absent),
-        ("table ip6 kube-proxy {}", KubeProxy::Tables, KubeProxy::Absent),
-        ("table ip nat { chain KUBE-SERVICES { }; }", KubeProxy::Chains, KubeProxy::Chains),
-        ("table ip6 nat { chain KUBE-SERVICES { }; }", KubeProxy::Chains, KubeProxy::Chains),
-    ] {
-        let namespace = Namespace::new();
-        let mut kernel = namespace.kernel();
-        namespace.nft("table ip nat { chain KUBE-MARK-MASQ { }; }");
-        assert_eq!(kernel.kube_proxy().unwrap(), KubeProxy::Absent);
-        namespace.nft(rules);
-        assert_eq!(kernel.kube_proxy().unwrap(), seen, "{rules}");
-        kernel.remove_kube_proxy_tables().unwrap();
-        assert_eq!(kernel.kube_proxy().unwrap(), left, "{rules}");
     }
 }

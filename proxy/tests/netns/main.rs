@@ -9,6 +9,7 @@ mod checked;
 mod conntrack;
 mod flows;
 mod kernel;
+mod neighbours;
 mod net;
 mod packets;
 mod probes;

@@ -346,6 +346,40 @@ fn a_vip_that_is_not_held_is_never_routed_on() {
 
 #[test]
 #[ignore = "needs a network namespace"]
+fn a_cluster_ip_that_no_service_has_is_dropped_and_one_that_a_service_has_is_not() {
+    let network = Network::new();
+    network.pods[0].ip(&["addr add 10.96.0.99/32 dev lo", "addr add 2001:db8:3::99/128 dev lo nodad"]);
+    let via = [PODS[0][0], PODS[0][1]];
+    network.node.ip(&[
+        &format!("route add 10.96.0.0/12 via {}", via[0]),
+        &format!("route add 2001:db8:3::/112 via {}", via[1]),
+    ]);
+    for f in BOTH {
+        let unallocated = ["10.96.0.99", "2001:db8:3::99"][f];
+        let _server = Server::tcp(&network.pods[0], "pod0", &at(unallocated, 80));
+        let _pod = Server::tcp(&network.pods[1], "pod1", &at(PODS[1][f], 8080));
+        let web = frontend(CLUSTER_IP[f], Protocol::Tcp, 80);
+        let mut elements = service(web, Policy::Internal, &[at(PODS[1][f], 8080)], &[]);
+        install(&network, &elements);
+        let to = at(unallocated, 80);
+        assert!(
+            matches!(tcp(&network.node, &to, PATIENCE), Seen::Answer(_)),
+            "without the set it is routed on"
+        );
+        elements
+            .push(Element::ServiceCidr { prefix: ["10.96.0.0/12", "2001:db8:3::/112"][f].parse().unwrap() });
+        install(&network, &elements);
+        for from in [&network.node, &network.pods[1]] {
+            assert_eq!(tcp(from, &to, SILENCE), Seen::Silence);
+            assert!(!ping(from, unallocated));
+        }
+        assert!(matches!(tcp(&network.node, &at(CLUSTER_IP[f], 80), PATIENCE), Seen::Answer(_)));
+        assert_eq!(tcp(&network.node, &at(CLUSTER_IP[f], 81), PATIENCE), Seen::Refused, "an undefined port");
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
 fn new_connections_spread_evenly_over_the_endpoints() {
     let network = Network::new();
     let more = [8080, 8081, 8082];

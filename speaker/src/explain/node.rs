@@ -39,7 +39,7 @@ impl Reconciler {
             node: &settings.node.name,
             programmed: self.applier.programmed(),
             program: proxy.map(ProxyKernel::program),
-            guards: proxy.map(ProxyKernel::guards),
+            guards: proxy.map(ProxyKernel::guards).unwrap_or_default(),
             cluster_cidrs: &settings.ruleset.cluster_cidrs,
             local_addresses,
             index: &self.index,

@@ -66,8 +66,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) programmed: bool,
     /// What it holds; `None` when nothing is programmed on this node.
     pub(crate) program: Option<&'a Program>,
-    /// Announced prefixes that are guarded.
-    pub(crate) guards: Option<&'a BTreeSet<IpNet>>,
+    /// Prefixes that are no Service's: announced ones, and networks of ClusterIPs.
+    pub(crate) guards: Vec<Element>,
     /// Where pods have their addresses.
     pub(crate) cluster_cidrs: &'a [IpNet],
     /// The node's own addresses, all of them.
@@ -81,7 +81,7 @@ pub(crate) fn explain(rules: &Rules<'_>, question: &PacketQuestion) -> PacketAns
     let PacketQuestion { from, to } = *question;
     let hook = if rules.local_addresses.contains(&from) { Hook::Output } else { Hook::Prerouting };
     let met = rules.program.map(|program| program.met_by(&to)).unwrap_or_default();
-    let guards = rules.guards.into_iter().flatten().map(|prefix| Element::Announced { prefix: *prefix });
+    let guards = rules.guards.iter().copied();
     let cidrs = rules.cluster_cidrs.iter().copied();
     let local = rules.local_addresses.iter().copied();
     let tracer = Tracer::new(met.into_iter().chain(guards), cidrs, local);

@@ -1,12 +1,12 @@
 //! What people and scripts read, as golden files in `testdata/explain` (`UPDATE_GOLDEN=1` writes them anew).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
 use herald_config::Config;
-use herald_proxy::external_ips::Holders;
-use herald_proxy::{EndpointsView, Names, NodeView, Program, SliceView};
+use herald_proxy::external_ips::{Holders, Reserved};
+use herald_proxy::{Element, EndpointsView, Names, NodeView, Program, SliceView};
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
@@ -28,6 +28,8 @@ address-pools:
 - {name: default, protocol: bgp, addresses: [192.0.2.0/24]}
 ";
 
+static NONE_RESERVED: BTreeMap<IpAddr, Reserved> = BTreeMap::new();
+
 fn golden(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/explain").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -48,7 +50,7 @@ struct World {
     index: Index,
     endpoints: EndpointsView,
     program: Program,
-    guards: BTreeSet<IpNet>,
+    guards: Vec<Element>,
 }
 
 fn net(text: &str) -> IpNet {
@@ -68,6 +70,7 @@ impl World {
             endpoints.apply(&format!("web-{i}"), view);
         }
         let node = NodeView {
+            localhost: Vec::new(),
             name: "node-1".to_owned(),
             zone: Some("west".to_owned()),
             port_addresses: vec!["10.0.0.11".parse().unwrap()],
@@ -85,7 +88,7 @@ impl World {
             index: Index::default(),
             endpoints,
             program: Program::new(),
-            guards: BTreeSet::new(),
+            guards: Vec::new(),
         }
     }
 
@@ -98,6 +101,7 @@ impl World {
             class: None,
             pod_cidrs: cidrs,
             service_cidrs: &[],
+            reserved: &NONE_RESERVED,
             holders,
         }
     }
@@ -133,7 +137,7 @@ impl World {
             node: "node-1",
             programmed: true,
             program: Some(&self.program),
-            guards: Some(&self.guards),
+            guards: self.guards.clone(),
             cluster_cidrs: &[net("10.244.0.0/16")],
             local_addresses: &local,
             index: &self.index,
@@ -304,12 +308,16 @@ fn the_fates_of_packets() {
     }
     let mut world = remote_only();
     world.has(&local_policy());
-    world.guards.insert(net("192.0.2.0/24"));
+    world.guards = vec![
+        Element::Announced { prefix: net("192.0.2.0/24") },
+        Element::ServiceCidr { prefix: net("10.96.0.0/12") },
+    ];
     for (from, to) in [
         ("203.0.113.5", "192.0.2.1:80"),
         ("10.244.1.5", "192.0.2.1:80"),
         ("10.0.0.11", "192.0.2.1:80"),
         ("203.0.113.5", "192.0.2.77:80"),
+        ("10.244.1.5", "10.96.0.99:80"),
     ] {
         tell(&world, from, to);
     }

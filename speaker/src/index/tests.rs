@@ -56,6 +56,7 @@ fn index() -> Index {
     index.observe(Observed::Slices(WatchEvent::Reset(vec![slice("a-1", "a", "10.244.1.1")])));
     index.observe(Observed::Nodes(WatchEvent::Reset(vec![node("node-1", "10.0.0.11")])));
     index.observe(Observed::Config(WatchEvent::Reset(vec![])));
+    index.observe(Observed::ServiceCidrs(WatchEvent::Reset(vec![])));
     index.take_dirty();
     index
 }
@@ -68,6 +69,7 @@ fn it_is_ready_when_every_watch_has_delivered_its_first_list() {
         Observed::Slices(WatchEvent::Reset(vec![])),
         Observed::Nodes(WatchEvent::Reset(vec![])),
         Observed::Config(WatchEvent::Reset(vec![])),
+        Observed::ServiceCidrs(WatchEvent::Reset(vec![])),
     ];
     for list in lists {
         assert!(!index.is_ready());

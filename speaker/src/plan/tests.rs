@@ -43,6 +43,7 @@ impl Case {
             node: NodeView {
                 name: "node-1".to_owned(),
                 zone: None,
+                localhost: Vec::new(),
                 port_addresses: vec!["10.0.0.11".parse().unwrap()],
                 node_addresses: ["10.0.0.11".parse().unwrap(), "10.0.0.12".parse().unwrap()].into(),
                 own_addresses: vec!["10.0.0.11".parse().unwrap()],
@@ -107,6 +108,7 @@ impl Case {
             class: self.class,
             pod_cidrs: &["10.244.0.0/16".parse().unwrap()],
             service_cidrs: &["10.96.0.0/12".parse().unwrap()],
+            reserved: &BTreeMap::new(),
             holders: &self.holders,
         };
         plan(&view, &fold_service(&service), &endpoints)

@@ -4,8 +4,10 @@ mod foreign;
 
 use std::process::Command;
 
+use herald_proxy::health::{HealthPorts, ProxyState};
+use herald_proxy::localhost::LocalPorts;
 use herald_proxy::ruleset::RulesetConfig;
-use herald_proxy::{Names, SliceView};
+use herald_proxy::{Names, ProxyMetrics, SliceView};
 use herald_runtime::metrics::Metrics;
 use herald_runtime::readiness::Readiness;
 use herald_runtime::watch::WatchEvent;
@@ -20,6 +22,7 @@ use crate::conntrack::Housekeeper;
 use crate::effects::ProxyKernel;
 use crate::index::{ConfigObject, Observed, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
+use crate::neighbours::TakeOver;
 use crate::node::fold;
 use crate::testing::bird::{Bird, NODE, addresses};
 use crate::testing::in_namespace;
@@ -59,10 +62,10 @@ impl Lab {
         let adopted = local.adopt().await.unwrap().clone();
         let registry = Metrics::new();
         let metrics = SpeakerMetrics::new(&registry, "node-1");
-        let proxy_metrics = ProxyMetrics::new(&mut prometheus_client::registry::Registry::default());
+        let proxy_metrics = ProxyMetrics::new(&Metrics::new());
         let conntrack = Housekeeper::start(proxy_metrics.clone(), None).unwrap();
         let effects = NodeEffects {
-            proxy: Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), false)),
+            proxy: Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), TakeOver::No)),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone()),
         };
@@ -74,20 +77,18 @@ impl Lab {
             applier: Applier::new(effects, options.linger, &adopted),
             reporter: Reporter::new("node-1", events.clone(), metrics.clone()),
             metrics,
-            proxy_metrics,
+            sync: SyncReport::new(proxy_metrics, proxy_state),
             outputs: Outputs {
-                health_ports,
-                proxy_state,
                 programmed: Readiness::new().handle("rules"),
                 events,
                 client_metrics: ClientMetrics::new(&registry),
             },
             settings: None,
-            health: BTreeMap::new(),
             probing: Probing::start().0,
             floor: Floor::default(),
             foreign: Foreign::new(&registry),
             pending: Pending::default(),
+            ports: Ports::new(health_ports, watch::channel(LocalPorts::default()).0),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
@@ -117,6 +118,7 @@ impl Lab {
         self.say(Observed::Services(WatchEvent::Reset(services))).await;
         self.say(Observed::Slices(WatchEvent::Reset(vec![slice()]))).await;
         self.say(Observed::Nodes(WatchEvent::Reset(vec![fold(&node(), "node-1")]))).await;
+        self.say(Observed::ServiceCidrs(WatchEvent::Reset(vec![]))).await;
         let config = ConfigObject(Some(CONFIG.to_owned()));
         self.say(Observed::Config(WatchEvent::Reset(vec![config]))).await;
     }
@@ -257,6 +259,7 @@ fn nothing_is_programmed_before_the_last_watch_has_delivered() {
         lab.say(Observed::Services(WatchEvent::Reset(vec![service("192.0.2.1")]))).await;
         lab.say(Observed::Slices(WatchEvent::Reset(vec![slice()]))).await;
         lab.say(Observed::Nodes(WatchEvent::Reset(vec![fold(&node(), "node-1")]))).await;
+        lab.say(Observed::ServiceCidrs(WatchEvent::Reset(vec![]))).await;
         // The loop has taken all of them once the channel is empty and it waits again.
         eventually("the events are taken", || lab.observed.capacity() == lab.observed.max_capacity()).await;
         tokio::task::yield_now().await;

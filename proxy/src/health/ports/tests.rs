@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -77,7 +77,9 @@ struct Lab {
     tasks: JoinSet<()>,
 }
 
-fn start(ports: HealthPorts) -> Lab {
+fn start(ports: BTreeMap<u16, HealthPort>) -> Lab {
+    let addresses = [IpAddr::from(Ipv6Addr::UNSPECIFIED)].into();
+    let ports = HealthPorts { addresses, ports };
     let (desired, desired_seen) = watch::channel(ports);
     let (state, state_seen) = watch::channel(ProxyState::default());
     let (failed, failures) = mpsc::channel(8);
@@ -131,19 +133,19 @@ async fn ports_open_answer_change_and_close_live() {
     assert!(answer.ends_with("1 Service Endpoints found"), "{answer}");
     let answer = ask_until(number, "POST /any/path HTTP/1.1\r\nContent-Length: 0\r\n", "HTTP/1.1 200").await;
     assert!(answer.contains("\"localEndpoints\":1"), "{answer}");
-    lab.desired.send_modify(|ports| {
-        ports.insert(number, port(0));
+    lab.desired.send_modify(|desired| {
+        desired.ports.insert(number, port(0));
     });
     ask_until(number, "GET / HTTP/1.1\r\n", "HTTP/1.1 503").await;
-    lab.desired.send_modify(BTreeMap::clear);
+    lab.desired.send_modify(|desired| desired.ports.clear());
     let closed = async {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, number)).await.is_ok() {
             sleep(POLL).await;
         }
     };
     timeout(Duration::from_secs(20), closed).await.unwrap();
-    lab.desired.send_modify(|ports| {
-        ports.insert(number, port(1));
+    lab.desired.send_modify(|desired| {
+        desired.ports.insert(number, port(1));
     });
     ask_until(number, "GET / HTTP/1.1\r\n", "HTTP/1.1 200").await;
     let since = Instant::now().checked_sub(Duration::from_secs(3600)).unwrap();
@@ -166,4 +168,35 @@ async fn a_port_that_is_taken_is_told_and_opened_when_it_is_free() {
     ask_until(number, "GET / HTTP/1.1\r\n", "HTTP/1.1 200").await;
     lab.stop.cancel();
     timeout(Duration::from_secs(20), lab.tasks.join_next()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn only_the_wanted_addresses_answer_and_they_may_change() {
+    let (listener, number) = taken();
+    drop(listener);
+    let one = |last: u8| IpAddr::from([127, 0, 0, last]);
+    let ports = BTreeMap::from([(number, port(1))]);
+    let mut tasks = JoinSet::new();
+    let (desired, seen) = watch::channel(HealthPorts { addresses: [one(1), one(2)].into(), ports });
+    let (_state, state) = watch::channel(ProxyState::default());
+    let (failures, _failures) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    tasks.spawn(serve_health_ports(seen, state, failures, stop.clone()));
+    let reaches = |last: u8, wanted: bool| async move {
+        let asking = async {
+            while TcpStream::connect((one(last), number)).await.is_ok() != wanted {
+                sleep(POLL).await;
+            }
+        };
+        timeout(Duration::from_secs(20), asking).await.unwrap();
+    };
+    reaches(1, true).await;
+    reaches(2, true).await;
+    assert!(TcpStream::connect((one(3), number)).await.is_err());
+    desired.send_modify(|desired| desired.addresses = [one(2), one(3)].into());
+    reaches(3, true).await;
+    reaches(1, false).await;
+    reaches(2, true).await;
+    stop.cancel();
+    timeout(Duration::from_secs(20), tasks.join_next()).await.unwrap().unwrap().unwrap();
 }

@@ -1,5 +1,4 @@
 use http_body_util::BodyExt as _;
-use prometheus_client::registry::Registry;
 
 use super::*;
 
@@ -11,25 +10,27 @@ async fn body(response: Response<Full<Bytes>>) -> (u16, String) {
 
 #[tokio::test]
 async fn the_diagnostic_port_answers_its_paths_and_no_other() {
-    let encode: Encode = Arc::new(|| Ok("# EOF\n".to_owned()));
+    let registry = Metrics::new();
     for (path, wanted) in [
         ("/proxyMode", (200, "nftables")),
         ("/healthz", (200, "ok")),
-        ("/metrics", (200, "# EOF\n")),
         ("/", (404, "404 page not found\n")),
         ("/proxyMode/x", (404, "404 page not found\n")),
     ] {
-        let (status, text) = body(diagnostics(path, &encode)).await;
+        let (status, text) = body(diagnostics(path, None, &registry)).await;
         assert_eq!((status, &*text), wanted, "{path}");
     }
-    let broken: Encode = Arc::new(|| Err(fmt::Error));
-    assert_eq!(body(diagnostics("/metrics", &broken)).await.0, 500);
+    let answer = diagnostics("/metrics", None, &registry);
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert!(body(answer).await.1.contains("process_resident_memory_bytes"));
+    let answer = diagnostics("/metrics", Some("application/openmetrics-text"), &registry);
+    assert!(body(answer).await.1.ends_with("# EOF\n"));
 }
 
 #[tokio::test]
 async fn the_health_port_tells_eligibility_by_path_and_counts_its_answers() {
-    let mut registry = Registry::default();
-    let metrics = ProxyMetrics::new(&mut registry);
+    let registry = Metrics::new();
+    let metrics = ProxyMetrics::new(&registry);
     let time = Timestamp::from_second(1_800_000_000).unwrap();
     let state = ProxyState::default();
     let ask = |path: &str| health(path, &state, &metrics, Instant::now(), time);
@@ -39,8 +40,7 @@ async fn the_health_port_tells_eligibility_by_path_and_counts_its_answers() {
     assert_eq!(ask("/livez").headers()["content-type"], "application/json");
     let (_, text) = body(ask("/healthz")).await;
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["nodeEligible"], false);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = registry.encode().unwrap();
     assert!(text.contains("kubeproxy_proxy_healthz_total{code=\"503\"} 2"), "{text}");
     assert!(text.contains("kubeproxy_proxy_livez_total{code=\"200\"} 2"), "{text}");
 }

@@ -1,0 +1,112 @@
+//! kube-proxy's rules beside ours: seen, and removed without a scratch to anybody else's.
+
+use herald_proxy::netlink::KubeProxy;
+
+use super::net::Namespace;
+
+/// What kube-proxy's iptables mode, kubelet and a network plugin write through iptables-nft, cut down.
+const IPTABLES: &str = "
+table ip nat {
+    chain KUBE-SERVICES { ip daddr 10.96.0.1 tcp dport 443 jump KUBE-SVC-A; fib daddr type local jump KUBE-NODEPORTS; }
+    chain KUBE-NODEPORTS { tcp dport 30080 jump KUBE-EXT-A; }
+    chain KUBE-EXT-A { jump KUBE-MARK-MASQ; goto KUBE-SVC-A; }
+    chain KUBE-SVC-A { jump KUBE-SEP-A; }
+    chain KUBE-SEP-A { ip saddr 10.244.0.5 jump KUBE-MARK-MASQ; tcp dport 443 dnat to 10.244.0.5:6443; }
+    chain KUBE-MARK-MASQ { meta mark set meta mark or 0x4000; }
+    chain KUBE-POSTROUTING { masquerade; }
+    chain KUBE-PROXY-CANARY { }
+    chain KUBE-KUBELET-CANARY { }
+    chain KUBE-MARK-DROP { meta mark set meta mark or 0x8000; }
+    chain CNI-HOSTPORT { tcp dport 8080 dnat to 10.244.0.7:80; }
+    chain PREROUTING {
+        type nat hook prerouting priority dstnat; policy accept;
+        counter jump KUBE-SERVICES
+        jump CNI-HOSTPORT
+    }
+    chain OUTPUT { type nat hook output priority dstnat; policy accept; counter jump KUBE-SERVICES; }
+    chain POSTROUTING {
+        type nat hook postrouting priority srcnat; policy accept;
+        jump KUBE-POSTROUTING
+        ip saddr 10.244.0.0/16 masquerade
+    }
+}
+table ip filter {
+    chain KUBE-FORWARD { ct state established accept; }
+    chain KUBE-FIREWALL { meta mark and 0x8000 != 0 drop; }
+    chain KUBE-PROXY-FIREWALL { }
+    chain INPUT { type filter hook input priority filter; policy accept; jump KUBE-PROXY-FIREWALL; jump KUBE-FIREWALL; }
+    chain FORWARD { type filter hook forward priority filter; policy accept; jump KUBE-FORWARD; ip saddr 192.0.2.7 drop; }
+}
+table ip6 nat { chain KUBE-SERVICES { }; chain PREROUTING { type nat hook prerouting priority dstnat; jump KUBE-SERVICES; }; }
+table inet firewall { chain input { type filter hook input priority 0; tcp dport 22 accept; }; chain KUBE-SERVICES { }; }
+";
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn kube_proxys_tables_and_chains_are_seen_and_removed() {
+    for (rules, tables, chains) in [
+        ("table ip kube-proxy { }", true, false),
+        ("table ip6 kube-proxy { }", true, false),
+        ("table ip nat { chain KUBE-SERVICES { }; }", false, true),
+        ("table ip6 nat { chain KUBE-SERVICES { }; }", false, true),
+    ] {
+        let namespace = Namespace::new();
+        let mut kernel = namespace.kernel();
+        namespace.nft("table ip nat { chain KUBE-KUBELET-CANARY { }; }");
+        assert_eq!(kernel.kube_proxy().unwrap(), KubeProxy::default());
+        namespace.nft(rules);
+        assert_eq!(kernel.kube_proxy().unwrap(), KubeProxy { tables, chains }, "{rules}");
+        kernel.remove_kube_proxy().unwrap();
+        assert_eq!(kernel.kube_proxy().unwrap(), KubeProxy::default(), "{rules}");
+        assert!(namespace.list_ruleset().contains("KUBE-KUBELET-CANARY"));
+        kernel.remove_kube_proxy().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn what_is_removed_of_iptables_is_kube_proxys_and_nobody_elses() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    namespace.nft(IPTABLES);
+    let before = namespace.list_ruleset();
+    kernel.remove_kube_proxy().unwrap();
+    let after = namespace.list_ruleset();
+    // Line by line: what is left stood there, and what went is kube-proxy's.
+    let own = ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXT-", "KUBE-SVC-", "KUBE-SEP-", "KUBE-MARK-MASQ"];
+    let own = own.iter().chain(&["KUBE-POSTROUTING", "KUBE-PROXY-", "KUBE-FORWARD"]);
+    let firewall = after.find("table inet firewall").unwrap();
+    for word in own {
+        assert!(!after[..firewall].contains(word), "{word} in {after}");
+    }
+    for kept in [
+        "KUBE-KUBELET-CANARY",
+        "KUBE-MARK-DROP",
+        "jump KUBE-FIREWALL",
+        "jump CNI-HOSTPORT",
+        "ip saddr 10.244.0.0/16 masquerade",
+        "ip saddr 192.0.2.7 drop",
+        "type nat hook prerouting priority dstnat; policy accept;",
+    ] {
+        assert!(before.contains(kept) && after.contains(kept), "{kept} in {after}");
+    }
+    assert_eq!(before[before.find("table inet firewall").unwrap()..], after[firewall..]);
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_chain_that_somebody_elses_chain_uses_stays_with_what_it_uses() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    namespace.nft(IPTABLES);
+    namespace.nft("add rule ip nat CNI-HOSTPORT jump KUBE-EXT-A");
+    kernel.remove_kube_proxy().unwrap();
+    let after = namespace.list_ruleset();
+    for kept in ["chain KUBE-EXT-A", "chain KUBE-SVC-A", "chain KUBE-SEP-A", "chain KUBE-MARK-MASQ"] {
+        assert!(after.contains(kept), "{kept} in {after}");
+    }
+    for gone in ["chain KUBE-NODEPORTS", "jump KUBE-SERVICES", "chain KUBE-POSTROUTING"] {
+        let nat = &after[..after.find("table inet firewall").unwrap()];
+        assert!(!nat.contains(gone), "{gone} in {after}");
+    }
+}
