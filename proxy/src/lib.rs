@@ -32,7 +32,7 @@ pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
 pub use node::{NodeView, OtherFamilySources, ProxyMode};
 pub use note::{AddressField, Note};
 pub use program::{Conflict, Holder, Program};
-pub use reason::{DropReason, RejectReason};
+pub use reason::{DropReason, EndReason, RejectReason};
 pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};
 pub use service::{NotProxied, ServicePort, ServiceType, ServiceView};
 pub use slice::{

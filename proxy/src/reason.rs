@@ -75,3 +75,49 @@ impl RejectReason {
         }
     }
 }
+
+/// What the packets that a rule ends are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndReason {
+    /// They get no answer.
+    Drop(DropReason),
+    /// They are answered with port unreachable.
+    Reject(RejectReason),
+    /// They get no answer, for conntrack cannot place them and a reset would cut a living connection.
+    Invalid,
+}
+
+impl EndReason {
+    /// All.
+    pub const ALL: [Self; 7] = [
+        Self::Drop(DropReason::SourceNotAllowed),
+        Self::Drop(DropReason::NoLocalEndpoint),
+        Self::Drop(DropReason::RoutedBack),
+        Self::Drop(DropReason::UnallocatedClusterIp),
+        Self::Reject(RejectReason::NoEndpoint),
+        Self::Reject(RejectReason::UnservedPort),
+        Self::Invalid,
+    ];
+
+    /// The word for metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Drop(reason) => reason.word(),
+            Self::Reject(reason) => reason.word(),
+            Self::Invalid => "Invalid",
+        }
+    }
+
+    /// The name of the counter in the kernel.
+    pub const fn counter(self) -> &'static str {
+        match self {
+            Self::Drop(DropReason::SourceNotAllowed) => "source-not-allowed",
+            Self::Drop(DropReason::NoLocalEndpoint) => "no-local-endpoint",
+            Self::Drop(DropReason::RoutedBack) => "routed-back",
+            Self::Drop(DropReason::UnallocatedClusterIp) => "unallocated-cluster-ip",
+            Self::Reject(RejectReason::NoEndpoint) => "no-endpoint",
+            Self::Reject(RejectReason::UnservedPort) => "unserved-port",
+            Self::Invalid => "invalid",
+        }
+    }
+}

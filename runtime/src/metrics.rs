@@ -37,6 +37,12 @@ impl Metrics {
         metric
     }
 
+    /// Adds what is read when somebody asks.
+    pub fn collect(&self, collector: impl Collector) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(collector));
+    }
+
     /// All metrics as OpenMetrics text.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

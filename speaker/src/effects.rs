@@ -15,9 +15,11 @@ use std::sync::Arc;
 use herald_proxy::conntrack::Standing;
 use herald_proxy::netlink::{Adopted, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
-use herald_proxy::{Changes, Conflict, Element, Program, ServiceRules};
+use herald_proxy::{Changes, Conflict, Element, FamilyLabel, IpFamily, Program, ServiceRules};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 
 use crate::addresses::LocalAddresses;
 use crate::apply::Effects;
@@ -40,6 +42,8 @@ pub(crate) struct ProxyKernel {
     /// What is in force is unknown, or not what the program says.
     stale: bool,
     take_over: TakeOver,
+    /// Transactions that the kernel did not take.
+    failures: Family<FamilyLabel, Counter>,
 }
 
 impl ProxyKernel {
@@ -51,7 +55,33 @@ impl ProxyKernel {
         take_over: TakeOver,
     ) -> Self {
         let (program, guards, service_cidrs) = (Program::new(), BTreeSet::new(), BTreeSet::new());
-        Self { kernel, conntrack, program, ruleset, guards, service_cidrs, stale: false, take_over }
+        Self {
+            kernel,
+            conntrack,
+            program,
+            ruleset,
+            guards,
+            service_cidrs,
+            stale: false,
+            take_over,
+            failures: Family::default(),
+        }
+    }
+
+    /// Counts there what the kernel does not take.
+    pub(crate) fn counting(self, failures: Family<FamilyLabel, Counter>) -> Self {
+        Self { failures, ..self }
+    }
+
+    fn count_failure<T>(&self, answer: &Result<T, CallError>) {
+        let families = match answer {
+            Ok(_) => Vec::new(),
+            Err(CallError::Kernel(error)) => error.families(),
+            Err(_) => IpFamily::ALL.to_vec(),
+        };
+        for ip_family in families {
+            self.failures.get_or_create(&FamilyLabel { ip_family }).inc();
+        }
     }
 
     /// Frontends that a Service wants and another one holds.
@@ -109,6 +139,7 @@ impl ProxyKernel {
         elements.extend(self.guards());
         let ruleset = Ruleset::new(&self.ruleset);
         let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
+        self.count_failure(&adopted);
         self.stale = adopted.is_err();
         adopted
     }
@@ -121,7 +152,9 @@ impl ProxyKernel {
         if changes.is_empty() {
             return Ok(());
         }
-        match self.kernel.call(move |kernel| kernel.apply(&changes)).await {
+        let applied = self.kernel.call(move |kernel| kernel.apply(&changes)).await;
+        self.count_failure(&applied);
+        match applied {
             Err(CallError::Kernel(error)) if needs_replacing(&error) => {
                 tracing::warn!(error = %chain(&error), "Herald's tables are not as they were left: replacing them");
                 self.replace_all().await

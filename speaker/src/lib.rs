@@ -31,6 +31,7 @@ mod bgp;
 mod changes;
 mod cleanup;
 mod conntrack;
+mod counters;
 mod effects;
 pub mod explain;
 mod floor;

@@ -27,6 +27,7 @@ use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
 use crate::bgp::Peers;
 use crate::conntrack::Housekeeper;
+use crate::counters::Counters;
 use crate::effects::{NodeEffects, ProxyKernel};
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
@@ -128,8 +129,12 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     });
 
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
+    let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone()));
     let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
     let foreign = Foreign::new(&metrics);
+    if options.proxy != ProxyMode::Off {
+        metrics.collect(Counters::start().context("cannot start the thread that reads counters")?);
+    }
     let mut index = Index::default();
     index.changes.started = Some(Timestamp::now());
     let reconciler = Reconciler {

@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::attributes::Writer;
-use super::objects::{write_base, write_element, write_element_list, write_rule, write_set, write_table};
+use super::objects::{
+    write_base, write_counter, write_element, write_element_list, write_rule, write_set, write_table,
+};
 use super::wire::*;
 use crate::element::Element;
 use crate::family::IpFamily;
+use crate::reason::EndReason;
 use crate::ruleset::{Entry, Ruleset, SetName, Table};
 
 /// An attribute's length has 16 bits, so a list of elements ends before. Also about what one error may blur.
@@ -175,6 +178,10 @@ impl Batch {
     pub(super) fn add_table(&mut self, table: &Table) {
         let family = table.family;
         self.object(NFT_MSG_NEWTABLE, NLM_F_CREATE, family, "table".to_owned(), |w| write_table(w, table));
+        for reason in EndReason::ALL {
+            let what = format!("counter {}", reason.counter());
+            self.object(NFT_MSG_NEWOBJ, NLM_F_CREATE, family, what, |w| write_counter(w, reason));
+        }
         for chain in &table.chains {
             self.object(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, format!("chain {}", chain.name), |w| {
                 w.string(NFTA_CHAIN_TABLE, Ruleset::TABLE);

@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use super::batch::Subject;
 use crate::element::Element;
+use crate::family::IpFamily;
+use crate::ruleset::Entry;
 
 /// Why the kernel's ruleset is not as wanted.
 #[derive(Debug, Error)]
@@ -53,6 +55,15 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// The families that it is about: that of a refused element, else both.
+    pub fn families(&self) -> Vec<IpFamily> {
+        match self {
+            Self::Refused { subject: Subject::Addition(element) | Subject::Removal(element), .. }
+            | Self::UnknownClass(element) => vec![Entry::from(element).family],
+            _ => IpFamily::ALL.to_vec(),
+        }
+    }
+
     /// True when the tables themselves are missing, for instance after somebody's `nft flush ruleset`: only
     /// [`Kernel::replace`] helps.
     pub fn is_table_missing(&self) -> bool {

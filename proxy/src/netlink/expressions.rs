@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::attributes::Writer;
 use super::wire::{
-    NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA,
-    NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFT_OBJECT_COUNTER, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
+    NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::family::IpFamily;
 use crate::ruleset::{Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement};
@@ -122,6 +122,10 @@ pub(super) fn write(
         Statement::Masquerade => expression(w, "masq", |w| w.number(1, RANDOM_FULLY)),
         Statement::Goto(chain) => verdict(w, NFT_GOTO.cast_unsigned(), Some(chain)),
         Statement::Jump(chain) => verdict(w, NFT_JUMP.cast_unsigned(), Some(chain)),
+        Statement::Count(reason) => expression(w, "objref", |w| {
+            w.number(1, NFT_OBJECT_COUNTER);
+            w.string(2, reason.counter());
+        }),
         Statement::Accept => verdict(w, NF_ACCEPT, None),
         Statement::Drop => verdict(w, NF_DROP, None),
         Statement::Reject => reject(w, family),

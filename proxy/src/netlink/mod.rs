@@ -10,6 +10,7 @@
 mod adopt;
 pub(crate) mod attributes;
 pub(crate) mod batch;
+mod counters;
 mod decode;
 mod dump;
 mod error;
@@ -32,6 +33,7 @@ pub use self::adopt::Adopted;
 use self::attributes::Writer;
 pub use self::batch::Subject;
 use self::batch::{Batch, message_type, protocol_family};
+pub use self::counters::{Count, Ended};
 use self::decode::find;
 pub use self::error::KernelError;
 pub use self::monitor::Monitor;

@@ -5,6 +5,7 @@ use super::expressions;
 use super::userdata::{comment, mark, userdata};
 use super::wire::*;
 use crate::family::IpFamily;
+use crate::reason::EndReason;
 use crate::ruleset::{
     Base, ChainType, Data, DataType, Entry, FieldType, Hook, Rule, Ruleset, SetName, Table,
 };
@@ -14,6 +15,14 @@ pub(super) fn write_table(w: &mut Writer, table: &Table) {
     w.string(NFTA_TABLE_NAME, Ruleset::TABLE);
     w.number(NFTA_TABLE_FLAGS, 0);
     w.bytes(NFTA_TABLE_USERDATA, &comment(&table.layout()));
+}
+
+/// A named counter.
+pub(super) fn write_counter(w: &mut Writer, reason: EndReason) {
+    w.string(NFTA_OBJ_TABLE, Ruleset::TABLE);
+    w.string(NFTA_OBJ_NAME, reason.counter());
+    w.number(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
+    w.nest(NFTA_OBJ_DATA, |_| {});
 }
 
 /// A rule of a chain, with its mark.

@@ -29,6 +29,7 @@ pub(super) const NFT_MSG_GETRULE: u16 = 7;
 
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
 pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_TABLE_HANDLE: u16 = 4;
 pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
 
 pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
@@ -90,6 +91,16 @@ pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(super) const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+pub(super) const NFT_MSG_NEWOBJ: u16 = 18;
+pub(super) const NFT_MSG_GETOBJ: u16 = 19;
+pub(super) const NFTA_OBJ_TABLE: u16 = 1;
+pub(super) const NFTA_OBJ_NAME: u16 = 2;
+pub(super) const NFTA_OBJ_TYPE: u16 = 3;
+pub(super) const NFTA_OBJ_DATA: u16 = 4;
+pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
+pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 
 pub(super) const NFTA_GEN_ID: u16 = 1;
 pub(super) const NFNL_BATCH_GENID: u16 = 1;

@@ -9,6 +9,7 @@ use super::model::{
 };
 use crate::element::Policy;
 use crate::family::IpFamily;
+use crate::reason::{DropReason, EndReason, RejectReason};
 
 /// Before the translation, which hides where the packet wanted to go.
 const SOURCES_PRIORITY: i32 = -110;
@@ -150,6 +151,7 @@ fn sources() -> Rule {
         Statement::StateNew,
         Statement::InSet(FRONTEND.into(), SetName::Restricted),
         Statement::NotInSet(source, SetName::Sources),
+        Statement::Count(EndReason::Drop(DropReason::SourceNotAllowed)),
         Statement::Drop,
     ]
 }
@@ -227,6 +229,7 @@ fn forward_guard() -> Vec<Rule> {
         vec![
             Statement::StateNotKnown,
             Statement::InSet(vec![Expression::DestinationAddress], SetName::Announced),
+            Statement::Count(EndReason::Drop(DropReason::RoutedBack)),
             Statement::Drop,
         ],
         unallocated(),
@@ -243,6 +246,7 @@ fn unallocated() -> Rule {
     vec![
         Statement::StateNotKnown,
         Statement::InSet(vec![Expression::DestinationAddress], SetName::ServiceCidrs),
+        Statement::Count(EndReason::Drop(DropReason::UnallocatedClusterIp)),
         Statement::Drop,
     ]
 }
@@ -250,8 +254,18 @@ fn unallocated() -> Rule {
 /// What no translation took: frontends without endpoints, then all else that Services' addresses are asked for.
 fn refuse() -> Vec<Rule> {
     vec![
-        vec![Statement::StateNew, Statement::InSet(FRONTEND.into(), SetName::Dropped), Statement::Drop],
-        vec![Statement::StateNew, Statement::InSet(FRONTEND.into(), SetName::Rejected), Statement::Reject],
+        vec![
+            Statement::StateNew,
+            Statement::InSet(FRONTEND.into(), SetName::Dropped),
+            Statement::Count(EndReason::Drop(DropReason::NoLocalEndpoint)),
+            Statement::Drop,
+        ],
+        vec![
+            Statement::StateNew,
+            Statement::InSet(FRONTEND.into(), SetName::Rejected),
+            Statement::Count(EndReason::Reject(RejectReason::NoEndpoint)),
+            Statement::Reject,
+        ],
         vec![
             Statement::InSet(vec![Expression::DestinationAddress], SetName::Vips),
             Statement::Goto("unserved"),
@@ -271,9 +285,9 @@ fn unserved(family: IpFamily) -> Vec<Rule> {
     let mut rules = neighbours;
     rules.extend([
         // A reset for a packet that conntrack merely failed to place would cut a living connection.
-        vec![Statement::StateInvalid, Statement::Drop],
+        vec![Statement::StateInvalid, Statement::Count(EndReason::Invalid), Statement::Drop],
         vec![Statement::Icmp(IcmpType::EchoRequest), Statement::DestinationIsLocal, Statement::Accept],
-        vec![Statement::Reject],
+        vec![Statement::Count(EndReason::Reject(RejectReason::UnservedPort)), Statement::Reject],
     ]);
     rules
 }

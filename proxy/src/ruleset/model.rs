@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use super::entry::Entry;
 use crate::family::IpFamily;
+use crate::reason::EndReason;
 
 /// A table: one family's sets and chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,9 @@ impl Table {
             // Writing to a String cannot fail.
             let _ =
                 write!(shape, "{} {:?} {:?} {};", name.as_str(), name.key(), name.data(), name.is_interval());
+        }
+        for reason in EndReason::ALL {
+            let _ = write!(shape, "counter {};", reason.counter());
         }
         for chain in &self.chains {
             let _ = write!(shape, "{} {:?};", chain.name, chain.base);
@@ -312,6 +316,8 @@ pub enum Statement {
     Goto(&'static str),
     /// Goes to a chain and comes back.
     Jump(&'static str),
+    /// Counts the packet.
+    Count(EndReason),
     /// Ends the base chain.
     Accept,
     /// Ends the packet.

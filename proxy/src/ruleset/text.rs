@@ -10,6 +10,7 @@ use super::model::{
 };
 use crate::element::Element;
 use crate::family::IpFamily;
+use crate::reason::EndReason;
 
 impl Ruleset {
     /// One transaction for `nft -f` that replaces both tables, with these elements in them.
@@ -28,6 +29,9 @@ fn write_table(out: &mut String, table: &Table, entries: &[Entry]) -> fmt::Resul
     let (family, name) = (keyword(table.family), Ruleset::TABLE);
     writeln!(out, "table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{")?;
     writeln!(out, "\tcomment \"{}\"", table.layout())?;
+    for reason in EndReason::ALL {
+        writeln!(out, "\tcounter {} {{ }}", reason.counter())?;
+    }
     for set in &table.sets {
         let own = entries.iter().filter(|entry| entry.family == table.family && entry.set == set.name);
         write_set(out, table.family, set, set.elements.iter().chain(own))?;
@@ -238,6 +242,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::Masquerade => "masquerade fully-random".to_owned(),
         Statement::Goto(chain) => format!("goto {chain}"),
         Statement::Jump(chain) => format!("jump {chain}"),
+        Statement::Count(reason) => format!("counter name {}", reason.counter()),
         Statement::Accept => "accept".to_owned(),
         Statement::Drop => "drop".to_owned(),
         Statement::Reject => "reject".to_owned(),

@@ -7,6 +7,7 @@ mod adopt;
 mod bench;
 mod checked;
 mod conntrack;
+mod counters;
 mod flows;
 mod kernel;
 mod neighbours;

@@ -1,6 +1,7 @@
 //! The whole node on real parts: kernel, BIRD, addresses on `lo`; only the watches are played by the test.
 
 mod foreign;
+mod refused;
 
 use std::process::Command;
 
@@ -13,6 +14,8 @@ use herald_runtime::readiness::Readiness;
 use herald_runtime::watch::WatchEvent;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use serde_json::json;
 
 use super::*;
@@ -44,6 +47,7 @@ struct Lab {
     shutdown: CancellationToken,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
     registry: Metrics,
+    failures: Family<FamilyLabel, Counter>,
     bird: Bird,
     _inputs: (watch::Sender<Option<BTreeSet<IpAddr>>>, mpsc::Sender<BindFailure>, mpsc::Sender<Asked>),
     _outputs: (watch::Receiver<HealthPorts>, watch::Receiver<ProxyState>),
@@ -51,12 +55,17 @@ struct Lab {
 
 impl Lab {
     async fn start(bird: Bird) -> Self {
+        Self::start_with(bird, true).await
+    }
+
+    /// `watched`: others' edits are noticed at once.
+    async fn start_with(bird: Bird, watched: bool) -> Self {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let mut options = SpeakerOptions::new(kube::Client::try_from(config).unwrap(), "node-1");
         options.linger = Duration::from_millis(300);
         let kernel = KernelThread::start().await.unwrap();
-        let monitoring = Monitoring(kernel.monitor().await);
-        assert!(monitoring.0.is_some());
+        let monitoring = Monitoring(if watched { kernel.monitor().await } else { None });
+        assert_eq!(monitoring.0.is_some(), watched);
         let (mut local, connection) = LocalAddresses::open().unwrap();
         tokio::task::spawn_local(connection);
         let adopted = local.adopt().await.unwrap().clone();
@@ -64,8 +73,12 @@ impl Lab {
         let metrics = SpeakerMetrics::new(&registry, "node-1");
         let proxy_metrics = ProxyMetrics::new(&Metrics::new());
         let conntrack = Housekeeper::start(proxy_metrics.clone(), None).unwrap();
+        let failures = Family::default();
         let effects = NodeEffects {
-            proxy: Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), TakeOver::No)),
+            proxy: Some(
+                ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), TakeOver::No)
+                    .counting(failures.clone()),
+            ),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone()),
         };
@@ -93,7 +106,7 @@ impl Lab {
         };
         let (observed, from_watches) = mpsc::channel(16);
         let (found, addresses) = watch::channel(None);
-        let (failures, bind_failures) = mpsc::channel(1);
+        let (unbound, bind_failures) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
         let (asked, questions) = mpsc::channel(1);
         let inputs = Inputs { observed: from_watches, addresses, bind_failures, monitoring, questions };
@@ -103,8 +116,9 @@ impl Lab {
             shutdown,
             running,
             registry,
+            failures,
             bird,
-            _inputs: (found, failures, asked),
+            _inputs: (found, unbound, asked),
             _outputs: (ports, state),
         }
     }

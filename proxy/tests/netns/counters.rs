@@ -1,0 +1,72 @@
+//! What the rules count, against packets that were sent.
+
+use std::collections::BTreeMap;
+
+use herald_proxy::netlink::{Adopted, Count};
+use herald_proxy::ruleset::{Ruleset, RulesetConfig};
+use herald_proxy::{Element, EndReason, Frontend, IpFamily, Protocol, Refusal};
+
+use crate::checked::CheckedKernel;
+use crate::net::{Network, SILENCE, udp};
+
+fn ended(kernel: &mut CheckedKernel) -> BTreeMap<(IpFamily, EndReason), Count> {
+    kernel.ended().unwrap().into_iter().map(|ended| ((ended.family, ended.reason), ended.count)).collect()
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the_counts() {
+    let network = Network::new();
+    let mut elements = Vec::new();
+    let vips = [["192.0.2.1", "2001:db8:1::1"], ["192.0.2.2", "2001:db8:1::2"]];
+    for (f, aggregate) in ["192.0.2.0/24", "2001:db8:1::/64"].into_iter().enumerate() {
+        let frontend =
+            |port| Frontend { address: vips[0][f].parse().unwrap(), protocol: Protocol::Udp, port };
+        elements.extend([
+            Element::Vip { address: vips[0][f].parse().unwrap() },
+            Element::Refused { frontend: frontend(1), refusal: Refusal::Drop },
+            Element::Refused { frontend: frontend(2), refusal: Refusal::Reject },
+            Element::Restricted { frontend: frontend(3) },
+            Element::Announced { prefix: aggregate.parse().unwrap() },
+        ]);
+    }
+    let mut kernel = network.node.kernel();
+    kernel.replace(&Ruleset::new(&RulesetConfig::default()), &elements).unwrap();
+    let all = ended(&mut kernel);
+    assert_eq!(all.len(), 2 * EndReason::ALL.len());
+    assert!(all.values().all(|count| *count == Count::default()), "{all:?}");
+    for f in 0..2 {
+        let at = |vip: &str, port| std::net::SocketAddr::new(vip.parse().unwrap(), port).to_string();
+        // One datagram to port 1, two to port 2, and so on; port 4 is nobody's.
+        for port in 1..=4 {
+            for _ in 0..port {
+                udp(&network.client, &at(vips[0][f], port), SILENCE / 8);
+            }
+        }
+        udp(&network.client, &at(vips[1][f], 9), SILENCE / 8);
+    }
+    let counted = ended(&mut kernel);
+    for family in IpFamily::ALL {
+        let packets = EndReason::ALL.map(|reason| (reason.word(), counted[&(family, reason)].packets));
+        let expected = [
+            ("SourceNotAllowed", 3),
+            ("NoLocalEndpoint", 1),
+            ("RoutedBack", 1),
+            ("NoEndpoint", 2),
+            ("UnservedPort", 4),
+            ("Invalid", 0),
+        ];
+        assert_eq!(packets, expected, "{family}");
+        // A UDP header and the payload behind the network header.
+        let header = if family == IpFamily::V4 { 20 } else { 40 };
+        let reason = EndReason::ALL[1];
+        assert!(counted[&(family, reason)].bytes > header + 8);
+    }
+    // Other rules: refilled, and counted on.
+    let cluster_cidrs = vec!["10.244.0.0/16".parse().unwrap()];
+    let other = Ruleset::new(&RulesetConfig { cluster_cidrs, ..RulesetConfig::default() });
+    assert!(matches!(kernel.adopt(&other, &elements).unwrap(), Adopted::Refilled(_)));
+    assert_eq!(ended(&mut kernel), counted);
+    kernel.remove().unwrap();
+    assert_eq!(ended(&mut kernel), BTreeMap::new());
+}
