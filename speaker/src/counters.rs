@@ -210,7 +210,7 @@ mod tests {
                 let deadline = Instant::now() + Duration::from_secs(10);
                 while !shows(sent) {
                     assert!(Instant::now() < deadline, "{}", registry.encode().unwrap());
-                    std::thread::sleep(Duration::from_millis(100));
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         });

@@ -18,12 +18,12 @@ fn ended(kernel: &mut CheckedKernel) -> BTreeMap<(IpFamily, EndReason), Count> {
 fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the_counts() {
     let network = Network::new();
     let mut elements = Vec::new();
-    let vips = [["192.0.2.1", "2001:db8:1::1"], ["192.0.2.2", "2001:db8:1::2"]];
-    for (f, aggregate) in ["192.0.2.0/24", "2001:db8:1::/64"].into_iter().enumerate() {
-        let frontend =
-            |port| Frontend { address: vips[0][f].parse().unwrap(), protocol: Protocol::Udp, port };
+    // An address of Services and another of the announced prefix.
+    let vips = [("192.0.2.1", "192.0.2.2"), ("2001:db8:1::1", "2001:db8:1::2")];
+    for ((vip, _), aggregate) in vips.into_iter().zip(["192.0.2.0/24", "2001:db8:1::/64"]) {
+        let frontend = |port| Frontend { address: vip.parse().unwrap(), protocol: Protocol::Udp, port };
         elements.extend([
-            Element::Vip { address: vips[0][f].parse().unwrap() },
+            Element::Vip { address: vip.parse().unwrap() },
             Element::Refused { frontend: frontend(1), refusal: Refusal::Drop },
             Element::Refused { frontend: frontend(2), refusal: Refusal::Reject },
             Element::Restricted { frontend: frontend(3) },
@@ -35,15 +35,15 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
     let all = ended(&mut kernel);
     assert_eq!(all.len(), 2 * EndReason::ALL.len());
     assert!(all.values().all(|count| *count == Count::default()), "{all:?}");
-    for f in 0..2 {
+    for (vip, other) in vips {
         let at = |vip: &str, port| std::net::SocketAddr::new(vip.parse().unwrap(), port).to_string();
         // One datagram to port 1, two to port 2, and so on; port 4 is nobody's.
         for port in 1..=4 {
             for _ in 0..port {
-                udp(&network.client, &at(vips[0][f], port), SILENCE / 8);
+                udp(&network.client, &at(vip, port), SILENCE / 8);
             }
         }
-        udp(&network.client, &at(vips[1][f], 9), SILENCE / 8);
+        udp(&network.client, &at(other, 9), SILENCE / 8);
     }
     let counted = ended(&mut kernel);
     for family in IpFamily::ALL {
