@@ -20,13 +20,17 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
     let mut elements = Vec::new();
     // An address of Services and another of the announced prefix.
     let vips = [("192.0.2.1", "192.0.2.2"), ("2001:db8:1::1", "2001:db8:1::2")];
-    for ((vip, _), aggregate) in vips.into_iter().zip(["192.0.2.0/24", "2001:db8:1::/64"]) {
+    // A ClusterIP that no Service has.
+    let free = ["10.96.0.9", "2001:db8:3::9"];
+    let prefixes = [("192.0.2.0/24", "10.96.0.0/12"), ("2001:db8:1::/64", "2001:db8:3::/112")];
+    for ((vip, _), (aggregate, cidr)) in vips.into_iter().zip(prefixes) {
         let frontend = |port| Frontend { address: vip.parse().unwrap(), protocol: Protocol::Udp, port };
         elements.extend([
             Element::Vip { address: vip.parse().unwrap() },
             Element::Refused { frontend: frontend(1), refusal: Refusal::Drop },
             Element::Refused { frontend: frontend(2), refusal: Refusal::Reject },
             Element::Restricted { frontend: frontend(3) },
+            Element::ServiceCidr { prefix: cidr.parse().unwrap() },
             Element::Announced { prefix: aggregate.parse().unwrap() },
         ]);
     }
@@ -35,7 +39,7 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
     let all = ended(&mut kernel);
     assert_eq!(all.len(), 2 * EndReason::ALL.len());
     assert!(all.values().all(|count| *count == Count::default()), "{all:?}");
-    for (vip, other) in vips {
+    for ((vip, other), free) in vips.into_iter().zip(free) {
         let at = |vip: &str, port| std::net::SocketAddr::new(vip.parse().unwrap(), port).to_string();
         // One datagram to port 1, two to port 2, and so on; port 4 is nobody's.
         for port in 1..=4 {
@@ -44,6 +48,9 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
             }
         }
         udp(&network.client, &at(other, 9), SILENCE / 8);
+        for _ in 0..5 {
+            udp(&network.client, &at(free, 9), SILENCE / 8);
+        }
     }
     let counted = ended(&mut kernel);
     for family in IpFamily::ALL {
@@ -52,6 +59,7 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
             ("SourceNotAllowed", 3),
             ("NoLocalEndpoint", 1),
             ("RoutedBack", 1),
+            ("UnallocatedClusterIP", 5),
             ("NoEndpoint", 2),
             ("UnservedPort", 4),
             ("Invalid", 0),

@@ -8,7 +8,7 @@ use std::process::Command;
 use herald_proxy::health::{HealthPorts, ProxyState};
 use herald_proxy::localhost::LocalPorts;
 use herald_proxy::ruleset::RulesetConfig;
-use herald_proxy::{Names, ProxyMetrics, SliceView};
+use herald_proxy::{FamilyLabel, IpFamily, Names, ProxyMetrics, SliceView};
 use herald_runtime::metrics::Metrics;
 use herald_runtime::readiness::Readiness;
 use herald_runtime::watch::WatchEvent;
