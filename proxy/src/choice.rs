@@ -55,12 +55,11 @@ pub struct Choice<'e, 'a> {
 
 /// Chooses among the merged endpoints of a port; order is kept.
 pub fn choose<'e, 'a>(uses: Uses, endpoints: &'e [Endpoint<'a>], node: &NodeView) -> Choice<'e, 'a> {
-    let of = |used: bool, selector: Selector<'_>| match used {
-        true => endpoints.iter().filter(|endpoint| selector.judge(endpoint).is_in()).collect(),
-        false => Vec::new(),
+    let of = |selector: Selector<'_>| {
+        endpoints.iter().filter(|endpoint| selector.judge(endpoint).is_in()).collect()
     };
-    let cluster = of(uses.cluster, Selector::cluster(endpoints, node));
-    let local = of(uses.local, Selector::local(endpoints));
+    let cluster = if uses.cluster { of(Selector::cluster(endpoints, node)) } else { Vec::new() };
+    let local = if uses.local { of(Selector::local(endpoints)) } else { Vec::new() };
     let has_any = endpoints.iter().any(|endpoint| endpoint.ready || endpoint.serving_terminating);
     Choice { cluster, local, has_any }
 }
