@@ -93,14 +93,21 @@ fn unknown(index: &Index, name: &ObjectName, node: &str) -> String {
     text
 }
 
-/// The same name in other namespaces, and names of the same namespace that one contains or that begin alike.
+/// The same name in other namespaces, and names of the same namespace that differ in two letters.
 pub(super) fn near<'n>(names: impl Iterator<Item = &'n ObjectName>, wanted: &ObjectName) -> Vec<String> {
     let alike = |name: &ObjectName| {
         let (a, b) = (name.name.as_str(), wanted.name.as_str());
+        if a == b {
+            return true;
+        }
+        // The cheap questions first: this is asked of thousands of names, while the loop waits.
+        let long = a.len().max(b.len());
+        if long - a.len().min(b.len()) > 2 || name.namespace != wanted.namespace {
+            return false;
+        }
         let begin = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
         let end = a.bytes().rev().zip(b.bytes().rev()).take_while(|(a, b)| a == b).count();
-        let long = a.len().max(b.len());
-        a == b || (name.namespace == wanted.namespace && begin + end + 2 >= long && begin + end > 0)
+        begin + end > 0 && begin + end + 2 >= long
     };
     names.take(LOOKED_AT).filter(|name| alike(name)).take(NEAR).map(ToString::to_string).collect()
 }
