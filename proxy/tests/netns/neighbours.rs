@@ -23,7 +23,7 @@ table ip nat {
         counter jump KUBE-SERVICES
         jump CNI-HOSTPORT
     }
-    chain OUTPUT { type nat hook output priority dstnat; policy accept; counter jump KUBE-SERVICES; }
+    chain OUTPUT { type nat hook output priority -100; policy accept; counter jump KUBE-SERVICES; }
     chain POSTROUTING {
         type nat hook postrouting priority srcnat; policy accept;
         jump KUBE-POSTROUTING
