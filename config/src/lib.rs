@@ -31,7 +31,7 @@ pub use address_range::{AddressIter, AddressRange, RangeError, overlapping};
 pub use community::{Community, CommunityError};
 pub use document::{MAX_DOCUMENT_BYTES, parse};
 pub use duration::{DurationError, parse_duration};
-pub use options::{ExternalIps, HeraldOptions, LocalAddresses, SourceRangesOtherFamily};
+pub use options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
 pub use peer::{Password, Peer};
 pub use pool::{Advertisement, Pool, Protocol};
 pub use problem::{ConfigError, ConfigErrors, Warning};

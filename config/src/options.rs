@@ -15,6 +15,8 @@ pub struct HeraldOptions {
     pub external_ips: ExternalIps,
     /// Who reaches load balancer addresses of a family that a Service's `loadBalancerSourceRanges` leave out.
     pub source_ranges_other_family: SourceRangesOtherFamily,
+    /// Which connections are masqueraded.
+    pub masquerade: Masquerade,
     /// How long a released address rests before another Service gets it.
     pub cool_down: Duration,
     /// How long the endpoints of many Services that turned not ready at once are used on; zero: not at all.
@@ -27,6 +29,7 @@ impl Default for HeraldOptions {
             local_addresses: LocalAddresses::None,
             external_ips: ExternalIps::Default,
             source_ranges_other_family: SourceRangesOtherFamily::Deny,
+            masquerade: Masquerade::Always,
             cool_down: Duration::from_secs(30),
             floor_grace: Duration::from_secs(60),
         }
@@ -53,6 +56,16 @@ pub enum SourceRangesOtherFamily {
     Deny,
     /// Everyone is let in, as by kube-proxy.
     Allow,
+}
+
+/// Which of the connections that kube-proxy would masquerade are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Masquerade {
+    /// All.
+    #[default]
+    Always,
+    /// Those whose endpoint is on another node: endpoints of the node itself see the client's address.
+    Remote,
 }
 
 /// Which externalIPs are served.

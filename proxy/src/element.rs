@@ -127,6 +127,47 @@ pub enum Element {
         /// Value.
         endpoint: SocketAddr,
     },
+    /// Map `picks` or `local-picks`, in place of a `Pick`: frontend → the chain that keeps clients at their endpoint.
+    Affinity {
+        /// Key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// So many seconds after its last new connection a client is forgotten; 1 to 86,400.
+        timeout: u32,
+    },
+    /// Map `affine-picks` or `local-affine-picks`: frontend with session affinity → the chain that draws one of `class`
+    /// slots for a client that has no endpoint yet.
+    AffinePick {
+        /// Key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// Number of slots; one of the classes that the ruleset has a chain for.
+        class: u16,
+    },
+    /// Map `slots` or `local-slots`: frontend and drawn slot → the number that its endpoint keeps while it serves.
+    Slot {
+        /// First part of the key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// Second part of the key, `0..class`.
+        slot: u16,
+        /// Value.
+        stable: u32,
+    },
+    /// Map `endpoints` or `local-endpoints` with session affinity: frontend and number → address and port to DNAT to.
+    StableEndpoint {
+        /// First part of the key.
+        frontend: Frontend,
+        /// Which of the two maps.
+        scope: Scope,
+        /// Second part of the key.
+        stable: u32,
+        /// Value.
+        endpoint: SocketAddr,
+    },
     /// Set `dropped` or `rejected`: a frontend whose new connections are refused.
     Refused {
         /// Key.

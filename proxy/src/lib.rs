@@ -19,6 +19,7 @@ mod rules;
 pub mod ruleset;
 mod service;
 mod slice;
+mod stable;
 mod tracer;
 
 #[cfg(test)]

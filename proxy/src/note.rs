@@ -126,9 +126,20 @@ pub enum Note {
         /// The address.
         address: IpAddr,
     },
-    /// `sessionAffinity: ClientIP` is set and not kept.
-    #[error("spec.sessionAffinity: ClientIP is not kept: each connection draws its own endpoint")]
-    SessionAffinityNotKept,
+    /// A session affinity that is neither `None` nor `ClientIP`; it counts as `None`.
+    #[error("spec.sessionAffinity: {value:?} is neither None nor ClientIP, so None is used")]
+    UnknownAffinity {
+        /// What stood there.
+        value: String,
+    },
+    /// A timeout of session affinity that Kubernetes does not have.
+    #[error("spec.sessionAffinityConfig: {value} s is outside 1 to 86400, so {used} is used")]
+    AffinityTimeout {
+        /// What stood there.
+        value: i32,
+        /// What counts.
+        used: u32,
+    },
     /// An annotation `herald.io/probe` that is not understood.
     #[error("annotation {}: {problem}; until then the endpoints are not probed", crate::probe::ANNOTATION)]
     Probe {
@@ -159,7 +170,7 @@ impl Note {
             Self::HealthCheckNodePort { .. } => "InvalidHealthCheckNodePort",
             Self::SourceRange { .. } | Self::NoSourceRange => "InvalidSourceRange",
             Self::OtherFamilySourceRanges { .. } => "SourceRangesOfOtherFamily",
-            Self::SessionAffinityNotKept => "SessionAffinityNotKept",
+            Self::UnknownAffinity { .. } | Self::AffinityTimeout { .. } => "InvalidSessionAffinity",
             Self::Probe { .. } | Self::ProbeWithoutPort => "InvalidProbe",
         }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use herald_runtime::ObjectName;
 
 use crate::element::{Changes, Element, Frontend, Scope};
-use crate::rules::{Backends, FrontendKind, FrontendRules, ServiceRules, class, slots};
+use crate::rules::{Backends, FrontendKind, FrontendRules, ServiceRules};
 
 /// All Services' claims on the kernel's sets and maps.
 #[derive(Debug, Default)]
@@ -293,28 +293,38 @@ impl Delta {
         self.changes.add.extend(new.iter().filter(|element| !old.contains(element)));
     }
 
-    /// One endpoint table: only the slots that differ.
+    /// One endpoint table: only what differs.
     fn table(&mut self, scope: Scope, before: Option<&FrontendRules>, after: Option<&FrontendRules>) {
-        let endpoints = |rules: Option<&FrontendRules>| match (rules, scope) {
-            (None, _) => Vec::new(),
-            (Some(rules), Scope::Cluster) => rules.cluster().to_vec(),
-            (Some(rules), Scope::Local) => rules.local().to_vec(),
-        };
-        let Some(frontend) = before.or(after).map(|rules| rules.frontend) else { return };
-        let (before, after) = (endpoints(before), endpoints(after));
-        if before == after {
+        let table = |rules: Option<&FrontendRules>| rules.map(|r| r.table(scope)).unwrap_or_default();
+        let (old, new) = (table(before), table(after));
+        if old == new {
             return;
         }
-        let element = |(slot, endpoint)| Element::Endpoint { frontend, scope, slot, endpoint };
-        let (mut old, mut new) = (slots(&before).map(element), slots(&after).map(element));
-        loop {
-            match (old.next(), new.next()) {
-                (None, None) => break,
-                (old, new) => self.element(old, new),
+        // Most tables are a few slots, and compared in order; an endpoint's number may stand anywhere in its table.
+        let is_stable = |element: &Element| matches!(element, Element::StableEndpoint { .. });
+        let stable =
+            |table: &[Element]| -> BTreeSet<Element> { table.iter().copied().filter(is_stable).collect() };
+        let (old_stable, new_stable) = (stable(&old), stable(&new));
+        self.changes.remove.extend(old_stable.difference(&new_stable));
+        self.changes.add.extend(new_stable.difference(&old_stable));
+        let others = |table: Vec<Element>, picks: bool| {
+            let is_pick = |element: &Element| {
+                matches!(
+                    element,
+                    Element::Pick { .. } | Element::AffinePick { .. } | Element::Affinity { .. }
+                )
+            };
+            table.into_iter().filter(move |e| !is_stable(e) && is_pick(e) == picks)
+        };
+        for picks in [false, true] {
+            let (mut old, mut new) = (others(old.clone(), picks), others(new.clone(), picks));
+            loop {
+                match (old.next(), new.next()) {
+                    (None, None) => break,
+                    (old, new) => self.element(old, new),
+                }
             }
         }
-        let pick = |class| Element::Pick { frontend, scope, class };
-        self.element(class(&before).map(pick), class(&after).map(pick));
     }
 
     fn element(&mut self, before: Option<Element>, after: Option<Element>) {

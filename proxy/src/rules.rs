@@ -19,7 +19,8 @@
 //! dropped at a load balancer address, with or without endpoints. All frontends but node ports have a `Vip` as well, and
 //! every local endpoint in use a `Hairpin`.
 //!
-//! Shares are equal: slot *i* holds endpoint *i mod n* of the sorted endpoints.
+//! Shares are equal: slot *i* holds endpoint *i mod n* of the sorted endpoints. With session affinity it holds the number
+//! of that endpoint (`stable.rs`), so that what the kernel remembers of a client outlasts changes of other endpoints.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,7 @@ use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::probe::ProbeState;
 use crate::ruleset::class_for;
 use crate::service::{ServicePort, ServiceView};
+use crate::stable;
 
 /// Which of a Service's ways in a frontend is. The order is the precedence where two claim the same key: what the API
 /// server hands out, then what a controller hands out, then what anyone can write into a Service.
@@ -75,6 +77,8 @@ pub struct Backends {
     pub hairpin: Box<[SocketAddr]>,
     /// Endpoints that serve, and that neither policies nor topology choose here, sorted: flows that go to them stay.
     pub unchosen: Box<[SocketAddr]>,
+    /// With session affinity: the seconds for which a client keeps its endpoint.
+    pub affinity: Option<u32>,
     /// Some endpoint somewhere can be used.
     pub has_any: bool,
     /// Some endpoint of this node is ready (and not merely serving while it terminates), and its probes, if there are any, do
@@ -167,17 +171,12 @@ impl FrontendRules {
 
     /// The number of slots that a new connection draws from, and how many of them each endpoint has.
     pub fn shares(&self, scope: Scope) -> (u16, BTreeMap<SocketAddr, u16>) {
-        let (mut class, mut count) = (0, BTreeMap::new());
-        for element in self.elements() {
-            match element {
-                Element::Pick { scope: of, class: slots, .. } if of == scope => class = slots,
-                Element::Endpoint { scope: of, endpoint, .. } if of == scope => {
-                    *count.entry(endpoint).or_default() += 1;
-                }
-                _ => {}
-            }
+        let endpoints = self.endpoints(scope);
+        let mut count = BTreeMap::new();
+        for (_, endpoint) in slots(endpoints) {
+            *count.entry(endpoint).or_default() += 1;
         }
-        (class, count)
+        (class(endpoints).unwrap_or_default(), count)
     }
 
     /// True when a client that comes to this node from outside is served.
@@ -192,20 +191,50 @@ impl FrontendRules {
     /// sends a packet to an endpoint that is not there yet; what ends the unserved comes last.
     pub fn elements(&self) -> Vec<Element> {
         let mut elements = Vec::new();
-        for (scope, endpoints) in [(Scope::Cluster, self.cluster()), (Scope::Local, self.local())] {
-            let frontend = self.frontend;
+        for scope in [Scope::Cluster, Scope::Local] {
+            elements.extend(self.table(scope));
+        }
+        elements.extend(self.restriction());
+        elements.extend(self.dispatch());
+        elements.extend(self.refused());
+        elements.extend(self.shared());
+        elements
+    }
+
+    fn endpoints(&self, scope: Scope) -> &[SocketAddr] {
+        match scope {
+            Scope::Cluster => self.cluster(),
+            Scope::Local => self.local(),
+        }
+    }
+
+    /// One endpoint table: the endpoints, then what leads to them.
+    pub(crate) fn table(&self, scope: Scope) -> Vec<Element> {
+        let frontend = self.frontend;
+        let endpoints = self.endpoints(scope);
+        let Some(class) = class(endpoints) else { return Vec::new() };
+        let mut elements = Vec::with_capacity(usize::from(class) + 1);
+        let Some(timeout) = self.backends.affinity else {
             elements.extend(slots(endpoints).map(|(slot, endpoint)| Element::Endpoint {
                 frontend,
                 scope,
                 slot,
                 endpoint,
             }));
-            elements.extend(class(endpoints).map(|class| Element::Pick { frontend, scope, class }));
-        }
-        elements.extend(self.restriction());
-        elements.extend(self.dispatch());
-        elements.extend(self.refused());
-        elements.extend(self.shared());
+            elements.push(Element::Pick { frontend, scope, class });
+            return elements;
+        };
+        let numbered = stable::numbers(endpoints);
+        elements.extend(numbered.iter().map(|&(stable, endpoint)| Element::StableEndpoint {
+            frontend,
+            scope,
+            stable,
+            endpoint,
+        }));
+        let numbers = (0..class).zip(numbered.iter().cycle());
+        elements.extend(numbers.map(|(slot, &(stable, _))| Element::Slot { frontend, scope, slot, stable }));
+        elements.push(Element::AffinePick { frontend, scope, class });
+        elements.push(Element::Affinity { frontend, scope, timeout });
         elements
     }
 
@@ -247,12 +276,12 @@ impl ServiceRules {
 }
 
 /// The class of a table of endpoints; none for an empty one.
-pub(crate) fn class(endpoints: &[SocketAddr]) -> Option<u16> {
+fn class(endpoints: &[SocketAddr]) -> Option<u16> {
     (!endpoints.is_empty()).then(|| class_for(endpoints.len()))
 }
 
 /// The slots of a table of endpoints.
-pub(crate) fn slots(endpoints: &[SocketAddr]) -> impl Iterator<Item = (u16, SocketAddr)> {
+fn slots(endpoints: &[SocketAddr]) -> impl Iterator<Item = (u16, SocketAddr)> {
     (0..class(endpoints).unwrap_or(0)).zip(endpoints.iter().copied().cycle())
 }
 
@@ -388,6 +417,7 @@ fn backends(
         local: addresses(&local),
         hairpin: hairpin.into_boxed_slice(),
         unchosen,
+        affinity: service.affinity,
         has_any,
         local_ready,
         local_probes_fail: !local_ready && ready().next().is_some(),

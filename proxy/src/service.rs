@@ -23,6 +23,11 @@ pub(crate) const LABEL_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-n
 /// Label: nobody's proxy serves the Service, whatever the value says.
 pub(crate) const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// Seconds of session affinity where the Service does not say.
+const AFFINITY_DEFAULT: u32 = 10_800;
+/// A day: the longest that Kubernetes allows.
+const AFFINITY_MAX: u32 = 86_400;
+
 /// Why a Service is none of the proxy's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotProxied {
@@ -98,6 +103,9 @@ pub struct ServiceView {
     /// `spec.loadBalancerSourceRanges`: who reaches the load balancer addresses; disjoint, sorted. `None`: everyone.
     /// Never `None` because the ranges are nonsense.
     pub source_ranges: Option<Box<[IpNet]>>,
+    /// With `sessionAffinity: ClientIP` the seconds, 1 to 86400, for which a client without new connections keeps its
+    /// endpoint.
+    pub affinity: Option<u32>,
     /// `internalTrafficPolicy: Local`.
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`, and the Service is of a kind where that counts.
@@ -161,9 +169,7 @@ impl ServiceView {
             ServiceType::LoadBalancer => source_ranges(spec, &load_balancer_ips, &mut notes),
             ServiceType::ClusterIp | ServiceType::NodePort => None,
         };
-        if spec.session_affinity.as_deref() == Some("ClientIP") {
-            notes.push(Note::SessionAffinityNotKept);
-        }
+        let affinity = affinity(spec, &mut notes);
 
         let created =
             service.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
@@ -175,6 +181,7 @@ impl ServiceView {
             external_ips,
             load_balancer_ips,
             source_ranges,
+            affinity,
             internal_local,
             external_local,
             health_check_node_port,
@@ -218,6 +225,27 @@ fn vip_ingresses(service: &Service) -> Vec<&str> {
         .filter(|ingress| matches!(ingress.ip_mode.as_deref(), None | Some("VIP")))
         .filter_map(|ingress| ingress.ip.as_deref().filter(|ip| !ip.is_empty()))
         .collect()
+}
+
+fn affinity(spec: &ServiceSpec, notes: &mut Vec<Note>) -> Option<u32> {
+    match spec.session_affinity.as_deref() {
+        Some("ClientIP") => {}
+        None | Some("" | "None") => return None,
+        Some(other) => {
+            notes.push(Note::UnknownAffinity { value: note::shortened(other) });
+            return None;
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let Some(value) = config.and_then(|client| client.timeout_seconds) else { return Some(AFFINITY_DEFAULT) };
+    match u32::try_from(value) {
+        Ok(seconds @ 1..=AFFINITY_MAX) => Some(seconds),
+        outside => {
+            let used = if outside.is_ok_and(|seconds| seconds > 0) { AFFINITY_MAX } else { AFFINITY_DEFAULT };
+            notes.push(Note::AffinityTimeout { value, used });
+            Some(used)
+        }
+    }
 }
 
 /// The ranges that are some. A list without a single good one lets nobody in.

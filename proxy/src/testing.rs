@@ -121,7 +121,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
         Policy::ExternalLocal,
     ]);
     let class = prop::sample::select(vec![1, 2, 3, 63, 64, 2048, 4096, 8192, 16384]);
-    let choice = (0..10u8, any::<bool>(), any::<u16>(), any::<u8>());
+    let choice = (0..14u8, any::<bool>(), any::<u16>(), any::<u8>());
     (frontend, policy, class, choice).prop_map(
         |((frontend, endpoint), policy, class, (kind, flag, slot, third))| {
             let scope = if flag { Scope::Local } else { Scope::Cluster };
@@ -136,6 +136,10 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                 5 if flag => Element::Announced { prefix: net(&format!("2001:db8:{third:x}::/48")) },
                 5 => Element::Announced { prefix: net(&format!("172.{third}.0.0/16")) },
                 6 => Element::Restricted { frontend },
+                9 => Element::Affinity { frontend, scope, timeout: 1 + u32::from(slot) },
+                10 => Element::AffinePick { frontend, scope, class },
+                11 => Element::Slot { frontend, scope, slot, stable: 127 * u32::from(slot) },
+                12 => Element::StableEndpoint { frontend, scope, stable: 127 * u32::from(slot), endpoint },
                 7 => {
                     let address = IpNet::from(endpoint.ip());
                     let length = address.max_prefix_len() - third % (address.max_prefix_len() + 1);

@@ -3,10 +3,11 @@
 //! Given all elements, the pod networks and the node's addresses, [`Tracer::trace`] tells what becomes of the first
 //! packet of a connection: the endpoints with their shares and for each why it is masqueraded, or drop, reject, or
 //! none of Herald's business. Tests hold it against Kubernetes' semantics and against the kernel; `herald explain`
-//! prints it. Session affinity is not part of it.
+//! prints it. Under session affinity the shares are those of a client that is not known yet; which endpoint a known one
+//! has stands in the kernel alone.
 //!
-//! The walk, in the order of the chains: `restricted` and `sources` (who is in none is dropped); `services` → policy → `picks`/`local-picks` → `endpoints`/`local-endpoints`;
-//! what stays without DNAT: `refused`, then `vips` (rejected: an address of Services has no other ports), then `announced`
+//! The walk, in the order of the chains: `restricted` and `sources` (who is in none is dropped); `services` → policy →
+//! `picks`/`local-picks` → `endpoints`/`local-endpoints`; what stays without DNAT: `refused`, then `vips` (rejected: an address of Services has no other ports), then `announced`
 //! (dropped where it would be routed on), then the rest of the world. The short circuit of `ExternalLocal` looks at pods first, then at the node's own addresses.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::family::IpFamily;
 use crate::reason::{DropReason, RejectReason};
+use crate::ruleset::MasqueradeMode;
 
 /// Where a packet meets the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +99,9 @@ pub enum Verdict {
         class: u16,
         /// Sorted by endpoint.
         shares: Vec<Share>,
+        /// With session affinity: the seconds for which the client stays with the endpoint that it got, counted from its
+        /// last new connection.
+        affinity: Option<u32>,
     },
     /// Silence.
     Drop(DropReason),
@@ -134,6 +139,9 @@ pub struct Tracer {
     services: HashMap<Frontend, Policy>,
     picks: HashMap<(Frontend, Scope), u16>,
     endpoints: HashMap<(Frontend, Scope, u16), SocketAddr>,
+    timeouts: HashMap<(Frontend, Scope), u32>,
+    slots: HashMap<(Frontend, Scope, u16), u32>,
+    stable: HashMap<(Frontend, Scope, u32), SocketAddr>,
     refused: HashMap<Frontend, Refusal>,
     restricted: HashSet<Frontend>,
     sources: HashMap<Frontend, Vec<IpNet>>,
@@ -143,6 +151,7 @@ pub struct Tracer {
     hairpin: HashSet<(SocketAddr, Protocol)>,
     cluster_cidrs: Vec<IpNet>,
     local_addresses: BTreeSet<IpAddr>,
+    masquerade: MasqueradeMode,
 }
 
 impl Tracer {
@@ -164,12 +173,26 @@ impl Tracer {
         tracer
     }
 
+    /// The same with another mode of masquerading than the default.
+    pub fn with_masquerade(self, masquerade: MasqueradeMode) -> Self {
+        Self { masquerade, ..self }
+    }
+
     fn load(&mut self, element: Element) {
         match element {
             Element::Service { frontend, policy } => {
                 self.services.insert(frontend, policy);
             }
-            Element::Pick { frontend, scope, class } => {
+            Element::Affinity { frontend, scope, timeout } => {
+                self.timeouts.insert((frontend, scope), timeout);
+            }
+            Element::Slot { frontend, scope, slot, stable } => {
+                self.slots.insert((frontend, scope, slot), stable);
+            }
+            Element::StableEndpoint { frontend, scope, stable, endpoint } => {
+                self.stable.insert((frontend, scope, stable), endpoint);
+            }
+            Element::Pick { frontend, scope, class } | Element::AffinePick { frontend, scope, class } => {
                 self.picks.insert((frontend, scope), class);
             }
             Element::Endpoint { frontend, scope, slot, endpoint } => {
@@ -310,13 +333,13 @@ impl Tracer {
         let policy = *self.services.get(&packet.destination).filter(|_| self.is_source_allowed(packet))?;
         let (scope, masquerade) = self.way(packet, policy);
         let class = *self.picks.get(&(packet.destination, scope))?;
-        let endpoint = *self.endpoints.get(&(packet.destination, scope, draw(class)))?;
+        let endpoint = self.slot(packet.destination, scope, draw(class))?;
         Some((endpoint, self.masquerade(packet, endpoint, masquerade)))
     }
 
     fn draw(&self, packet: &Packet, policy: Policy, say: &mut Say<'_>) -> Option<Verdict> {
-        let (scope, masquerade) = self.way(packet, policy);
-        self.say_way(packet, policy, (scope, masquerade), say);
+        let (scope, marked) = self.way(packet, policy);
+        self.say_way(packet, policy, (scope, marked), say);
         let (picks, endpoints) = match scope {
             Scope::Cluster => ("map picks", "map endpoints"),
             Scope::Local => ("map local-picks", "map local-endpoints"),
@@ -325,17 +348,23 @@ impl Tracer {
             say(picks, format_args!("no endpoint there: not translated"));
             return None;
         };
+        if let Some(seconds) = self.timeouts.get(&(packet.destination, scope)) {
+            say(
+                "map affinity",
+                format_args!("{} keeps the endpoint that it has for {seconds} s; else:", packet.source),
+            );
+        }
         say(picks, format_args!("one of {class} {} is drawn", if class == 1 { "slot" } else { "slots" }));
         let mut count: BTreeMap<SocketAddr, u16> = BTreeMap::new();
         for slot in 0..class {
-            if let Some(&endpoint) = self.endpoints.get(&(packet.destination, scope, slot)) {
+            if let Some(endpoint) = self.slot(packet.destination, scope, slot) {
                 *count.entry(endpoint).or_default() += 1;
             }
         }
         let shares = count.into_iter().map(|(endpoint, slots)| Share {
             endpoint,
             slots,
-            masquerade: self.masquerade(packet, endpoint, masquerade),
+            masquerade: self.masquerade(packet, endpoint, marked),
         });
         let shares: Vec<Share> = shares.collect();
         for Share { endpoint, slots, masquerade } in &shares {
@@ -343,14 +372,25 @@ impl Tracer {
             if let Some(Masquerade::Hairpin) = masquerade {
                 say("postrouting-masquerade", format_args!("{endpoint} is the sender: masqueraded"));
             }
+            if let (None, Some(_)) = (masquerade, marked) {
+                say(
+                    "postrouting-masquerade",
+                    format_args!(
+                        "{endpoint} is on this node: the mark goes, the source stays {}",
+                        packet.source
+                    ),
+                );
+            }
         }
-        match masquerade {
+        match marked {
+            Some(_) if shares.iter().all(|share| share.masquerade.is_none()) => {}
             Some(_) => say("postrouting-masquerade", format_args!("marked: the source becomes this node's")),
             None => {
                 say("postrouting-masquerade", format_args!("not marked: the source stays {}", packet.source))
             }
         }
-        Some(Verdict::Dnat { class, shares })
+        let affinity = self.timeouts.get(&(packet.destination, scope)).copied();
+        Some(Verdict::Dnat { class, shares, affinity })
     }
 
     /// Tells what the policy's chain does.
@@ -382,6 +422,15 @@ impl Tracer {
         Some(pods.any(|cidr| cidr.contains(&source)))
     }
 
+    /// The endpoint in a slot; with affinity by way of its number.
+    fn slot(&self, frontend: Frontend, scope: Scope, slot: u16) -> Option<SocketAddr> {
+        if !self.timeouts.contains_key(&(frontend, scope)) {
+            return self.endpoints.get(&(frontend, scope, slot)).copied();
+        }
+        let stable = *self.slots.get(&(frontend, scope, slot))?;
+        self.stable.get(&(frontend, scope, stable)).copied()
+    }
+
     /// Which table the policy's chain looks into for this source, and whether it marks for masquerading.
     fn way(&self, packet: &Packet, policy: Policy) -> (Scope, Option<Masquerade>) {
         let pod = self.is_pod(packet.source);
@@ -404,8 +453,9 @@ impl Tracer {
         endpoint: SocketAddr,
         marked: Option<Masquerade>,
     ) -> Option<Masquerade> {
-        let itself =
-            endpoint.ip() == packet.source && self.hairpin.contains(&(endpoint, packet.destination.protocol));
+        let is_local = self.hairpin.contains(&(endpoint, packet.destination.protocol));
+        let itself = is_local && endpoint.ip() == packet.source;
+        let marked = marked.filter(|_| itself || !is_local || self.masquerade == MasqueradeMode::Always);
         marked.or_else(|| itself.then_some(Masquerade::Hairpin))
     }
 }

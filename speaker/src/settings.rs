@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_config::{Config, SourceRangesOtherFamily};
+use herald_config::{Config, Masquerade, SourceRangesOtherFamily};
 use herald_proxy::external_ips::Reserved;
-use herald_proxy::ruleset::RulesetConfig;
+use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
@@ -96,6 +96,10 @@ impl Settings {
         let reserved = api_servers
             .map(|ip| (ip, Reserved::ApiServer))
             .chain(config.peers.iter().map(|peer| (peer.address, Reserved::Peer)));
+        let masquerade = match config.herald.masquerade {
+            Masquerade::Always => MasqueradeMode::Always,
+            Masquerade::Remote => MasqueradeMode::Remote,
+        };
         Self {
             service_cidrs,
             reserved: reserved.collect(),
@@ -115,7 +119,7 @@ impl Settings {
             health_addresses,
             refusal,
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
-            ruleset: RulesetConfig { cluster_cidrs, ..RulesetConfig::default() },
+            ruleset: RulesetConfig { cluster_cidrs, masquerade, ..RulesetConfig::default() },
             peers,
             config,
             eligible: own.is_some_and(|(_, own)| own.eligible),

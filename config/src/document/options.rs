@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::reader::Value;
 use super::scalars::{duration, one_of};
 use crate::address_range::AddressRange;
-use crate::options::{ExternalIps, HeraldOptions, LocalAddresses, SourceRangesOtherFamily};
+use crate::options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
 use crate::problem::shown;
 
 /// The options that stand in the map, defaults for those that do not.
@@ -14,6 +14,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "local-addresses",
         "external-ips",
         "source-ranges-other-family",
+        "masquerade",
         "cool-down",
         "floor",
     ])?;
@@ -35,6 +36,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
                 &[("deny", SourceRangesOtherFamily::Deny), ("allow", SourceRangesOtherFamily::Allow)],
             )
         });
+    let masquerade = fields.get("masquerade").map_or(Some(default.masquerade), |value| {
+        one_of(&value, &[("always", Masquerade::Always), ("remote", Masquerade::Remote)])
+    });
     let cool_down = fields.get("cool-down").map_or(Some(default.cool_down), |value| duration(&value));
     let floor_grace = fields.get("floor").map_or(Some(default.floor_grace), |value| {
         let fields = value.fields(&["grace"])?;
@@ -44,6 +48,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         local_addresses: local_addresses?,
         external_ips: external_ips?,
         source_ranges_other_family: source_ranges_other_family?,
+        masquerade: masquerade?,
         cool_down: cool_down?,
         floor_grace: floor_grace?,
     })

@@ -175,6 +175,7 @@ fn heralds_own_keys_have_their_meaning() {
                 "2001:db8:10::7/128".parse().expect("a prefix"),
             ]),
             source_ranges_other_family: SourceRangesOtherFamily::Allow,
+            masquerade: Masquerade::Remote,
             cool_down: Duration::from_secs(90),
             floor_grace: Duration::from_secs(90),
         }
@@ -199,6 +200,8 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {local-addresses: none}").local_addresses, LocalAddresses::None);
     let open = herald("herald: {source-ranges-other-family: allow}").source_ranges_other_family;
     assert_eq!(open, SourceRangesOtherFamily::Allow);
+    assert_eq!(herald("herald: {masquerade: remote}").masquerade, Masquerade::Remote);
+    assert_eq!(default.masquerade, Masquerade::Always);
     assert_eq!(default.source_ranges_other_family, SourceRangesOtherFamily::Deny);
     assert_eq!(herald("herald: {external-ips: {allow: []}}").external_ips, ExternalIps::Allow(Vec::new()));
     let masked = ExternalIps::Allow(vec!["10.1.0.0/16".parse().expect("a prefix")]);

@@ -17,7 +17,7 @@ use super::userdata::comment;
 use super::wire::*;
 use super::{ATTEMPTS, Kernel, KernelError, check_classes};
 use crate::element::{Changes, Element};
-use crate::ruleset::{Base, Chain, Ruleset, Table};
+use crate::ruleset::{Base, Chain, Ruleset, Table, Timeouts};
 
 /// What it took to make the tables as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,7 @@ impl Kernel {
     /// Makes our tables hold this ruleset with these elements, and writes no more than is needed for it.
     pub fn adopt(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<Adopted, KernelError> {
         check_classes(elements)?;
+        let ruleset = &ruleset.clone().with_elements(elements);
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             let changes = match self.compare(ruleset, elements)? {
@@ -69,12 +70,14 @@ impl Kernel {
             };
             if changes.is_empty() {
                 if self.generation()? == generation {
+                    self.timeouts = Timeouts::of(elements);
                     return Ok(Adopted::Unchanged);
                 }
                 continue;
             }
             match self.apply_at(&changes, Some(generation)) {
                 Ok(()) => {
+                    self.timeouts = Timeouts::of(elements);
                     return Ok(Adopted::Changed { removed: changes.remove.len(), added: changes.add.len() });
                 }
                 Err(KernelError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ERESTART) => {
@@ -94,8 +97,18 @@ impl Kernel {
                 return Ok(Difference::Layout(format!("no table of this layout ({family})")));
             }
             let Some(found) = self.list_chains(table)? else { return Ok(Difference::Unsettled) };
-            if found != chains(table) {
-                return Ok(Difference::Layout(format!("other chains ({family})")));
+            if hooked(&found) != hooked(&chains(table)) {
+                return Ok(Difference::Layout(format!("other base chains ({family})")));
+            }
+            let missing = table.chains.iter().find(|chain| !found.contains_key(&chain.name));
+            if let Some(chain) = missing {
+                return Ok(Difference::Content(format!("no chain {} ({family})", chain.name)));
+            }
+            let own = |name: &String| {
+                Timeouts::is_chain(name) || table.chains.iter().any(|chain| chain.name == *name)
+            };
+            if let Some(name) = found.keys().find(|name| !own(name)) {
+                return Ok(Difference::Layout(format!("a chain {name} ({family})")));
             }
             let Some(rules) = self.list_rules(table)? else { return Ok(Difference::Unsettled) };
             let differs = |chain: &&Chain| {
@@ -182,6 +195,11 @@ type RuleMarks = BTreeMap<String, Vec<Vec<u8>>>;
 
 /// Chains by name; hook, priority and policy of those that are hooked in.
 type Chains = BTreeMap<String, Option<[u32; 3]>>;
+
+/// Those that are hooked in.
+fn hooked(chains: &Chains) -> BTreeMap<&String, &[u32; 3]> {
+    chains.iter().filter_map(|(name, hook)| Some((name, hook.as_ref()?))).collect()
+}
 
 fn chains(table: &Table) -> Chains {
     let hook = |base: &Base| [hook_number(base.hook), base.priority.cast_unsigned(), NF_ACCEPT];

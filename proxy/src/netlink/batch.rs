@@ -182,6 +182,16 @@ impl Batch {
             let what = format!("counter {}", reason.counter());
             self.object(NFT_MSG_NEWOBJ, NLM_F_CREATE, family, what, |w| write_counter(w, reason));
         }
+        self.add_chains(table);
+        for set in &table.sets {
+            let what = format!("set {}", set.name.as_str());
+            self.object(NFT_MSG_NEWSET, NLM_F_CREATE, family, what, |w| write_set(w, family, set.name));
+        }
+    }
+
+    /// The chains of a table, where they are missing.
+    pub(super) fn add_chains(&mut self, table: &Table) {
+        let family = table.family;
         for chain in &table.chains {
             self.object(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, format!("chain {}", chain.name), |w| {
                 w.string(NFTA_CHAIN_TABLE, Ruleset::TABLE);
@@ -191,22 +201,31 @@ impl Batch {
                 }
             });
         }
-        for set in &table.sets {
-            let what = format!("set {}", set.name.as_str());
-            self.object(NFT_MSG_NEWSET, NLM_F_CREATE, family, what, |w| write_set(w, family, set.name));
+    }
+
+    /// Takes the rules out of these chains.
+    pub(super) fn flush_chains(&mut self, table: &Table) {
+        for chain in &table.chains {
+            let what = format!("old rules of {}", chain.name);
+            self.object(NFT_MSG_DELRULE, 0, table.family, what, |w| {
+                w.string(NFTA_RULE_TABLE, Ruleset::TABLE);
+                w.string(NFTA_RULE_CHAIN, &chain.name);
+            });
         }
     }
 
-    /// Empties the chains and sets of a table that has this layout already.
+    /// Empties the chains and sets of a table that has this layout already, but for what packets have put there, and adds
+    /// the chains that are missing.
     pub(super) fn flush_table(&mut self, table: &Table) {
         let family = table.family;
         self.object(NFT_MSG_DELRULE, 0, family, "old rules".to_owned(), |w| {
             w.string(NFTA_RULE_TABLE, Ruleset::TABLE);
         });
-        for set in &table.sets {
+        for set in table.sets.iter().filter(|set| set.name.dynamic_size().is_none()) {
             let what = format!("old elements of {}", set.name.as_str());
             self.object(NFT_MSG_DELSETELEM, 0, family, what, |w| write_element_list(w, set.name));
         }
+        self.add_chains(table);
     }
 
     /// The constant elements of a table's maps.

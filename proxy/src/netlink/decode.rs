@@ -144,7 +144,11 @@ fn read_data(value: &[u8]) -> Option<Data> {
     let verdict = find(value, NFTA_DATA_VERDICT)?;
     let code = find(verdict, NFTA_VERDICT_CODE).and_then(number)?;
     let chain = find(verdict, NFTA_VERDICT_CHAIN).and_then(text)?;
-    (code == NFT_GOTO.cast_unsigned()).then(|| Data::Goto(chain.to_owned()))
+    match code.cast_signed() {
+        NFT_GOTO => Some(Data::Goto(chain.to_owned())),
+        NFT_JUMP => Some(Data::Jump(chain.to_owned())),
+        _ => None,
+    }
 }
 
 /// The first attribute of a type.

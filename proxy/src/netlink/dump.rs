@@ -12,7 +12,7 @@ use super::wire::*;
 use super::{ATTEMPTS, Kernel, KernelError, Subject, refused};
 use crate::element::Element;
 use crate::family::IpFamily;
-use crate::ruleset::{Entry, Ruleset};
+use crate::ruleset::{Entry, Ruleset, Timeouts};
 
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,8 @@ impl Kernel {
         each: &mut dyn FnMut(Element),
     ) -> Result<Listing, KernelError> {
         for table in &ruleset.tables {
-            for set in &table.sets {
+            // What packets put there is theirs.
+            for set in table.sets.iter().filter(|set| set.name.dynamic_size().is_none()) {
                 let constants = &set.elements;
                 let mut seen = 0;
                 let mut take = |entry: Entry| {
@@ -65,7 +66,7 @@ impl Kernel {
                         each(element);
                     } else if constants.contains(&entry) {
                         seen += 1;
-                    } else {
+                    } else if !Timeouts::is_entry(&entry) {
                         let what = format!("an element of {} ({})", set.name.as_str(), table.family);
                         return Err(Foreign(what));
                     }

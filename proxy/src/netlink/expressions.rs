@@ -9,8 +9,8 @@ use ipnet::IpNet;
 
 use super::attributes::Writer;
 use super::wire::{
-    NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFT_OBJECT_COUNTER, NFTA_DATA_VALUE, NFTA_DATA_VERDICT,
-    NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
+    NF_ACCEPT, NF_DROP, NFT_GOTO, NFT_JUMP, NFT_OBJECT_COUNTER, NFT_RETURN, NFTA_DATA_VALUE,
+    NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::family::IpFamily;
 use crate::ruleset::{Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement};
@@ -42,6 +42,10 @@ const FIB_ADDRTYPE: u32 = 3;
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const RTN_LOCAL: u32 = 2;
+
+/// `NFT_DYNSET_OP_UPDATE` and `NFT_DYNSET_OP_DELETE`.
+const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 
 /// `NFT_LOOKUP_F_INV`.
 const LOOKUP_INVERTED: u32 = 1;
@@ -114,6 +118,10 @@ pub(super) fn write(
             load(w, family, &[Expression::Priority]);
             lookup(w, *map, Some(VERDICT), 0, set_id);
         }
+        Statement::Remember(key, map, seconds) => {
+            dynamic(w, family, key, *map, DYNSET_UPDATE, Some(*seconds), set_id);
+        }
+        Statement::Forget(key, map) => dynamic(w, family, key, *map, DYNSET_DELETE, None, set_id),
         Statement::Dnat(key, map) => {
             load(w, family, key);
             lookup(w, *map, Some(FIRST), 0, set_id);
@@ -126,6 +134,7 @@ pub(super) fn write(
             w.number(1, NFT_OBJECT_COUNTER);
             w.string(2, reason.counter());
         }),
+        Statement::Return => verdict(w, NFT_RETURN.cast_unsigned(), None),
         Statement::Accept => verdict(w, NF_ACCEPT, None),
         Statement::Drop => verdict(w, NF_DROP, None),
         Statement::Reject => reject(w, family),
@@ -157,8 +166,8 @@ fn words(family: IpFamily) -> u32 {
     }
 }
 
-/// Loads fields into registers in a row.
-fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) {
+/// Loads fields into registers in a row; the place behind them.
+fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) -> u32 {
     let (saddr, daddr) = match family {
         IpFamily::V4 => (12, 16),
         IpFamily::V6 => (8, 24),
@@ -178,6 +187,7 @@ fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) {
             _ => 1,
         };
     }
+    place
 }
 
 fn payload(w: &mut Writer, header: u32, offset: u32, len: u32, to: u32) {
@@ -247,6 +257,30 @@ fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, flags: u32, set_id: &dy
         if flags != 0 {
             w.number(5, flags);
         }
+    });
+}
+
+/// Changes what a map says of a key; its value is the packet's priority.
+fn dynamic(
+    w: &mut Writer,
+    family: IpFamily,
+    key: &[Expression],
+    map: SetName,
+    operation: u32,
+    seconds: Option<u32>,
+    set_id: &dyn Fn(SetName) -> u32,
+) {
+    let value = register(load(w, family, key));
+    meta(w, META_PRIORITY, value);
+    expression(w, "dynset", |w| {
+        w.number(4, FIRST);
+        w.number(3, operation);
+        w.number(5, value);
+        if let Some(seconds) = seconds {
+            w.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
+        }
+        w.string(1, map.as_str());
+        w.number(2, set_id(map));
     });
 }
 

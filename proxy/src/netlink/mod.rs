@@ -47,7 +47,7 @@ use self::wire::{
 };
 use crate::element::{Changes, Element};
 use crate::family::IpFamily;
-use crate::ruleset::{Ruleset, Table, is_class};
+use crate::ruleset::{Ruleset, Table, Timeouts, is_class};
 
 /// How long the kernel may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -73,12 +73,15 @@ pub struct Kernel {
     socket: NetlinkSocket,
     sequence: u32,
     monitor: Option<Monitor>,
+    /// Timeouts of session affinity that the tables surely have chains for.
+    timeouts: Timeouts,
 }
 
 impl Kernel {
     /// Opens a connection to the nf_tables of the calling thread's network namespace.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { socket: NetlinkSocket::open().map_err(KernelError::Open)?, sequence: 1, monitor: None })
+        let socket = NetlinkSocket::open().map_err(KernelError::Open)?;
+        Ok(Self { socket, sequence: 1, monitor: None, timeouts: Timeouts::default() })
     }
 
     /// Opens a monitor of others' edits, deaf to what this connection does, in the tokio runtime that the calling thread
@@ -97,6 +100,7 @@ impl Kernel {
     /// untranslated. (That is some 100 ns; it can happen only when the layout changes, with a new version of Herald.)
     pub fn replace(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
         check_classes(elements)?;
+        let ruleset = &ruleset.clone().with_elements(elements);
         if self.has_layout(ruleset)? {
             self.refill(ruleset, elements)
         } else {
@@ -138,7 +142,10 @@ impl Kernel {
             for table in &ruleset.tables {
                 batch.add_rules(table);
             }
-        })
+        })?;
+        self.timeouts = Timeouts::of(elements);
+        self.timeouts.warn_of_rounded();
+        Ok(())
     }
 
     /// Removes and adds elements, in one transaction. To remove what is not there is refused, as is to add a key that
@@ -154,14 +161,30 @@ impl Kernel {
         }
         check_classes(&changes.add)?;
         let count = changes.add.len() + changes.remove.len();
+        let mut timeouts = self.timeouts.clone();
+        let new = timeouts.add(&changes.add);
+        let besides = if new.is_empty() { Vec::new() } else { new.ruleset().tables.into() };
         self.transact(generation, &changes.remove, &changes.add, count, |batch| {
+            for table in &besides {
+                batch.add_chains(table);
+                // They may be there, from earlier.
+                batch.flush_chains(table);
+                batch.add_constants(table);
+            }
             batch.elements(&changes.remove, true);
             batch.elements(&changes.add, false);
-        })
+            for table in &besides {
+                batch.add_rules(table);
+            }
+        })?;
+        self.timeouts = timeouts;
+        new.warn_of_rounded();
+        Ok(())
     }
 
     /// Removes our tables, if there are any.
     pub fn remove(&mut self) -> Result<(), KernelError> {
+        self.timeouts = Timeouts::default();
         self.transact(None, &[], &[], 0, |batch| {
             for family in IpFamily::ALL {
                 batch.delete_table(family, Ruleset::TABLE);
@@ -338,6 +361,8 @@ fn refused(subject: Subject, error: i32, reason: Option<String>) -> KernelError 
 
 /// A class without chains would be accepted by the kernel and then match nothing.
 fn check_classes(elements: &[Element]) -> Result<(), KernelError> {
-    let unknown = elements.iter().find(|e| matches!(e, Element::Pick { class, .. } if !is_class(*class)));
+    let unknown = elements.iter().find(
+        |e| matches!(e, Element::Pick { class, .. } | Element::AffinePick { class, .. } if !is_class(*class)),
+    );
     unknown.map_or(Ok(()), |element| Err(KernelError::UnknownClass(*element)))
 }

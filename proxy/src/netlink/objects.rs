@@ -115,7 +115,8 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
     let (kind, len) = shape(family, set.key());
     w.string(NFTA_SET_TABLE, Ruleset::TABLE);
     w.string(NFTA_SET_NAME, set.as_str());
-    w.number(NFTA_SET_FLAGS, map | interval | concatenation);
+    let dynamic = if set.dynamic_size().is_some() { NFT_SET_EVAL | NFT_SET_TIMEOUT } else { 0 };
+    w.number(NFTA_SET_FLAGS, map | interval | concatenation | dynamic);
     w.number(NFTA_SET_KEY_TYPE, kind);
     w.number(NFTA_SET_KEY_LEN, len);
     let data = match set.data() {
@@ -137,6 +138,9 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
             });
         });
     }
+    if let Some(size) = set.dynamic_size() {
+        w.nest(NFTA_SET_DESC, |w| w.number(NFTA_SET_DESC_SIZE, size));
+    }
     w.number(NFTA_SET_ID, set_id(family, set));
     w.bytes(NFTA_SET_USERDATA, &userdata(set));
 }
@@ -156,6 +160,9 @@ pub(super) fn write_element(w: &mut Writer, entry: &Entry) {
             Data::None => {}
             Data::Goto(chain) => w.nest(NFTA_SET_ELEM_DATA, |w| {
                 expressions::verdict_data(w, NFT_GOTO.cast_unsigned(), Some(chain));
+            }),
+            Data::Jump(chain) => w.nest(NFTA_SET_ELEM_DATA, |w| {
+                expressions::verdict_data(w, NFT_JUMP.cast_unsigned(), Some(chain));
             }),
             Data::Value(value) => {
                 w.nest(NFTA_SET_ELEM_DATA, |w| w.bytes(NFTA_DATA_VALUE, value.as_slice()));

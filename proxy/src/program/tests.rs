@@ -18,6 +18,9 @@ enum Key {
     Service(Frontend),
     Pick(Frontend, Scope),
     Endpoint(Frontend, Scope, u16),
+    AffinePick(Frontend, Scope),
+    Slot(Frontend, Scope, u16),
+    StableEndpoint(Frontend, Scope, u32),
     Refused(Frontend),
     Plain(Element),
 }
@@ -25,7 +28,14 @@ enum Key {
 fn key(element: Element) -> Key {
     match element {
         Element::Service { frontend, .. } => Key::Service(frontend),
-        Element::Pick { frontend, scope, .. } => Key::Pick(frontend, scope),
+        Element::Pick { frontend, scope, .. } | Element::Affinity { frontend, scope, .. } => {
+            Key::Pick(frontend, scope)
+        }
+        Element::AffinePick { frontend, scope, .. } => Key::AffinePick(frontend, scope),
+        Element::Slot { frontend, scope, slot, .. } => Key::Slot(frontend, scope, slot),
+        Element::StableEndpoint { frontend, scope, stable, .. } => {
+            Key::StableEndpoint(frontend, scope, stable)
+        }
         Element::Endpoint { frontend, scope, slot, .. } => Key::Endpoint(frontend, scope, slot),
         Element::Refused { frontend, .. } => Key::Refused(frontend),
         Element::Restricted { .. }
@@ -80,6 +90,7 @@ fn frontend_rules(
             local: endpoints.iter().copied().take(1).collect(),
             hairpin: endpoints.iter().copied().take(1).collect(),
             unchosen: Box::default(),
+            affinity: None,
             has_any: !endpoints.is_empty(),
             local_ready: !endpoints.is_empty(),
             local_probes_fail: false,
@@ -249,10 +260,18 @@ fn any_rules() -> impl Strategy<Value = ServiceRules> {
     ];
     // A count beyond 64 now and then, for the large classes.
     let count = prop_oneof![20 => 0..5u8, 1 => 64..67u8];
-    let rules = (frontend, kind, policy, count, 0..3u8).prop_map(|(frontend, kind, policy, count, first)| {
+    let all = (frontend, kind, policy, count, 0..3u8, 0..12u8);
+    let rules = all.prop_map(|(frontend, kind, policy, count, first, extra)| {
         let endpoints: Vec<SocketAddr> =
             (0..count).map(|i| SocketAddr::from(([10, 244, 1, first + i], 8080))).collect();
-        frontend_rules(frontend, kind, policy, &endpoints)
+        let mut rules = frontend_rules(frontend, kind, policy, &endpoints);
+        let backends = Arc::make_mut(&mut rules.backends);
+        backends.affinity = [None, Some(10), Some(20)][usize::from(extra % 3)];
+        let ranges =
+            [None, Some(vec![]), Some(vec!["10.0.0.0/8"]), Some(vec!["10.0.0.0/9", "203.0.113.0/24"])];
+        let ranges = ranges[usize::from(extra / 3)].clone();
+        let parsed = |ranges: Vec<&str>| ranges.iter().map(|range| range.parse().unwrap()).collect();
+        FrontendRules { sources: ranges.map(parsed), ..rules }
     });
     (0..3i64, proptest::collection::vec(rules, 0..4)).prop_map(|(created, all)| rules_of(created, all))
 }

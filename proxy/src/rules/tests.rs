@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
@@ -36,6 +38,30 @@ fn at(rules: &ServiceRules, frontend: Frontend) -> &FrontendRules {
 
 fn frontends() -> [Frontend; 4] {
     [tcp(CLUSTER_IP, 80), tcp(NODE, 30080), tcp(VIP, 80), tcp(EXTERNAL, 80)]
+}
+
+// Facts 1.13.
+
+#[test]
+fn with_affinity_drawn_slots_lead_to_numbers_that_endpoints_keep() {
+    let all = all_kinds(json!({"sessionAffinity": "ClientIP"}));
+    let elements = |nodes: &[&str]| {
+        let rules = rules(&all, &endpoints(&[on(nodes)]), &node());
+        at(&rules, tcp(VIP, 80)).elements()
+    };
+    let (two, three) = (elements(&["a", "b"]), elements(&["a", "b", "b"]));
+    let frontend = tcp(VIP, 80);
+    let scope = Scope::Cluster;
+    assert!(two.contains(&Element::Affinity { frontend, scope, timeout: 10_800 }));
+    assert!(two.contains(&Element::AffinePick { frontend, scope, class: 2 }));
+    assert!(!two.iter().any(|e| matches!(e, Element::Pick { .. } | Element::Endpoint { .. })));
+    let stable = |elements: &[Element]| -> BTreeSet<Element> {
+        elements.iter().copied().filter(|e| matches!(e, Element::StableEndpoint { .. })).collect()
+    };
+    assert_eq!((stable(&two).len(), stable(&three).len()), (2, 3));
+    assert!(stable(&two).is_subset(&stable(&three)));
+    let slots = |elements: &[Element]| elements.iter().filter(|e| matches!(e, Element::Slot { .. })).count();
+    assert_eq!((slots(&two), slots(&three)), (2, 3));
 }
 
 // Facts 1.10.

@@ -2,8 +2,9 @@
 
 use ipnet::IpNet;
 
+use super::affinity;
 use super::class::classes;
-use super::entry::{Entry, class_number, policy_number};
+use super::entry::{Data, Entry, class_number, policy_number};
 use super::model::{
     Base, Chain, ChainType, Expression, Hook, IcmpType, Rule, Set, SetName, Statement, Table,
 };
@@ -24,7 +25,7 @@ const FILTER_PRIORITY: i32 = -5;
 const MASQUERADE_PRIORITY: i32 = 95;
 
 /// A frontend: address, protocol, port.
-const FRONTEND: [Expression; 3] =
+pub(super) const FRONTEND: [Expression; 3] =
     [Expression::DestinationAddress, Expression::Protocol, Expression::DestinationPort];
 
 /// What the constant part of the ruleset depends on.
@@ -35,12 +36,25 @@ pub struct RulesetConfig {
     pub cluster_cidrs: Vec<IpNet>,
     /// Bit 0 to 31 of the packet mark that says "to be masqueraded" between the hooks of one packet.
     pub mark_bit: u8,
+    /// Whether the client's address stays where the endpoint is on this node.
+    pub masquerade: MasqueradeMode,
+}
+
+/// Which marked connections are masqueraded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MasqueradeMode {
+    /// All, as by kube-proxy.
+    #[default]
+    Always,
+    /// Those whose endpoint is on another node. Replies of an endpoint of this node pass it anyway, so the endpoint may see
+    /// the client's address.
+    Remote,
 }
 
 impl Default for RulesetConfig {
     /// No detector; kube-proxy's bit.
     fn default() -> Self {
-        Self { cluster_cidrs: Vec::new(), mark_bit: 14 }
+        Self { cluster_cidrs: Vec::new(), mark_bit: 14, masquerade: MasqueradeMode::Always }
     }
 }
 
@@ -82,18 +96,23 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
             ChainType::Nat,
             Hook::Postrouting,
             MASQUERADE_PRIORITY,
-            masquerade(mark),
+            masquerade(mark, config.masquerade),
         ),
     ];
     chains.extend(policies(&pods, mark));
     chains.push(chain("guard", refuse()));
     chains.push(chain("unserved", unserved(family)));
-    chains.push(chain("translate", translate(SetName::Endpoints)));
-    chains.push(chain("local-translate", translate(SetName::LocalEndpoints)));
     for class in classes() {
-        chains.push(chain(pick_chain(class), vec![draw(class, "translate")]));
-        chains.push(chain(local_pick_chain(class), vec![draw(class, "local-translate")]));
+        chains.push(chain(draw_chain(class), vec![vec![draw(class)]]));
+        chains.push(chain(pick_chain(class), vec![vec![draw(class), Statement::Goto("translate")]]));
+        let local = vec![draw(class), Statement::Goto("local-translate")];
+        chains.push(chain(local_pick_chain(class), vec![local]));
     }
+    chains.push(chain("translate", translate("endpoint")));
+    chains.push(chain("local-translate", translate("local-endpoint")));
+    chains.push(chain("endpoint", endpoint(SetName::Endpoints)));
+    chains.push(chain("local-endpoint", endpoint(SetName::LocalEndpoints)));
+    chains.extend(affinity::common());
     let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
     Table { family, sets, chains }
 }
@@ -102,12 +121,16 @@ fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>
     Chain { name: name.to_owned(), base: Some(Base { kind, hook, priority }), rules }
 }
 
-fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
     Chain { name: name.into(), base: None, rules }
 }
 
 fn pick_chain(class: u16) -> String {
     format!("pick-{class}")
+}
+
+fn draw_chain(class: u16) -> String {
+    format!("draw-{class}")
 }
 
 fn local_pick_chain(class: u16) -> String {
@@ -125,20 +148,21 @@ fn policy_chain(policy: Policy) -> &'static str {
 
 /// Elements of the constant maps: numbers to chains.
 fn constants(family: IpFamily, set: SetName) -> Vec<Entry> {
+    let to_chains = |verdict: fn(u16) -> Data| {
+        classes().map(|c| Entry::dispatch(family, set, class_number(c), verdict(c))).collect()
+    };
     match set {
         SetName::Policies => {
             [Policy::Internal, Policy::InternalLocal, Policy::External, Policy::ExternalLocal]
                 .map(|policy| {
-                    Entry::dispatch(family, set, policy_number(policy), policy_chain(policy).to_owned())
+                    let verdict = Data::Goto(policy_chain(policy).to_owned());
+                    Entry::dispatch(family, set, policy_number(policy), verdict)
                 })
                 .into()
         }
-        SetName::Classes => {
-            classes().map(|c| Entry::dispatch(family, set, class_number(c), pick_chain(c))).collect()
-        }
-        SetName::LocalClasses => {
-            classes().map(|c| Entry::dispatch(family, set, class_number(c), local_pick_chain(c))).collect()
-        }
+        SetName::Classes => to_chains(|class| Data::Goto(pick_chain(class))),
+        SetName::LocalClasses => to_chains(|class| Data::Goto(local_pick_chain(class))),
+        SetName::Draws => to_chains(|class| Data::Jump(draw_chain(class))),
         _ => Vec::new(),
     }
 }
@@ -203,17 +227,22 @@ fn policies(pods: &[IpNet], mark: u32) -> Vec<Chain> {
 }
 
 /// Draws a slot.
-fn draw(class: u16, then: &'static str) -> Rule {
-    let slot = if class == 1 { Statement::FirstSlot } else { Statement::DrawSlot(class) };
-    vec![slot, Statement::Goto(then)]
+fn draw(class: u16) -> Statement {
+    if class == 1 { Statement::FirstSlot } else { Statement::DrawSlot(class) }
 }
 
 /// Translates to the endpoint in the drawn slot. The slot may be missing for a packet that looked up its class just
 /// before a transaction and its slot just after; then the first slot takes it.
-fn translate(map: SetName) -> Vec<Rule> {
+fn translate(endpoint: &'static str) -> Vec<Rule> {
+    vec![vec![Statement::Jump(endpoint)], vec![Statement::FirstSlot, Statement::Goto(endpoint)]]
+}
+
+/// The only rule that looks into a map of endpoints: the kernel checks the value of each new element once per rule that
+/// uses its map. Comes back if there is none.
+fn endpoint(map: SetName) -> Vec<Rule> {
     let mut key = Vec::from(FRONTEND);
     key.push(Expression::Priority);
-    vec![vec![Statement::Dnat(key.clone(), map)], vec![Statement::FirstSlot, Statement::Dnat(key, map)]]
+    vec![vec![Statement::Dnat(key, map)]]
 }
 
 /// Packets of known connections pass: replies, and what was translated before.
@@ -292,16 +321,25 @@ fn unserved(family: IpFamily) -> Vec<Rule> {
     rules
 }
 
-fn masquerade(mark: u32) -> Vec<Rule> {
-    let hairpin = vec![
-        Expression::SourceAddress,
-        Expression::DestinationAddress,
-        Expression::Protocol,
-        Expression::DestinationPort,
-    ];
-    vec![
-        vec![Statement::ClearNumber],
+fn masquerade(mark: u32, mode: MasqueradeMode) -> Vec<Rule> {
+    let from = |source: Expression| {
+        vec![source, Expression::DestinationAddress, Expression::Protocol, Expression::DestinationPort]
+    };
+    let hairpin = || from(Expression::SourceAddress);
+    let local = || from(Expression::DestinationAddress);
+    let mut rules = vec![vec![Statement::ClearNumber]];
+    if mode == MasqueradeMode::Remote {
+        rules.push(vec![
+            Statement::MarkHas(mark),
+            Statement::InSet(local(), SetName::Hairpin),
+            Statement::NotInSet(hairpin(), SetName::Hairpin),
+            Statement::ClearMark(mark),
+            Statement::Accept,
+        ]);
+    }
+    rules.extend([
         vec![Statement::MarkHas(mark), Statement::ClearMark(mark), Statement::Masquerade],
-        vec![Statement::StatusDnat, Statement::InSet(hairpin, SetName::Hairpin), Statement::Masquerade],
-    ]
+        vec![Statement::StatusDnat, Statement::InSet(hairpin(), SetName::Hairpin), Statement::Masquerade],
+    ]);
+    rules
 }

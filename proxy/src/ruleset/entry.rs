@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::model::SetName;
 use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::family::IpFamily;
+use crate::stable;
 
 /// Longest key: two IPv6 addresses, protocol and port.
 const CAPACITY: usize = 40;
@@ -75,6 +76,8 @@ pub(crate) enum Data {
     None,
     /// `goto` this chain.
     Goto(String),
+    /// `jump` to this chain.
+    Jump(String),
     /// Bytes of a number, or of address and port.
     Value(Buffer),
 }
@@ -108,8 +111,8 @@ impl Entry {
     }
 
     /// A constant element: a number and the chain that it stands for.
-    pub(super) fn dispatch(family: IpFamily, set: SetName, number: u32, chain: String) -> Self {
-        Self { family, set, key: Buffer::EMPTY.number(number), prefix: None, data: Data::Goto(chain) }
+    pub(super) fn dispatch(family: IpFamily, set: SetName, number: u32, verdict: Data) -> Self {
+        Self { family, set, key: Buffer::EMPTY.number(number), prefix: None, data: verdict }
     }
 
     /// The last key of an interval in a concatenation; there, unlike in a set of plain intervals, it belongs to it.
@@ -160,6 +163,40 @@ impl From<&Element> for Entry {
                 };
                 let value = socket_address(Buffer::EMPTY, endpoint);
                 let key = key.frontend(frontend).number(slot_number(*slot));
+                Self::new(frontend.address, set, key, Data::Value(value))
+            }
+            Element::Affinity { frontend, scope, timeout } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::Picks,
+                    Scope::Local => SetName::LocalPicks,
+                };
+                let value = Buffer::EMPTY.number(timeout_number(*timeout));
+                Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
+            }
+            Element::AffinePick { frontend, scope, class } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::AffinePicks,
+                    Scope::Local => SetName::LocalAffinePicks,
+                };
+                let value = Buffer::EMPTY.number(class_number(*class));
+                Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
+            }
+            Element::Slot { frontend, scope, slot, stable } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::Slots,
+                    Scope::Local => SetName::LocalSlots,
+                };
+                let value = Buffer::EMPTY.number(stable_number(*stable));
+                let key = key.frontend(frontend).number(slot_number(*slot));
+                Self::new(frontend.address, set, key, Data::Value(value))
+            }
+            Element::StableEndpoint { frontend, scope, stable, endpoint } => {
+                let set = match scope {
+                    Scope::Cluster => SetName::Endpoints,
+                    Scope::Local => SetName::LocalEndpoints,
+                };
+                let value = socket_address(Buffer::EMPTY, endpoint);
+                let key = key.frontend(frontend).number(stable_number(*stable));
                 Self::new(frontend.address, set, key, Data::Value(value))
             }
             Element::Refused { frontend, refusal } => {
@@ -226,6 +263,16 @@ pub(super) fn policy_number(policy: Policy) -> u32 {
 /// A class as a `classid`: `fe02:` and the number of slots in hexadecimal in listings.
 pub(super) fn class_number(class: u16) -> u32 {
     NUMBERS | 0x2_0000 | u32::from(class)
+}
+
+/// A timeout in seconds, up to a day, as a `classid`: `fe10:1` to `fe11:5180`.
+pub(super) fn timeout_number(seconds: u32) -> u32 {
+    NUMBERS | 0x10_0000 | (seconds & 0x1_ffff)
+}
+
+/// The number of an endpoint as a `classid`: `fe80:0` to `feff:ffff`.
+pub(super) fn stable_number(stable: u32) -> u32 {
+    NUMBERS | 0x80_0000 | (stable % stable::NUMBERS)
 }
 
 fn slot_number(slot: u16) -> u32 {

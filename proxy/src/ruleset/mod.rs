@@ -16,6 +16,7 @@
 //!
 //! Not here: who owns an element (`rules.rs`), how messages reach the kernel (`netlink/`).
 
+mod affinity;
 mod build;
 mod class;
 mod entry;
@@ -26,13 +27,14 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use build::{Ruleset, RulesetConfig};
+pub use build::{MasqueradeMode, Ruleset, RulesetConfig};
 pub use class::class_for;
 pub use model::{
     Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName, Statement,
     Table,
 };
 
+pub(crate) use affinity::Timeouts;
 pub(crate) use class::is_class;
 pub(crate) use entry::{Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, protocol_number};
 pub(crate) use model::fingerprint;

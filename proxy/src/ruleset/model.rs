@@ -18,7 +18,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// A word that changes with the tables' sets, chains and hooks, but not with rules or elements. The kernel keeps it
+    /// A word that changes with the tables' sets and hooks, but not with rules, elements and the chains that rules go to:
+    /// a refill of the tables can add those. The kernel keeps it
     /// as the table's comment, so that a later run knows what it finds.
     pub fn layout(&self) -> String {
         use std::fmt::Write;
@@ -26,13 +27,13 @@ impl Table {
         for set in &self.sets {
             let name = set.name;
             // Writing to a String cannot fail.
-            let _ =
-                write!(shape, "{} {:?} {:?} {};", name.as_str(), name.key(), name.data(), name.is_interval());
+            let (key, data, size) = (name.key(), name.data(), name.dynamic_size());
+            let _ = write!(shape, "{} {key:?} {data:?} {} {size:?};", name.as_str(), name.is_interval());
         }
         for reason in EndReason::ALL {
             let _ = write!(shape, "counter {};", reason.counter());
         }
-        for chain in &self.chains {
+        for chain in self.chains.iter().filter(|chain| chain.base.is_some()) {
             let _ = write!(shape, "{} {:?};", chain.name, chain.base);
         }
         format!("herald layout {:016x}", fingerprint(shape.bytes()))
@@ -102,6 +103,16 @@ pub enum SetName {
     Picks,
     /// The same for endpoints of this node.
     LocalPicks,
+    /// frontend with session affinity → number of its class.
+    AffinePicks,
+    /// The same for endpoints of this node.
+    LocalAffinePicks,
+    /// frontend and drawn slot → number of its endpoint, with session affinity.
+    Slots,
+    /// The same for endpoints of this node.
+    LocalSlots,
+    /// client and frontend → number of its endpoint; the kernel fills it.
+    Affinity,
     /// frontend and slot → endpoint.
     Endpoints,
     /// The same for endpoints of this node.
@@ -122,6 +133,8 @@ pub enum SetName {
     ServiceCidrs,
     /// Endpoints of this node that may talk to themselves.
     Hairpin,
+    /// Number of a class → chain that draws a slot and comes back; constant.
+    Draws,
     /// Number of a policy → its chain; constant.
     Policies,
     /// Number of a class → chain that draws from `endpoints`; constant.
@@ -155,7 +168,7 @@ pub enum FieldType {
 /// Value of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataType {
-    /// `goto` a chain.
+    /// `goto` or `jump` to a chain.
     Verdict,
     /// A number for the packet's priority.
     ClassId,
@@ -165,10 +178,15 @@ pub enum DataType {
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
+        Self::AffinePicks,
+        Self::LocalAffinePicks,
+        Self::Slots,
+        Self::LocalSlots,
+        Self::Affinity,
         Self::Endpoints,
         Self::LocalEndpoints,
         Self::Dropped,
@@ -182,6 +200,7 @@ impl SetName {
         Self::Policies,
         Self::Classes,
         Self::LocalClasses,
+        Self::Draws,
     ];
 
     /// The name in the kernel.
@@ -190,6 +209,11 @@ impl SetName {
             Self::Services => "services",
             Self::Picks => "picks",
             Self::LocalPicks => "local-picks",
+            Self::AffinePicks => "affine-picks",
+            Self::LocalAffinePicks => "local-affine-picks",
+            Self::Slots => "slots",
+            Self::LocalSlots => "local-slots",
+            Self::Affinity => "affinity",
             Self::Endpoints => "endpoints",
             Self::LocalEndpoints => "local-endpoints",
             Self::Dropped => "dropped",
@@ -203,6 +227,7 @@ impl SetName {
             Self::Policies => "policies",
             Self::Classes => "classes",
             Self::LocalClasses => "local-classes",
+            Self::Draws => "draws",
         }
     }
 
@@ -213,23 +238,35 @@ impl SetName {
             Self::Services
             | Self::Picks
             | Self::LocalPicks
+            | Self::AffinePicks
+            | Self::LocalAffinePicks
             | Self::Dropped
             | Self::Rejected
             | Self::Restricted => &[Address, Protocol, Port],
             Self::Sources => &[Address, Protocol, Port, Address],
-            Self::Endpoints | Self::LocalEndpoints => &[Address, Protocol, Port, ClassId],
+            Self::Endpoints | Self::LocalEndpoints | Self::Slots | Self::LocalSlots => {
+                &[Address, Protocol, Port, ClassId]
+            }
+            Self::Affinity => &[Address, Address, Protocol, Port],
             Self::Vips | Self::Announced | Self::ServiceCidrs => &[Address],
             Self::Hairpin => &[Address, Address, Protocol, Port],
-            Self::Policies | Self::Classes | Self::LocalClasses => &[ClassId],
+            Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => &[ClassId],
         }
     }
 
     /// Value; `None` for a set.
     pub const fn data(self) -> Option<DataType> {
         match self {
-            Self::Services | Self::Picks | Self::LocalPicks => Some(DataType::ClassId),
+            Self::Services
+            | Self::Picks
+            | Self::LocalPicks
+            | Self::AffinePicks
+            | Self::LocalAffinePicks
+            | Self::Slots
+            | Self::LocalSlots
+            | Self::Affinity => Some(DataType::ClassId),
             Self::Endpoints | Self::LocalEndpoints => Some(DataType::AddressPort),
-            Self::Policies | Self::Classes | Self::LocalClasses => Some(DataType::Verdict),
+            Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => Some(DataType::Verdict),
             Self::Dropped
             | Self::Rejected
             | Self::Restricted
@@ -249,6 +286,16 @@ impl SetName {
     /// True when the keys are prefixes, or end with one.
     pub const fn is_interval(self) -> bool {
         matches!(self, Self::Announced | Self::ServiceCidrs | Self::Sources)
+    }
+
+    /// For a map that packets fill and whose elements expire: how many it holds at most. What Herald puts into its
+    /// sets is bounded by the cluster; what clients put there must be bounded here. A full map takes no new clients:
+    /// they are served, and drawn anew for each connection.
+    pub const fn dynamic_size(self) -> Option<u32> {
+        match self {
+            Self::Affinity => Some(1 << 20),
+            _ => None,
+        }
     }
 }
 
@@ -308,6 +355,11 @@ pub enum Statement {
     ClearNumber,
     /// Goes where the map of verdicts says for the packet's priority.
     DispatchPriority(SetName),
+    /// Keeps the packet's priority in the map for so many seconds. A key that is there keeps its value and gets the time
+    /// anew. Goes on unless the map is full.
+    Remember(Vec<Expression>, SetName, u32),
+    /// Takes the key out of the map, if it is there.
+    Forget(Vec<Expression>, SetName),
     /// Translates the destination to the map's value, if the key is there.
     Dnat(Vec<Expression>, SetName),
     /// Translates the source to the address of the interface that the packet leaves by, with a random port.
@@ -318,6 +370,8 @@ pub enum Statement {
     Jump(&'static str),
     /// Counts the packet.
     Count(EndReason),
+    /// Goes back to where the chain was jumped to from.
+    Return,
     /// Ends the base chain.
     Accept,
     /// Ends the packet.

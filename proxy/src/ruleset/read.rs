@@ -7,8 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::affinity::MAX_TIMEOUT;
 use super::class::is_class;
-use super::entry::{Buffer, Data, Entry, FIRST_SLOT, class_number, policy_number};
+use super::entry::{
+    Buffer, Data, Entry, FIRST_SLOT, class_number, policy_number, stable_number, timeout_number,
+};
 use super::model::SetName;
 use crate::element::{Element, Frontend, Policy, Protocol, Refusal, Scope};
 use crate::family::IpFamily;
@@ -52,7 +55,15 @@ impl Entry {
                 let endpoint = SocketAddr::new(address, frontend.port);
                 Element::Hairpin { endpoint, protocol: frontend.protocol }
             }
-            SetName::Policies | SetName::Classes | SetName::LocalClasses => return None,
+            SetName::AffinePicks => key.affine_pick(Scope::Cluster, &mut value)?,
+            SetName::LocalAffinePicks => key.affine_pick(Scope::Local, &mut value)?,
+            SetName::Slots => key.slot(Scope::Cluster, &mut value)?,
+            SetName::LocalSlots => key.slot(Scope::Local, &mut value)?,
+            SetName::Affinity
+            | SetName::Policies
+            | SetName::Classes
+            | SetName::LocalClasses
+            | SetName::Draws => return None,
         };
         (Self::from(&element) == *self).then_some(element)
     }
@@ -60,7 +71,7 @@ impl Entry {
     fn value(&self) -> &[u8] {
         match &self.data {
             Data::Value(value) => value.as_slice(),
-            Data::None | Data::Goto(_) => &[],
+            Data::None | Data::Goto(_) | Data::Jump(_) => &[],
         }
     }
 }
@@ -125,15 +136,41 @@ impl Fields<'_> {
             .find(|policy| policy_number(*policy) == number)
     }
 
+    fn class(&mut self) -> Option<u16> {
+        u16::try_from(self.number()?.wrapping_sub(class_number(0))).ok().filter(|class| is_class(*class))
+    }
+
     fn pick(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
-        let class = u16::try_from(value.number()?.wrapping_sub(class_number(0))).ok()?;
-        is_class(class).then_some(Element::Pick { frontend: self.frontend()?, scope, class })
+        let frontend = self.frontend()?;
+        let number = Self { family: value.family, rest: value.rest }.number()?;
+        let timeout = number.wrapping_sub(timeout_number(0));
+        if (1..=MAX_TIMEOUT).contains(&timeout) {
+            return Some(Element::Affinity { frontend, scope, timeout });
+        }
+        Some(Element::Pick { frontend, scope, class: value.class()? })
+    }
+
+    fn affine_pick(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
+        Some(Element::AffinePick { frontend: self.frontend()?, scope, class: value.class()? })
+    }
+
+    fn slot(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
+        let frontend = self.frontend()?;
+        let slot = u16::try_from(self.number()?.wrapping_sub(FIRST_SLOT)).ok()?;
+        let stable = value.number()?.wrapping_sub(stable_number(0));
+        Some(Element::Slot { frontend, scope, slot, stable })
     }
 
     fn endpoint(&mut self, scope: Scope, value: &mut Self) -> Option<Element> {
         let frontend = self.frontend()?;
-        let slot = u16::try_from(self.number()?.wrapping_sub(FIRST_SLOT)).ok()?;
+        let number = self.number()?;
         let endpoint = SocketAddr::new(value.address()?, value.port()?);
-        Some(Element::Endpoint { frontend, scope, slot, endpoint })
+        Some(match u16::try_from(number.wrapping_sub(FIRST_SLOT)) {
+            Ok(slot) => Element::Endpoint { frontend, scope, slot, endpoint },
+            Err(_) => {
+                let stable = number.wrapping_sub(stable_number(0));
+                Element::StableEndpoint { frontend, scope, stable, endpoint }
+            }
+        })
     }
 }

@@ -23,6 +23,7 @@ fn elements() -> Vec<Element> {
         ("2001:db8:1::1", "[2001:db8:2::1]:8080", "2001:db8:1::/96", "2001:db8:c::/64", "2001:db8:3::/112"),
     ] {
         let http = frontend(vip, Protocol::Tcp, 80);
+        let dns = frontend(vip, Protocol::Udp, 5353);
         let endpoint = endpoint.parse().unwrap();
         elements.extend([
             Element::Service { frontend: http, policy: Policy::ExternalLocal },
@@ -30,6 +31,10 @@ fn elements() -> Vec<Element> {
             Element::Pick { frontend: http, scope: Scope::Local, class: 1 },
             Element::Endpoint { frontend: http, scope: Scope::Cluster, slot: 258, endpoint },
             Element::Endpoint { frontend: http, scope: Scope::Local, slot: 0, endpoint },
+            Element::Affinity { frontend: dns, scope: Scope::Local, timeout: 10_800 },
+            Element::AffinePick { frontend: dns, scope: Scope::Local, class: 3 },
+            Element::Slot { frontend: dns, scope: Scope::Local, slot: 2, stable: 0x1_2345 },
+            Element::StableEndpoint { frontend: dns, scope: Scope::Local, stable: 0x1_2345, endpoint },
             Element::Refused { frontend: frontend(vip, Protocol::Udp, 53), refusal: Refusal::Drop },
             Element::Refused { frontend: frontend(vip, Protocol::Sctp, 99), refusal: Refusal::Reject },
             Element::Restricted { frontend: http },
@@ -68,7 +73,11 @@ fn the_ruleset_has_the_same_objects_whatever_the_elements() {
     let objects = |text: &str| {
         text.lines().filter(|l| l.starts_with('\t') && l.ends_with('{') && !l.contains('=')).count()
     };
-    assert_eq!(objects(&ruleset.text(&[])), objects(&ruleset.text(&elements())));
+    let mut elements = elements();
+    // Two chains per timeout of session affinity and table.
+    assert_eq!(objects(&ruleset.text(&elements)), objects(&ruleset.text(&[])) + 4);
+    elements.retain(|element| !matches!(element, Element::Affinity { .. }));
+    assert_eq!(objects(&ruleset.text(&elements)), objects(&ruleset.text(&[])));
     assert_eq!(ruleset.tables[0].sets.len(), SetName::ALL.len());
     assert_eq!(ruleset.tables[0].chains.len(), ruleset.tables[1].chains.len());
 }
@@ -79,6 +88,8 @@ fn the_layout_changes_with_hooks_but_not_with_rules() {
     let plain = layout(&RulesetConfig::default());
     assert_eq!(plain, layout(&config()));
     assert_eq!(plain[0], plain[1]);
+    let ruleset = Ruleset::new(&config()).with_elements(&elements());
+    assert_eq!(ruleset.tables.map(|table| table.layout()), plain, "nor with the timeouts in use");
     let mut ruleset = Ruleset::new(&config());
     ruleset.tables[0].chains[0].base.as_mut().unwrap().priority += 1;
     assert_ne!(ruleset.tables[0].layout(), plain[0]);
@@ -86,12 +97,12 @@ fn the_layout_changes_with_hooks_but_not_with_rules() {
 
 #[test]
 fn every_chain_that_is_gone_to_exists() {
-    for table in Ruleset::new(&config()).tables {
+    for table in Ruleset::new(&config()).with_elements(&elements()).tables {
         let names: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
         assert_eq!(names.len(), table.chains.len());
         let verdicts =
             table.sets.iter().flat_map(|set| &set.elements).filter_map(|entry| match &entry.data {
-                Data::Goto(chain) => Some(chain.as_str()),
+                Data::Goto(chain) | Data::Jump(chain) => Some(chain.as_str()),
                 _ => None,
             });
         let statements = table.chains.iter().flat_map(|c| &c.rules).flatten().filter_map(|s| match s {
@@ -116,7 +127,8 @@ fn without_a_pod_network_nobody_is_marked_for_being_no_pod() {
 #[test]
 fn several_pod_networks_must_all_not_contain_a_stranger() {
     let cluster_cidrs = ["10.244.0.0/16", "10.245.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
-    let text = Ruleset::new(&RulesetConfig { cluster_cidrs, mark_bit: 3 }).text(&[]);
+    let text =
+        Ruleset::new(&RulesetConfig { cluster_cidrs, mark_bit: 3, ..RulesetConfig::default() }).text(&[]);
     assert!(text.contains(
         "ip saddr != 10.244.0.0/16 ip saddr != 10.245.0.0/16 meta mark set meta mark | 0x00000008"
     ));
@@ -157,4 +169,49 @@ fn an_interval_in_a_concatenation_ends_with_its_last_address() {
     assert_eq!(bytes(&entry("203.0.113.7/24")), (key([203, 0, 113, 0]), key([203, 0, 113, 255])));
     assert_eq!(bytes(&entry("0.0.0.0/0")), (key([0; 4]), key([255; 4])));
     assert_eq!(entry("0.0.0.0/0").end(), None);
+}
+
+fn affinities(timeouts: impl IntoIterator<Item = u32>) -> Vec<Element> {
+    let frontend = frontend("192.0.2.1", Protocol::Tcp, 80);
+    let element = |timeout| Element::Affinity { frontend, scope: Scope::Cluster, timeout };
+    timeouts.into_iter().map(element).collect()
+}
+
+#[test]
+fn chains_of_timeouts_come_when_first_used_and_are_bounded() {
+    let chains = |timeouts: &Timeouts| timeouts.ruleset().tables[0].chains.len();
+    let constants = |timeouts: &Timeouts| timeouts.ruleset().tables[0].sets[0].elements.len();
+    let mut timeouts = Timeouts::default();
+    assert!(timeouts.add(&affinities([])).is_empty());
+    let new = timeouts.add(&affinities([10, 10_800, 10]));
+    assert_eq!((chains(&new), constants(&new)), (4, 2));
+    assert!(timeouts.add(&affinities([10, 10_800])).is_empty());
+    timeouts.add(&affinities(100..162));
+    assert_eq!((chains(&timeouts), constants(&timeouts)), (128, 64));
+    // Rounded up: to the next, and to a day.
+    let text = |new: &Timeouts| format!("{:?}", new.ruleset().tables[0].sets[0].elements);
+    let new = timeouts.add(&affinities([50]));
+    assert!(text(&new).contains("\"affinity-100\""), "{}", text(&new));
+    let new = timeouts.add(&affinities([20_000]));
+    assert!(text(&new).contains("\"affinity-86400\""), "{}", text(&new));
+    timeouts.add(&affinities(1..80_000));
+    assert_eq!(chains(&timeouts), 130);
+}
+
+#[test]
+fn elements_and_numbers_of_affinity_keep_apart() {
+    let value = |element: &Element| match Entry::from(element).data {
+        Data::Value(value) => u32::from_ne_bytes(value.as_slice()[..4].try_into().unwrap()),
+        other => panic!("{other:?}"),
+    };
+    let frontend = frontend("192.0.2.1", Protocol::Tcp, 80);
+    let timeout = |timeout| value(&Element::Affinity { frontend, scope: Scope::Local, timeout });
+    let stable = |stable| value(&Element::Slot { frontend, scope: Scope::Local, slot: 0, stable });
+    let class = |class| value(&Element::AffinePick { frontend, scope: Scope::Local, class });
+    assert_eq!((timeout(1), timeout(86_400)), (0xfe10_0001, 0xfe11_5180));
+    assert_eq!((stable(0), stable(0x7f_ffff)), (0xfe80_0000, 0xfeff_ffff));
+    assert_eq!(class(16_384), 0xfe02_4000);
+    for number in [timeout(86_400), stable(0x7f_ffff), class(1)] {
+        assert_eq!(number & NUMBERS_MASK, NUMBERS);
+    }
 }

@@ -17,7 +17,7 @@ impl Ruleset {
     pub fn text(&self, elements: &[Element]) -> String {
         let entries: Vec<Entry> = elements.iter().map(Entry::from).collect();
         let mut out = String::new();
-        for table in &self.tables {
+        for table in &self.clone().with_elements(elements).tables {
             // Writing to a String cannot fail.
             let _ = write_table(&mut out, table, &entries);
         }
@@ -53,6 +53,9 @@ fn write_set<'a>(
     writeln!(out, "\t{kind} {} {{\n\t\t{}", name.as_str(), set_type(family, name))?;
     if name.is_interval() {
         writeln!(out, "\t\tflags interval")?;
+    }
+    if let Some(size) = name.dynamic_size() {
+        writeln!(out, "\t\tsize {size}\n\t\tflags dynamic,timeout")?;
     }
     let mut lines: Vec<String> = entries.map(entry_text).collect();
     lines.sort_unstable();
@@ -98,6 +101,7 @@ fn entry_text(entry: &Entry) -> String {
     match &entry.data {
         Data::None => key,
         Data::Goto(chain) => format!("{key} : goto {chain}"),
+        Data::Jump(chain) => format!("{key} : jump {chain}"),
         Data::Value(value) => {
             let fields: &[FieldType] = match entry.set.data() {
                 Some(DataType::AddressPort) => &[FieldType::Address, FieldType::Port],
@@ -236,6 +240,13 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
             format!("meta priority & {mask} == {ours} meta priority set none")
         }
         Statement::DispatchPriority(map) => format!("meta priority vmap @{}", map.as_str()),
+        Statement::Remember(key, map, seconds) => {
+            let key = key_text(family, key);
+            format!("update @{} {{ {key} timeout {seconds}s : meta priority }}", map.as_str())
+        }
+        Statement::Forget(key, map) => {
+            format!("delete @{} {{ {} : meta priority }}", map.as_str(), key_text(family, key))
+        }
         Statement::Dnat(key, map) => {
             format!("dnat {} to {} map @{}", keyword(family), key_text(family, key), map.as_str())
         }
@@ -243,6 +254,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::Goto(chain) => format!("goto {chain}"),
         Statement::Jump(chain) => format!("jump {chain}"),
         Statement::Count(reason) => format!("counter name {}", reason.counter()),
+        Statement::Return => "return".to_owned(),
         Statement::Accept => "accept".to_owned(),
         Statement::Drop => "drop".to_owned(),
         Statement::Reject => "reject".to_owned(),

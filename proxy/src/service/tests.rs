@@ -146,6 +146,29 @@ fn a_health_check_node_port_needs_a_load_balancer_of_policy_local() {
     }
 }
 
+// Facts 1.13.
+
+#[test]
+fn affinity_lasts_three_hours_unless_the_service_says_otherwise() {
+    let affinity = |affinity: Value, timeout: Value| {
+        let config = json!({"clientIP": {"timeoutSeconds": timeout}});
+        let spec =
+            json!({"clusterIP": "10.96.0.10", "sessionAffinity": affinity, "sessionAffinityConfig": config});
+        let (view, notes) = read(&service(spec, &[]));
+        (view.affinity, notes.len())
+    };
+    let (client, none) = (|| json!("ClientIP"), || Value::Null);
+    assert_eq!(affinity(none(), json!(10)), (None, 0));
+    assert_eq!(affinity(json!("None"), json!(10)), (None, 0));
+    assert_eq!(affinity(json!("Cookie"), json!(10)), (None, 1));
+    assert_eq!(affinity(client(), none()), (Some(10_800), 0));
+    for (timeout, wanted) in
+        [(1, (1, 0)), (86_400, (86_400, 0)), (86_401, (86_400, 1)), (0, (10_800, 1)), (-5, (10_800, 1))]
+    {
+        assert_eq!(affinity(client(), json!(timeout)), (Some(wanted.0), wanted.1), "{timeout}");
+    }
+}
+
 // Facts 1.10.
 
 fn ranges(service_type: &str, ranges: &[&str]) -> (Option<Vec<String>>, Vec<&'static str>) {
@@ -192,7 +215,7 @@ fn nonsense_is_dropped_value_by_value_and_told() {
             "internalTrafficPolicy": "Sometimes",
             "healthCheckNodePort": 70000,
             "loadBalancerSourceRanges": ["203.0.113.0", "x/8", "10.0.0.0/33", " 203.0.113.7/24 "],
-            "sessionAffinity": "ClientIP",
+            "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 90000}},
             "ports": [
                 {"name": "zero", "port": 0},
                 {"name": "large", "port": 65536},
@@ -221,7 +244,7 @@ fn nonsense_is_dropped_value_by_value_and_told() {
         ("UnknownTrafficPolicy", 1),
         ("InvalidHealthCheckNodePort", 1),
         ("InvalidSourceRange", 3),
-        ("SessionAffinityNotKept", 1),
+        ("InvalidSessionAffinity", 1),
     ] {
         assert_eq!(count(reason), wanted, "{reason} in {notes:#?}");
     }

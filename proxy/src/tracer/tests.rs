@@ -10,6 +10,7 @@ use super::*;
 use crate::endpoints::EndpointsView;
 use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::rules::rules;
+use crate::ruleset::MasqueradeMode;
 use crate::service::ServiceView;
 use crate::testing::{endpoints, ip, net, node, read_slice, slice, socket, tcp, view};
 
@@ -50,7 +51,11 @@ fn to(endpoints: &[(&str, Option<Masquerade>)]) -> Verdict {
         slots: 1,
         masquerade,
     };
-    Verdict::Dnat { class: endpoints.len() as u16, shares: endpoints.iter().map(share).collect() }
+    Verdict::Dnat {
+        class: endpoints.len() as u16,
+        shares: endpoints.iter().map(share).collect(),
+        affinity: None,
+    }
 }
 
 // Facts 1.8.
@@ -98,6 +103,40 @@ fn policy_local_keeps_the_client_and_short_circuits_pods_and_the_node() {
         let own = to(&[(REMOTE_POD, Some(Masquerade::OwnNode))]);
         assert_eq!(without.trace(&packet(NODE, address, port)), own);
     }
+}
+
+// Facts 6.6.
+
+#[test]
+fn with_masquerade_remote_an_endpoint_of_this_node_sees_the_client() {
+    let tracer = tracer(&web("Cluster"), &pods(true)).with_masquerade(MasqueradeMode::Remote);
+    let external = Some(Masquerade::External);
+    for (address, port) in [("192.0.2.1", 80), (NODE, 30080)] {
+        for source in [CLIENT, NODE, REMOTE_POD] {
+            let wanted = to(&[(LOCAL_POD, None), (REMOTE_POD, external)]);
+            assert_eq!(tracer.trace(&packet(source, address, port)), wanted, "{source}");
+        }
+        let itself = to(&[(LOCAL_POD, external), (REMOTE_POD, external)]);
+        assert_eq!(tracer.trace(&packet(LOCAL_POD, address, port)), itself);
+    }
+}
+
+// Facts 1.13.
+
+#[test]
+fn affinity_changes_no_share_and_the_verdict_says_for_how_long_it_lasts() {
+    let mut service = web("Local");
+    service.affinity = Some(100);
+    let tracer = tracer(&service, &pods(true));
+    let with = |endpoints| match to(endpoints) {
+        Verdict::Dnat { class, shares, .. } => Verdict::Dnat { class, shares, affinity: Some(100) },
+        other => other,
+    };
+    assert_eq!(tracer.trace(&packet(CLIENT, "192.0.2.1", 80)), with(&[(LOCAL_POD, None)]));
+    let everywhere = with(&[(LOCAL_POD, None), (REMOTE_POD, None)]);
+    assert_eq!(tracer.trace(&packet("10.244.1.77", "192.0.2.1", 80)), everywhere);
+    let drawn = tracer.endpoint(&packet(CLIENT, "192.0.2.1", 80), |class| class - 1);
+    assert_eq!(drawn, Some((socket("10.244.1.2:8080"), None)));
 }
 
 // Facts 1.10.
@@ -207,8 +246,9 @@ fn any_service() -> impl Strategy<Value = Value> {
         "nonsense",
     ]);
     let ranges = prop_oneof![Just(vec![]), proptest::collection::vec(range, 0..4)];
-    let all = (types, policy(), policy(), any::<[bool; 4]>(), ranges);
-    all.prop_map(|(service_type, internal, external, has, ranges)| {
+    let affinity = proptest::option::weighted(0.4, 1..=86_400i32);
+    let all = (types, policy(), policy(), any::<[bool; 4]>(), (ranges, affinity));
+    all.prop_map(|(service_type, internal, external, has, (ranges, affinity))| {
         let [dual, node_port, external_ip, second_port] = has;
         let mut ports =
             vec![json!({"name": "http", "port": 80, "nodePort": if node_port { 30080 } else { 0 }})];
@@ -218,6 +258,8 @@ fn any_service() -> impl Strategy<Value = Value> {
         let cluster_ips = if dual { vec!["10.96.0.10", "2001:db8:3::a"] } else { vec!["10.96.0.10"] };
         json!({
             "type": service_type, "clusterIPs": cluster_ips, "ports": ports,
+            "sessionAffinity": if affinity.is_some() { "ClientIP" } else { "None" },
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": affinity}},
             "loadBalancerSourceRanges": ranges, "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
             "externalIPs": if external_ip { vec!["192.0.2.9", "2001:db8:1::9"] } else { vec![] },
         })
@@ -272,6 +314,7 @@ proptest! {
         external_mode in any::<bool>(),
         other_family in proptest::sample::select(vec![OtherFamilySources::Deny, OtherFamilySources::Allow]),
         detector in any::<bool>(),
+        masquerade in proptest::sample::select(vec![MasqueradeMode::Always, MasqueradeMode::Remote]),
     ) {
         let (service, _) = crate::testing::read(&crate::testing::service(spec, &["192.0.2.1", "2001:db8:1::1"]));
         let mut raw: Vec<_> = slices
@@ -290,16 +333,22 @@ proptest! {
         let node = NodeView { mode, other_family_sources: other_family, ..node() };
         let cidrs = if detector { vec![net("10.244.0.0/16"), net("2001:db8:2::/64")] } else { vec![] };
         let own = vec![ip(NODE), ip("10.244.1.1"), ip("2001:db8:10::2")];
-        let tracer = Tracer::new(rules(&service, &endpoints, &node).elements(), cidrs.clone(), own.clone());
+        let tracer = Tracer::new(rules(&service, &endpoints, &node).elements(), cidrs.clone(), own.clone())
+            .with_masquerade(masquerade);
         let world = oracle::World {
             service: &service,
             slices: &raw.iter().map(|slice| read_slice(slice).view).collect::<Vec<_>>(),
             node: &node,
             pods: &cidrs,
             own: &own,
+            masquerade,
         };
         for packet in all_packets() {
-            let found = oracle::Outcome::of(tracer.trace(&packet));
+            let verdict = tracer.trace(&packet);
+            if let Verdict::Dnat { affinity, .. } = verdict {
+                prop_assert_eq!(affinity, service.affinity);
+            }
+            let found = oracle::Outcome::of(verdict);
             prop_assert_eq!(found, world.outcome(&packet), "{:?}", packet);
         }
     }

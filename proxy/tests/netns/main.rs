@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod adopt;
+mod affinity;
 mod bench;
 mod checked;
 mod conntrack;
@@ -14,3 +15,4 @@ mod neighbours;
 mod net;
 mod packets;
 mod probes;
+mod sample;

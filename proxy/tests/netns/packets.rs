@@ -11,7 +11,7 @@ use crate::net::{
     udp,
 };
 use herald_proxy::netlink::Kernel;
-use herald_proxy::ruleset::{Ruleset, RulesetConfig, class_for};
+use herald_proxy::ruleset::{MasqueradeMode, Ruleset, RulesetConfig, class_for};
 use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
 
 const CLUSTER_IP: [&str; 2] = ["10.96.0.10", "2001:db8:3::a"];
@@ -111,6 +111,32 @@ fn an_external_policy_cluster_masquerades_everyone() {
         for from in [&network.client, &network.pods[0], &network.node] {
             assert_eq!(tcp(from, &at(VIP[f], 80), PATIENCE), Seen::answer("pod1", GATEWAYS[1][f]));
         }
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn with_masquerade_remote_an_endpoint_of_this_node_sees_the_client_and_reaches_itself_still() {
+    let network = Network::new();
+    let cluster_cidrs = ["10.244.0.0/16", "2001:db8:2::/48"].map(|cidr| cidr.parse().unwrap()).into();
+    let remote =
+        RulesetConfig { cluster_cidrs, masquerade: MasqueradeMode::Remote, ..RulesetConfig::default() };
+    for f in BOTH {
+        let endpoint = at(PODS[1][f], 8080);
+        let _server = Server::tcp(&network.pods[1], "pod1", &endpoint);
+        let http = frontend(VIP[f], Protocol::Tcp, 80);
+        let mut elements = service(http, Policy::External, std::slice::from_ref(&endpoint), &[]);
+        let mut kernel = network.node.kernel();
+        kernel.replace(&Ruleset::new(&remote), &elements).unwrap();
+        let seen = |from| tcp(from, &at(VIP[f], 80), PATIENCE);
+        let all = [&network.client, &network.pods[0], &network.node];
+        assert_eq!(all.map(seen), [0; 3].map(|_| Seen::answer("pod1", GATEWAYS[1][f])), "as on another node");
+        // Local endpoints are those that may reach themselves.
+        elements.push(Element::Hairpin { endpoint: endpoint.parse().unwrap(), protocol: Protocol::Tcp });
+        kernel.replace(&Ruleset::new(&remote), &elements).unwrap();
+        let own = [CLIENT[f], PODS[0][f], NODE[f]].map(|source| Seen::answer("pod1", source));
+        assert_eq!(all.map(seen), own);
+        assert_eq!(seen(&network.pods[1]), Seen::answer("pod1", GATEWAYS[1][f]));
     }
 }
 

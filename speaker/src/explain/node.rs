@@ -41,6 +41,7 @@ impl Reconciler {
             program: proxy.map(ProxyKernel::program),
             guards: proxy.map(ProxyKernel::guards).unwrap_or_default(),
             cluster_cidrs: &settings.ruleset.cluster_cidrs,
+            masquerade: settings.ruleset.masquerade,
             local_addresses,
             index: &self.index,
         };
@@ -58,6 +59,7 @@ impl Reconciler {
             programmed: programmed || self.options.proxy == ProxyMode::Off,
             program: self.applier.means().proxy.as_ref().map(ProxyKernel::program),
             cluster_cidrs: &settings.ruleset.cluster_cidrs,
+            masquerade: settings.ruleset.masquerade,
             failure: self.applier.failure(name).map(|failure| (failure.reason, failure.error.as_str())),
         };
         let view = settings.view(&self.index, &self.options);

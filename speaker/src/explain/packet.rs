@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use herald_proxy::ruleset::MasqueradeMode;
 use herald_proxy::{
     DropReason, Element, Frontend, Hook, Packet, Program, Protocol, RejectReason, Share, Tracer, Verdict,
 };
@@ -70,6 +71,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) guards: Vec<Element>,
     /// Where pods have their addresses.
     pub(crate) cluster_cidrs: &'a [IpNet],
+    /// Which marked connections are masqueraded.
+    pub(crate) masquerade: MasqueradeMode,
     /// The node's own addresses, all of them.
     pub(crate) local_addresses: &'a BTreeSet<IpAddr>,
     /// For the names of Services.
@@ -85,6 +88,7 @@ pub(crate) fn explain(rules: &Rules<'_>, question: &PacketQuestion) -> PacketAns
     let cidrs = rules.cluster_cidrs.iter().copied();
     let local = rules.local_addresses.iter().copied();
     let tracer = Tracer::new(met.into_iter().chain(guards), cidrs, local);
+    let tracer = tracer.with_masquerade(rules.masquerade);
     let (verdict, steps) = tracer.walk(&Packet { hook, source: from, destination: to });
 
     let holder = rules.program.and_then(|program| program.holder(&to));
@@ -104,9 +108,9 @@ pub(crate) fn explain(rules: &Rules<'_>, question: &PacketQuestion) -> PacketAns
         advice: advice(rules, &verdict, service.as_ref(), holder.is_some_and(|holder| holder.lingering)),
     };
     let (word, fate) = match verdict {
-        Verdict::Dnat { class, shares } => {
+        Verdict::Dnat { class, shares, affinity } => {
             answer.endpoints = shares.iter().map(|share| target(class, share)).collect();
-            ("Dnat", dnat(class, &shares))
+            ("Dnat", dnat(class, &shares, affinity))
         }
         Verdict::Drop(reason) => {
             answer.reason = Some(Said::new(reason.word(), reason.sentence()));
@@ -136,7 +140,7 @@ fn target(class: u16, share: &Share) -> TargetAnswer {
 }
 
 /// `DNAT to A (1/3), B (2/3); source kept`.
-fn dnat(class: u16, shares: &[Share]) -> String {
+fn dnat(class: u16, shares: &[Share], affinity: Option<u32>) -> String {
     let mut named: Vec<String> = shares
         .iter()
         .take(NAMED)
@@ -156,7 +160,8 @@ fn dnat(class: u16, shares: &[Share]) -> String {
             why.word()
         ),
     };
-    format!("DNAT to {}; {source}", named.join(", "))
+    let kept = affinity.map(|seconds| format!("; kept for {seconds} s")).unwrap_or_default();
+    format!("DNAT to {}; {source}{kept}", named.join(", "))
 }
 
 fn advice(

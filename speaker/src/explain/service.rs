@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
+use herald_proxy::ruleset::MasqueradeMode;
 use herald_proxy::{
     DropReason, EndpointsView, FrontendKind, FrontendRules, IpFamily, Masquerade, Policy, Program,
     RejectReason, Scope, Selector, ServicePort, ServiceView, Standing,
@@ -37,6 +38,8 @@ pub(crate) struct InForce<'a> {
     pub(crate) program: Option<&'a Program>,
     /// Where pods have their addresses.
     pub(crate) cluster_cidrs: &'a [IpNet],
+    /// Which marked connections are masqueraded.
+    pub(crate) masquerade: MasqueradeMode,
     /// Why the Service is not as it should be, and what the kernel said.
     pub(crate) failure: Option<(Reason, &'a str)>,
 }
@@ -152,7 +155,7 @@ fn frontend(in_force: InForce<'_>, service: &ServiceObject, rules: &FrontendRule
             .sources
             .as_ref()
             .map(|sources| sources.iter().take(LISTED).map(ToString::to_string).collect()),
-        masquerade: masquerade(in_force.cluster_cidrs, rules),
+        masquerade: masquerade(in_force, rules),
     }
 }
 
@@ -180,12 +183,15 @@ fn state(rules: &FrontendRules) -> (&'static str, String) {
         Policy::Internal | Policy::InternalLocal | Policy::External => String::new(),
     };
     if rules.serves_clients() {
-        let text = match rules.policy {
+        let mut text = match rules.policy {
             Policy::Internal | Policy::External => endpoints_of(cluster),
             Policy::InternalLocal | Policy::ExternalLocal => {
                 format!("{} of this node{inside}", endpoints_of(local))
             }
         };
+        if let Some(seconds) = rules.backends.affinity {
+            text.push_str(&format!("; a client keeps its endpoint for {seconds} s"));
+        }
         return ("Serves", text);
     }
     match rules.refusal() {
@@ -201,9 +207,10 @@ fn endpoints_of(count: usize) -> String {
 }
 
 /// Whose address the endpoints do not see.
-fn masquerade(cluster_cidrs: &[IpNet], rules: &FrontendRules) -> Vec<Said> {
+fn masquerade(in_force: InForce<'_>, rules: &FrontendRules) -> Vec<Said> {
     let family = IpFamily::of(rules.frontend.address);
-    let pods: Vec<String> = cluster_cidrs
+    let pods: Vec<String> = in_force
+        .cluster_cidrs
         .iter()
         .filter(|cidr| IpFamily::of(cidr.network()) == family)
         .map(ToString::to_string)
@@ -221,6 +228,9 @@ fn masquerade(cluster_cidrs: &[IpNet], rules: &FrontendRules) -> Vec<Said> {
         }
         Policy::External => why.push(said(Masquerade::External)),
         Policy::ExternalLocal => why.push(said(Masquerade::OwnNode)),
+    }
+    if in_force.masquerade == MasqueradeMode::Remote {
+        why.iter_mut().for_each(|said| said.text.push_str(", to endpoints on other nodes"));
     }
     if rules.policy != Policy::External && !rules.backends.hairpin.is_empty() {
         why.push(said(Masquerade::Hairpin));

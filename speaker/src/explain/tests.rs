@@ -6,6 +6,7 @@ use std::path::Path;
 
 use herald_config::Config;
 use herald_proxy::external_ips::{Holders, Reserved};
+use herald_proxy::ruleset::MasqueradeMode;
 use herald_proxy::{Element, EndpointsView, Names, NodeView, Program, SliceView};
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
@@ -51,6 +52,7 @@ struct World {
     endpoints: EndpointsView,
     program: Program,
     guards: Vec<Element>,
+    masquerade: MasqueradeMode,
 }
 
 fn net(text: &str) -> IpNet {
@@ -89,6 +91,7 @@ impl World {
             endpoints,
             program: Program::new(),
             guards: Vec::new(),
+            masquerade: MasqueradeMode::Always,
         }
     }
 
@@ -125,6 +128,7 @@ impl World {
             programmed: true,
             program: (self.mode != ProxyMode::Off).then_some(&self.program),
             cluster_cidrs: &cidrs,
+            masquerade: self.masquerade,
             failure: self.failure,
         };
         explain(&self.view(&cidrs, &holders), in_force, service, &self.endpoints)
@@ -139,6 +143,7 @@ impl World {
             program: Some(&self.program),
             guards: self.guards.clone(),
             cluster_cidrs: &[net("10.244.0.0/16")],
+            masquerade: self.masquerade,
             local_addresses: &local,
             index: &self.index,
         };
@@ -242,6 +247,20 @@ fn endpoints_that_are_held_and_source_ranges() {
         text.push_str(&format!("\n{}", world.packet(from, "192.0.2.1:80")));
     }
     golden("held-and-ranges.txt", &text);
+}
+
+#[test]
+fn session_affinity_and_masquerade_of_remote_endpoints_only() {
+    let endpoint = |address: &str, node: &str| json!({"addresses": [address], "nodeName": node});
+    let endpoints = json!([endpoint("10.244.1.7", "node-1"), endpoint("10.244.2.9", "node-2")]);
+    let mut world = World::new(&[slice("http", endpoints)]);
+    world.masquerade = MasqueradeMode::Remote;
+    let service = web(json!({"sessionAffinity": "ClientIP"}));
+    let mut text = world.explain(&service).to_string();
+    for from in ["203.0.113.5", "10.244.1.7"] {
+        text.push_str(&format!("\n{}", world.packet(from, "192.0.2.1:80")));
+    }
+    golden("affinity-and-remote.txt", &text);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::node::{NodeView, OtherFamilySources, ProxyMode};
 use crate::reason::{DropReason, RejectReason};
+use crate::ruleset::MasqueradeMode;
 use crate::service::{ServicePort, ServiceType, ServiceView};
 use crate::slice::SliceView;
 use crate::tracer::{Packet, Verdict};
@@ -25,7 +26,7 @@ impl Outcome {
     /// The verdict with shares checked and forgotten.
     pub(super) fn of(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Dnat { class, shares } => {
+            Verdict::Dnat { class, shares, .. } => {
                 assert_eq!(shares.iter().map(|share| share.slots).sum::<u16>(), class, "no slot is missing");
                 let slots = || shares.iter().map(|share| share.slots);
                 assert!(slots().max().unwrap() - slots().min().unwrap() <= 1, "shares are equal");
@@ -44,6 +45,7 @@ pub(super) struct World<'a> {
     pub(super) node: &'a NodeView,
     pub(super) pods: &'a [IpNet],
     pub(super) own: &'a [IpAddr],
+    pub(super) masquerade: MasqueradeMode,
 }
 
 #[derive(Default)]
@@ -124,7 +126,11 @@ impl World<'_> {
         if usable.is_empty() {
             return Outcome::Drop(DropReason::NoLocalEndpoint);
         }
-        let mine = |to: &SocketAddr| masquerade || (seen[to].here && to.ip() == packet.source);
+        let mine = |to: &SocketAddr| {
+            let (here, itself) = (seen[to].here, to.ip() == packet.source);
+            let spared = here && self.masquerade == MasqueradeMode::Remote;
+            (masquerade && !spared) || (here && itself)
+        };
         Outcome::Served(usable.into_iter().map(|to| (to, mine(&to))).collect())
     }
 
