@@ -77,3 +77,44 @@ fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
     kernel.remove().unwrap();
     println!("all removed {:.2?}", start.elapsed());
 }
+
+/// A load balancer frontend that ten disjoint ranges reach; `last` makes one of them another.
+fn restricted(index: u32, last: u8) -> Vec<Element> {
+    let address = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(192, 0, 0, 0)) + index));
+    let frontend = Frontend { address, protocol: Protocol::Tcp, port: 443 };
+    let range = |n: u8| ipnet::IpNet::from(IpAddr::from([10, n, 0, 0])).supernet();
+    let prefixes = (0..9).chain([last]).filter_map(range);
+    let sources = prefixes.map(|prefix| Element::Source { frontend, prefix });
+    sources.chain([Element::Restricted { frontend }]).collect()
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn figures_at_1000_restricted_frontends_of_10_ranges_are_within_their_bars() {
+    let namespace = Namespace::new();
+    let ruleset = Ruleset::new(&RulesetConfig::default());
+    let mut kernel = namespace.unchecked_kernel();
+    let elements: Vec<Element> = (0..1000).flat_map(|index| restricted(index, 9)).collect();
+    let start = Instant::now();
+    kernel.replace(&ruleset, &elements).unwrap();
+    let load = start.elapsed();
+    let mut changes = Vec::new();
+    for index in 0..50 {
+        let (before, after) = (restricted(index, 9), restricted(index, 99));
+        let start = Instant::now();
+        kernel
+            .apply(&Changes {
+                remove: before.iter().filter(|element| !after.contains(element)).copied().collect(),
+                add: after.iter().filter(|element| !before.contains(element)).copied().collect(),
+            })
+            .unwrap();
+        changes.push(start.elapsed());
+    }
+    let (change, worst) = median_and_worst(changes);
+    println!(
+        "1000 restricted x 10 ranges: load {load:.2?}, one range changed {change:.2?} (worst {worst:.2?})"
+    );
+    let slack = if cfg!(debug_assertions) { 4 } else { 1 };
+    assert!(load <= slack * Duration::from_millis(500), "{load:?}");
+    assert!(change <= slack * Duration::from_millis(20), "{change:?}");
+}
