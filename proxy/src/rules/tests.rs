@@ -355,3 +355,25 @@ fn endpoints_that_serve_and_are_not_chosen_are_known_as_serving() {
     }
     assert_eq!(backends.serving().count(), 3);
 }
+
+#[test]
+fn the_shares_are_those_of_the_elements_with_affinity_and_without() {
+    use crate::tracer::{Hook, Packet, Tracer, Verdict};
+    for affinity in ["None", "ClientIP"] {
+        let spec = json!({
+            "clusterIP": "10.96.0.10", "sessionAffinity": affinity, "ports": [{"name": "http", "port": 80}],
+        });
+        // More than there are exact classes for: some endpoints have a slot more than others.
+        let pods = (1..=100).map(|i| json!({"addresses": [format!("10.244.3.{i}")], "nodeName": "b"}));
+        let slices = [slice("IPv4", pods.collect())];
+        let rules = rules(&view(spec, &[]), &endpoints(&slices), &node());
+        let frontend = &rules.frontends[0];
+        let packet =
+            Packet { hook: Hook::Prerouting, source: ip("10.244.1.1"), destination: frontend.frontend };
+        let Verdict::Dnat { class, shares, .. } = Tracer::new(rules.elements(), [], []).trace(&packet) else {
+            panic!("not served")
+        };
+        let shares = shares.into_iter().map(|share| (share.endpoint, share.slots)).collect();
+        assert_eq!(frontend.shares(Scope::Cluster), (class, shares), "{affinity}");
+    }
+}

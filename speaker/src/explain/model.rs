@@ -76,6 +76,8 @@ pub struct FrontendAnswer {
     pub held_by: Option<String>,
     /// The only sources that reach it; `null`: everyone does.
     pub sources: Option<Vec<String>>,
+    /// So many seconds a client keeps the endpoint that it got; `null`: each connection draws anew.
+    pub affinity_seconds: Option<u32>,
     /// Whose address the endpoints do not see, and why.
     pub masquerade: Vec<Said>,
 }
@@ -177,6 +179,8 @@ pub struct PacketAnswer {
     pub policy: Option<String>,
     /// Where it may go.
     pub endpoints: Vec<TargetAnswer>,
+    /// So many seconds a client keeps the endpoint that it got; `null`: each connection draws anew.
+    pub affinity_seconds: Option<u32>,
     /// All in one line.
     pub summary: String,
     /// The way through hooks, chains and maps.

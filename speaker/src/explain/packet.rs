@@ -103,12 +103,14 @@ pub(crate) fn explain(rules: &Rules<'_>, question: &PacketQuestion) -> PacketAns
         kind: holder.map(|holder| holder.rules.kind.word().to_owned()),
         policy: holder.map(|holder| policy_word(holder.rules.policy).to_owned()),
         endpoints: Vec::new(),
+        affinity_seconds: None,
         summary: String::new(),
         walk: steps.into_iter().map(|step| StepAnswer { at: step.at.to_owned(), text: step.text }).collect(),
         advice: advice(rules, &verdict, service.as_ref(), holder.is_some_and(|holder| holder.lingering)),
     };
     let (word, fate) = match verdict {
         Verdict::Dnat { class, shares, affinity } => {
+            answer.affinity_seconds = affinity;
             answer.endpoints = shares.iter().map(|share| target(class, share)).collect();
             ("Dnat", dnat(class, &shares, affinity))
         }

@@ -155,6 +155,7 @@ fn frontend(in_force: InForce<'_>, service: &ServiceObject, rules: &FrontendRule
             .sources
             .as_ref()
             .map(|sources| sources.iter().take(LISTED).map(ToString::to_string).collect()),
+        affinity_seconds: rules.backends.affinity,
         masquerade: masquerade(in_force, rules),
     }
 }
