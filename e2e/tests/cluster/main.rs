@@ -8,6 +8,7 @@ mod faults;
 mod kube_proxy;
 mod local_addresses;
 mod order;
+mod planned_work;
 mod probe;
 mod routes;
 mod semantics;
