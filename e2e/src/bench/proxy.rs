@@ -1,7 +1,7 @@
 //! The service proxy at scale: Herald beside kube-proxy in nftables mode, one after the other, on one API server.
 //!
 //! ```text
-//!  scale   : the Services and EndpointSlices, made through the API; no controller has a part in them
+//!  scale   : the Services and EndpointSlices; no controller has a part in them
 //!  system  : one proxy on one node: process, memory, CPU, metrics
 //!  start   : process start → the last Service works; memory       (beside a bare program that only lists)
 //!  change  : one endpoint changed; so many changes a second
@@ -15,6 +15,7 @@
 //! Herald takes itself (from its watch to the kernel's acknowledgement), which are read from its metrics.
 
 pub mod change;
+mod etcd;
 pub mod latency;
 pub mod more;
 pub mod planned;

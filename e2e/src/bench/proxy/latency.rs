@@ -3,6 +3,7 @@
 //! Two pods on two nodes, equally far from the pod that serves: one node with all rules, the other with those that a
 //! speaker left there when there were ten Services. They connect in turns, so that what else the machine does meets both.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -82,8 +83,12 @@ fn connect(to: SocketAddr) -> Result<Duration> {
     // Closed by a reset: nothing of thousands is left in TIME_WAIT.
     socket.set_linger(Some(Duration::ZERO))?;
     let begin = Instant::now();
-    socket.connect_timeout(&to.into(), Duration::from_secs(1)).with_context(|| format!("connect to {to}"))?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(5)).with_context(|| format!("connect to {to}"))?;
     let took = begin.elapsed();
-    drop(TcpStream::from(socket));
+    // Not timed: an answer, so that the server keeps up and its queue is never what is measured.
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")?;
+    stream.read_exact(&mut [0; 1]).with_context(|| format!("no answer from {to}"))?;
     Ok(took)
 }

@@ -1,38 +1,39 @@
-//! So many Services with three endpoints each, made through the API and read by nobody but the proxies.
+//! So many Services with three endpoints each, read by nobody but the proxies.
 //!
+//! The first is made through the API; all others are copies of what the API server made of it, written into etcd, since the
+//! API server takes many minutes for tens of thousands. What it tells of them is the same.
 //! The Services have no selector and their slices are written here, so that no controller works on them. The endpoints
 //! are addresses of pods that do not exist, on a hundred nodes of which the lab has three; but the first ten Services and
 //! the last one of each size have the lab's pods behind them, so that it can be seen that they work.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use futures::{StreamExt, TryStreamExt, stream};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IPAddress;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
+use super::etcd;
+use crate::await_until::await_ok;
 use crate::lab::Lab;
 
 /// The port of every Service.
 pub const PORT: u16 = 80;
 /// The port of the lab's pods.
 pub const TARGET_PORT: u16 = 8080;
-/// Requests under way at a time. More only wait in the API server.
-const AT_ONCE: usize = 24;
 /// How often a request is made before its failure counts.
 const ATTEMPTS: u32 = 6;
 /// The namespace of all.
 const NAMESPACE: &str = "default";
 /// How many Services have real pods, besides the last one of each size.
 const REAL: u32 = 10;
-/// For one size; a machine that is shared may make 200 Services a second.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// For the API server to hear of them.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Services that are there.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Scale {
     /// Sizes: the last Service of each works.
     sizes: Vec<u32>,
     pods: Vec<(String, IpAddr)>,
+    /// The first one, of which all others are copies.
+    pattern: Option<Pattern>,
     /// Services whose third endpoint is not the one that they were made with.
     changed: HashSet<u32>,
 }
@@ -48,7 +51,7 @@ pub struct Scale {
 impl Scale {
     /// None yet. `pods` are those that answer: their node and address.
     pub fn new(sizes: &[u32], pods: Vec<(String, IpAddr)>) -> Self {
-        Self { made: 0, sizes: sizes.to_vec(), pods, changed: HashSet::new() }
+        Self { made: 0, sizes: sizes.to_vec(), pods, pattern: None, changed: HashSet::new() }
     }
 
     /// Makes Services until there are so many; progress goes to standard error.
@@ -57,33 +60,46 @@ impl Scale {
             return Ok(());
         }
         let begin = Instant::now();
-        let done = AtomicU32::new(0);
-        let (first, this) = (self.made, &*self);
-        lab.block_on(async |client| {
-            let made = stream::iter(first..count).map(|number| {
-                let (client, done) = (client.clone(), &done);
-                async move {
-                    create(&client, "scale", &name(number), cluster_ip(number), &this.endpoints(number))
-                        .await?;
-                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                    if done.is_multiple_of(2500) {
-                        eprintln!("{} Services after {:.0} s", first + done, begin.elapsed().as_secs_f64());
-                    }
-                    if begin.elapsed() > PATIENCE {
-                        bail!("only {done} Services in {PATIENCE:?}");
-                    }
-                    Ok(())
-                }
-            });
-            made.buffer_unordered(AT_ONCE).try_collect::<()>().await
+        if self.pattern.is_none() {
+            self.pattern = Some(self.first(lab)?);
+            self.made = 1;
+        }
+        let pattern = self.pattern.as_ref().context("there is a pattern")?;
+        let this = &*self;
+        let objects = (self.made..count).flat_map(|number| pattern.copies(number, this.endpoints(number)));
+        let written = |written: usize| {
+            if written.is_multiple_of(30_000) {
+                eprintln!("{} of {count} Services", this.made as usize + written / 3);
+            }
+        };
+        etcd::put(lab.control_plane_ns(), objects, written)?;
+        await_ok(PATIENCE, "the API server to have all", || {
+            lab.block_on(async |client| {
+                let name = name(count - 1);
+                Api::<Service>::namespaced(client.clone(), NAMESPACE).get(&name).await?;
+                Api::<EndpointSlice>::namespaced(client, NAMESPACE).get(&name).await?;
+                Ok(())
+            })
         })?;
-        self.made = count;
-        eprintln!(
-            "{count} Services are there; {:.1} s for the last {}",
-            begin.elapsed().as_secs_f64(),
-            count - first
-        );
+        let new = count - std::mem::replace(&mut self.made, count);
+        eprintln!("{count} Services are there; {:.1} s for {new} more", begin.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// The first one, as the API server made it.
+    fn first(&self, lab: &Lab) -> Result<Pattern> {
+        lab.block_on(async |client| {
+            let (name, ip) = (name(0), cluster_ip(0));
+            create(&client, "scale", &name, ip, &self.endpoints(0)).await?;
+            let service = Api::<Service>::namespaced(client.clone(), NAMESPACE).get(&name).await?;
+            let slice = Api::<EndpointSlice>::namespaced(client.clone(), NAMESPACE).get(&name).await?;
+            let address = Api::<IPAddress>::all(client).get(&ip.to_string()).await?;
+            Ok(Pattern {
+                service: serde_json::to_string(&service)?,
+                slice: serde_json::to_value(&slice)?,
+                address: serde_json::to_string(&address)?,
+            })
+        })
     }
 
     /// How many there are.
@@ -111,6 +127,43 @@ impl Scale {
     fn endpoints(&self, number: u32) -> Value {
         let real = number < REAL || self.sizes.contains(&(number + 1));
         if real { real_endpoints(&self.pods) } else { endpoints(number, 0) }
+    }
+}
+
+/// What the API server makes of a Service: the copies have all that it adds, `managedFields` too.
+#[derive(Debug)]
+struct Pattern {
+    service: String,
+    slice: Value,
+    address: String,
+}
+
+impl Pattern {
+    /// What etcd holds of one Service: key and value of the Service, its slice, and the claim of its address.
+    fn copies(&self, number: u32, endpoints: Value) -> Vec<(String, Value)> {
+        let (name, ip) = (name(number), cluster_ip(number));
+        let renamed = |text: &str| {
+            let text =
+                text.replace(&self::name(0), &name).replace(&cluster_ip(0).to_string(), &ip.to_string());
+            serde_json::from_str::<Value>(&text).unwrap_or_default()
+        };
+        let mut slice = renamed(&self.slice.to_string());
+        slice["endpoints"] = endpoints;
+        let keyed = [
+            (format!("/registry/services/specs/{NAMESPACE}/{name}"), renamed(&self.service)),
+            (format!("/registry/endpointslices/{NAMESPACE}/{name}"), slice),
+            (format!("/registry/ipaddresses/{ip}"), renamed(&self.address)),
+        ];
+        let mut copies = Vec::from(keyed);
+        for (kind, (_, object)) in (0..).zip(&mut copies) {
+            let kind: u32 = kind;
+            object["metadata"]["uid"] = json!(format!("7d1f0b5e-0000-4000-800{kind}-{number:012}"));
+            // The server knows it by the revision in etcd.
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
+        }
+        copies
     }
 }
 
