@@ -113,11 +113,13 @@ impl ProxyKernel {
     }
 
     async fn replace_all(&mut self) -> Result<(), CallError> {
+        let mut standing = Standing::default();
         match self.adopt().await? {
             Adopted::Unchanged => {
                 tracing::info!("the tables in the kernel are as wanted; nothing was written")
             }
-            Adopted::Changed { removed, added } => {
+            Adopted::Changed { removed, added, gone } => {
+                standing = Standing::of(&self.program, gone);
                 tracing::info!(
                     removed,
                     added,
@@ -128,7 +130,7 @@ impl ProxyKernel {
             Adopted::Replaced(reason) => tracing::info!(reason, "the tables were written anew"),
         }
         // Whatever was in force until now, perhaps nothing: every flow is judged by what is in force from here on.
-        self.conntrack.submit(Standing::default().replaced(&self.program));
+        self.conntrack.submit(standing.replaced(&self.program));
         self.take_over.in_force(&self.kernel).await;
         Ok(())
     }

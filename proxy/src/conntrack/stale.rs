@@ -78,6 +78,12 @@ impl View {
         }
     }
 
+    /// Splits off the TCP frontends.
+    pub fn split_tcp(mut self) -> (Self, Self) {
+        let tcp = self.frontends.extract_if(|frontend, _| frontend.protocol == Protocol::Tcp).collect();
+        (self, Self { frontends: tcp })
+    }
+
     /// Nothing is in question.
     pub fn is_empty(&self) -> bool {
         self.frontends.is_empty()

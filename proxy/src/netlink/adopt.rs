@@ -8,7 +8,7 @@
 //! The difference is committed only at the generation that it was computed from; if somebody committed meanwhile, it
 //! is computed again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::decode::{find, number, text};
 use super::dump::Listing;
@@ -16,7 +16,7 @@ use super::objects::{hook_number, rule_mark};
 use super::userdata::comment;
 use super::wire::*;
 use super::{ATTEMPTS, Kernel, KernelError, check_classes};
-use crate::element::{Changes, Element};
+use crate::element::{Changes, Element, Frontend};
 use crate::ruleset::{Base, Chain, Ruleset, Table, Timeouts};
 
 /// What it took to make the tables as wanted.
@@ -30,6 +30,8 @@ pub enum Adopted {
         removed: usize,
         /// How many came.
         added: usize,
+        /// Frontends that had rules and have none any more.
+        gone: Vec<Frontend>,
     },
     /// All rules and elements, in the same chains and sets; with the reason.
     Refilled(String),
@@ -47,6 +49,21 @@ enum Difference {
     Content(String),
     /// In elements only, or not at all.
     Elements(Changes),
+}
+
+/// The frontends of elements that went, if none of theirs is wanted.
+fn gone(removed: &[Element], wanted: &[Element]) -> Vec<Frontend> {
+    let frontend = |element: &Element| match *element {
+        Element::Service { frontend, .. } | Element::Refused { frontend, .. } => Some(frontend),
+        _ => None,
+    };
+    let mut gone: BTreeSet<Frontend> = removed.iter().filter_map(frontend).collect();
+    if !gone.is_empty() {
+        wanted.iter().filter_map(frontend).for_each(|frontend| {
+            gone.remove(&frontend);
+        });
+    }
+    gone.into_iter().collect()
 }
 
 impl Kernel {
@@ -78,7 +95,8 @@ impl Kernel {
             match self.apply_at(&changes, Some(generation)) {
                 Ok(()) => {
                     self.timeouts = Timeouts::of(elements);
-                    return Ok(Adopted::Changed { removed: changes.remove.len(), added: changes.add.len() });
+                    let (removed, added) = (changes.remove.len(), changes.add.len());
+                    return Ok(Adopted::Changed { removed, added, gone: gone(&changes.remove, elements) });
                 }
                 Err(KernelError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ERESTART) => {
                 }

@@ -207,7 +207,13 @@ fn a_restart_with_nothing_changed_commits_nothing_and_with_one_service_its_eleme
     assert_eq!(kernel.generation().unwrap(), generation);
     // Service 0 goes, 300 comes: six elements each (dispatch, class, three endpoints, address).
     let after = services(1, 300);
-    assert_eq!(kernel.adopt(&ruleset(), &after).unwrap(), Adopted::Changed { removed: 6, added: 6 });
+    let gone = before.iter().filter_map(|element| match *element {
+        Element::Service { frontend, .. } if !after.contains(element) => Some(frontend),
+        _ => None,
+    });
+    let changed = Adopted::Changed { removed: 6, added: 6, gone: gone.collect() };
+    assert!(matches!(&changed, Adopted::Changed { gone, .. } if gone.len() == 1));
+    assert_eq!(kernel.adopt(&ruleset(), &after).unwrap(), changed);
     assert_eq!(kernel.generation().unwrap(), generation + 1);
     assert_eq!(kernel.adopt(&ruleset(), &after).unwrap(), Adopted::Unchanged);
     assert_eq!(kernel.generation().unwrap(), generation + 1);
@@ -226,7 +232,7 @@ fn whatever_others_edited_is_found_and_mended_in_one_transaction() {
     let before = namespace.list_ruleset();
     let (first, address) = (elements[0], "10.96.0.0");
     assert!(format!("{first:?}").contains(address));
-    let changed = |removed, added| Some(Adopted::Changed { removed, added });
+    let changed = |removed, added| Some(Adopted::Changed { removed, added, gone: Vec::new() });
     for (edit, expected) in [
         ("table ip other { set s { type ipv4_addr; }; }; delete table ip other", Some(Adopted::Unchanged)),
         ("delete element ip herald vips { 10.96.0.0 }", changed(0, 1)),

@@ -2,8 +2,12 @@
 //!
 //! What is stale and what it costs to find is `herald_proxy::conntrack`'s; here is when. The loop hands over the frontends
 //! in question after the kernel has acknowledged their rules, and never waits: a dump of a big table must not delay the next
-//! commit. The queue is one [`View`]: a frontend stands in it once, with its latest endpoints, so it is bounded by the
-//! number of frontends and nothing is dropped. Between two clean-ups the thread rests in proportion to what the last one took.
+//! commit. The queue is a [`View`]: a frontend stands in it once, with its latest endpoints, so it is bounded by the
+//! number of frontends and nothing is dropped.
+//!
+//! To find entries the kernel walks its whole table, some 10 ms for 262,144 buckets even if they are empty. So the thread
+//! rests between two clean-ups in proportion to what the last one took, and TCP, where only connections that nobody
+//! answered are in question, is looked at once a second at most; its first change is looked at at once.
 //!
 //! A clean-up that fails is logged once, and what it was for is tried again with the next change.
 
@@ -18,10 +22,12 @@ use herald_proxy::{FamilyLabel, ProxyMetrics};
 
 pub use self::limits::ConntrackLimits;
 
-/// Rest after a clean-up, in multiples of what it took: at most a twentieth of a core is spent.
-const REST: u32 = 20;
+/// Rest after a clean-up, in multiples of what it took: at most a third of a core is spent.
+const REST: u32 = 2;
 /// The longest rest: stale entries harm.
 const LONGEST_REST: Duration = Duration::from_secs(1);
+/// How often TCP is looked at, at most.
+const TCP_EVERY: Duration = Duration::from_secs(1);
 
 /// Hands work to the thread, which ends with this value.
 #[derive(Debug)]
@@ -37,11 +43,30 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// UDP and SCTP.
+    datagrams: Queue,
+    tcp: Queue,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
     /// What is in question and not yet looked at.
-    pending: View,
+    view: View,
     /// Something was added since the thread looked last.
     added: bool,
-    ended: bool,
+}
+
+impl Queue {
+    fn add(&mut self, view: View) {
+        self.added |= !view.is_empty();
+        self.view.update(view);
+    }
+
+    fn take(&mut self) -> View {
+        self.added = false;
+        std::mem::take(&mut self.view)
+    }
 }
 
 impl Housekeeper {
@@ -49,7 +74,7 @@ impl Housekeeper {
     pub(crate) fn start(metrics: ProxyMetrics, limits: Option<ConntrackLimits>) -> io::Result<Self> {
         let mut conntrack = None;
         let mut limits = limits;
-        Self::with(move |view| {
+        Self::with(TCP_EVERY, move |view| {
             let cleaned = clean(&mut conntrack, view);
             if let Some(limits) = limits.take() {
                 limits.raise();
@@ -64,11 +89,12 @@ impl Housekeeper {
     }
 
     fn with<E: std::error::Error>(
+        tcp_every: Duration,
         clean: impl FnMut(&View) -> Result<(), E> + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let work = Arc::clone(&shared);
-        std::thread::Builder::new().name("conntrack".to_owned()).spawn(move || work.run(clean))?;
+        std::thread::Builder::new().name("conntrack".to_owned()).spawn(move || work.run(tcp_every, clean))?;
         Ok(Self { shared })
     }
 
@@ -77,9 +103,10 @@ impl Housekeeper {
         if view.is_empty() {
             return;
         }
+        let (datagrams, tcp) = view.split_tcp();
         let mut state = self.shared.state();
-        state.pending.update(view);
-        state.added = true;
+        state.datagrams.add(datagrams);
+        state.tcp.add(tcp);
         self.shared.changed.notify_all();
     }
 }
@@ -96,10 +123,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run<E: std::error::Error>(&self, mut clean: impl FnMut(&View) -> Result<(), E>) {
+    fn run<E: std::error::Error>(&self, tcp_every: Duration, mut clean: impl FnMut(&View) -> Result<(), E>) {
         let mut failing = false;
-        while let Some(view) = self.next() {
+        let mut tcp_due = Instant::now();
+        while let Some((view, tcp)) = self.next(tcp_due) {
             let started = Instant::now();
+            if tcp {
+                tcp_due = started + tcp_every;
+            }
             match clean(&view) {
                 Ok(()) => failing = false,
                 Err(error) => {
@@ -110,19 +141,38 @@ impl Shared {
                             "stale conntrack entries stay: clients that keep their port may be sent to endpoints that are gone"
                         );
                     }
-                    self.state().pending.restore(view);
+                    let (datagrams, tcp) = view.split_tcp();
+                    let mut state = self.state();
+                    state.datagrams.view.restore(datagrams);
+                    state.tcp.view.restore(tcp);
                 }
             }
             self.rest((started.elapsed() * REST).min(LONGEST_REST));
         }
     }
 
-    /// Waits for something to do; `None`: it is over.
-    fn next(&self) -> Option<View> {
-        let idle = |state: &mut State| !state.added && !state.ended;
-        let mut state = self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
-        state.added = false;
-        (!state.ended).then(|| std::mem::take(&mut state.pending))
+    /// Waits for something to do, and tells whether TCP is part of it; `None`: it is over.
+    fn next(&self, tcp_due: Instant) -> Option<(View, bool)> {
+        let mut state = self.state();
+        loop {
+            let left = tcp_due.saturating_duration_since(Instant::now());
+            let tcp = state.tcp.added && left.is_zero();
+            if state.ended {
+                return None;
+            }
+            if state.datagrams.added || tcp {
+                let mut view = state.datagrams.take();
+                if tcp {
+                    view.update(state.tcp.take());
+                }
+                return Some((view, tcp));
+            }
+            state = if state.tcp.added {
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
     }
 
     fn rest(&self, time: Duration) {
@@ -155,7 +205,9 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    /// Longer than a busy machine stalls a thread.
+    const TCP_IN_TESTS: Duration = Duration::from_secs(2);
 
     fn frontend(last: u8) -> Frontend {
         Frontend { address: [192, 0, 2, last].into(), protocol: Protocol::Udp, port: 53 }
@@ -171,7 +223,7 @@ mod tests {
     fn housekeeper() -> (Housekeeper, mpsc::Receiver<Vec<Frontend>>, mpsc::Sender<bool>) {
         let (asked, asks) = mpsc::channel();
         let (verdict, verdicts) = mpsc::channel();
-        let housekeeper = Housekeeper::with(move |view| {
+        let housekeeper = Housekeeper::with(TCP_IN_TESTS, move |view| {
             let mut frontends: Vec<Frontend> = view.frontends().copied().collect();
             frontends.sort_unstable();
             let _ = asked.send(frontends);
@@ -191,6 +243,29 @@ mod tests {
         housekeeper.submit(gone(2));
         verdict.send(true).unwrap();
         assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(2), frontend(3)]);
+        verdict.send(true).unwrap();
+    }
+
+    #[test]
+    fn tcp_waits_for_its_second_and_datagrams_do_not_wait_for_tcp() {
+        let (housekeeper, asks, verdict) = housekeeper();
+        let tcp = |last| Frontend { protocol: Protocol::Tcp, ..frontend(last) };
+        let submit = |frontends: &[Frontend]| {
+            let mut view = View::default();
+            frontends.iter().for_each(|frontend| view.set(*frontend, None));
+            housekeeper.submit(view);
+        };
+        submit(&[tcp(1)]);
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [tcp(1)]);
+        let began = Instant::now();
+        submit(&[tcp(2), frontend(3)]);
+        verdict.send(true).unwrap();
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(3)]);
+        submit(&[tcp(4)]);
+        verdict.send(true).unwrap();
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [tcp(2), tcp(4)]);
+        // Counted from the moment before the test saw the first.
+        assert!(began.elapsed() > TCP_IN_TESTS / 2, "{:?}", began.elapsed());
         verdict.send(true).unwrap();
     }
 
