@@ -121,6 +121,10 @@ pub(crate) struct SpeakerFlags {
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
     linger: Duration,
+    /// How many frontends of Services at most have metrics of their packets and bytes (the busiest; all others are
+    /// one series). 0: packets are not counted by frontend.
+    #[arg(long, default_value_t = 1000, value_name = "FRONTENDS")]
+    service_metrics_limit: usize,
     /// Conntrack entries per core that the kernel shall have room for at least, as kube-proxy has it; 0 leaves
     /// nf_conntrack_max alone. Only with --proxy=full.
     #[arg(long, default_value_t = ConntrackLimits::default().max_per_core, value_name = "ENTRIES")]
@@ -147,6 +151,7 @@ impl SpeakerFlags {
             proxy,
             nodeport_addresses,
             linger,
+            service_metrics_limit,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
             take_over,
@@ -161,6 +166,7 @@ impl SpeakerFlags {
             load_balancer_class: lb_class,
             admin_address,
             linger,
+            service_metrics_limit,
             conntrack: ConntrackLimits {
                 max_per_core: conntrack_max_per_core,
                 tcp_be_liberal: conntrack_tcp_be_liberal,

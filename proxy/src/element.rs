@@ -188,6 +188,11 @@ pub enum Element {
         /// Second part; host bits are ignored.
         prefix: IpNet,
     },
+    /// Set `traffic`: a frontend whose packets are counted.
+    Counted {
+        /// Key.
+        frontend: Frontend,
+    },
     /// Set `vips`: an address that Services hold. What no rule took ends here, never at the node or the next router.
     Vip {
         /// Key.

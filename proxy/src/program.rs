@@ -272,6 +272,7 @@ impl Delta {
             self.table(scope, before, after);
         }
         self.restriction(before, after);
+        self.element(before.map(FrontendRules::counted), after.map(FrontendRules::counted));
         self.element(before.and_then(FrontendRules::dispatch), after.and_then(FrontendRules::dispatch));
         self.element(before.and_then(FrontendRules::refused), after.and_then(FrontendRules::refused));
         for (rules, change) in [(before, -1), (after, 1)] {

@@ -195,6 +195,7 @@ impl FrontendRules {
             elements.extend(self.table(scope));
         }
         elements.extend(self.restriction());
+        elements.push(self.counted());
         elements.extend(self.dispatch());
         elements.extend(self.refused());
         elements.extend(self.shared());
@@ -244,6 +245,11 @@ impl FrontendRules {
         let sources = self.sources.iter().flat_map(|sources| sources.iter());
         let sources = sources.map(move |&prefix| Element::Source { frontend, prefix });
         sources.chain(self.sources.is_some().then_some(Element::Restricted { frontend }))
+    }
+
+    /// What counts its packets.
+    pub(crate) fn counted(&self) -> Element {
+        Element::Counted { frontend: self.frontend }
     }
 
     /// The dispatch element, when some endpoint serves.

@@ -135,6 +135,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                 4 => Element::Vip { address: frontend.address },
                 5 if flag => Element::Announced { prefix: net(&format!("2001:db8:{third:x}::/48")) },
                 5 => Element::Announced { prefix: net(&format!("172.{third}.0.0/16")) },
+                6 if flag => Element::Counted { frontend },
                 6 => Element::Restricted { frontend },
                 9 => Element::Affinity { frontend, scope, timeout: 1 + u32::from(slot) },
                 10 => Element::AffinePick { frontend, scope, class },

@@ -207,6 +207,8 @@ impl Tracer {
             Element::Source { frontend, prefix } => {
                 self.sources.entry(frontend).or_default().push(prefix);
             }
+            // What is counted is not changed.
+            Element::Counted { .. } => {}
             Element::Vip { address } => {
                 self.vips.insert(address);
             }

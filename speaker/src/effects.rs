@@ -15,7 +15,7 @@ use std::sync::Arc;
 use herald_proxy::conntrack::Standing;
 use herald_proxy::netlink::{Adopted, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
-use herald_proxy::{Changes, Conflict, Element, FamilyLabel, IpFamily, Program, ServiceRules};
+use herald_proxy::{Changes, Conflict, Element, FamilyLabel, Frontend, IpFamily, Program, ServiceRules};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +28,7 @@ use crate::conntrack::Housekeeper;
 use crate::kernel::{CallError, KernelThread};
 use crate::ledger::Attributes;
 use crate::neighbours::TakeOver;
+use crate::traffic::Names;
 
 /// The proxy's part of the world.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct ProxyKernel {
     take_over: TakeOver,
     /// Transactions that the kernel did not take.
     failures: Family<FamilyLabel, Counter>,
+    /// For those who show what was counted.
+    names: Names,
 }
 
 impl ProxyKernel {
@@ -65,12 +68,13 @@ impl ProxyKernel {
             stale: false,
             take_over,
             failures: Family::default(),
+            names: Names::default(),
         }
     }
 
-    /// Counts there what the kernel does not take.
-    pub(crate) fn counting(self, failures: Family<FamilyLabel, Counter>) -> Self {
-        Self { failures, ..self }
+    /// Counts there what the kernel does not take, and tells whose frontends are.
+    pub(crate) fn counting(self, failures: Family<FamilyLabel, Counter>, names: Names) -> Self {
+        Self { failures, names, ..self }
     }
 
     fn count_failure<T>(&self, answer: &Result<T, CallError>) {
@@ -172,9 +176,11 @@ impl ProxyKernel {
     ) -> anyhow::Result<()> {
         let claimed = rules.keys().flat_map(|service| self.program.frontends(service));
         let wanted = rules.values().flatten().flat_map(|rules| rules.frontends.iter().map(|r| r.frontend));
-        let standing = Standing::of(&self.program, claimed.chain(wanted));
+        let touched: BTreeSet<Frontend> = claimed.chain(wanted).collect();
+        let standing = Standing::of(&self.program, touched.iter().copied());
         let installed = self.try_install(rules, former).await;
         self.conntrack.submit(standing.changed(&self.program));
+        self.names.changed(touched, &self.program);
         installed
     }
 
@@ -204,7 +210,8 @@ impl ProxyKernel {
 
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()> {
         let claimed = services.iter().flat_map(|service| self.program.frontends(service));
-        let standing = Standing::of(&self.program, claimed);
+        let touched: BTreeSet<Frontend> = claimed.collect();
+        let standing = Standing::of(&self.program, touched.iter().copied());
         let mut net = Net::default();
         for service in services {
             net.add(self.program.expire(service));
@@ -215,6 +222,7 @@ impl ProxyKernel {
             self.replace_all().await.map_err(|_| error)?;
         }
         self.conntrack.submit(standing.changed(&self.program));
+        self.names.changed(touched, &self.program);
         Ok(())
     }
 
@@ -314,6 +322,11 @@ impl Effects for NodeEffects {
         } else {
             let standing = Standing::of(&former, former.all_backends().map(|(frontend, _)| frontend));
             proxy.conntrack.submit(standing.changed(&proxy.program));
+            let frontends = |program: &Program| -> Vec<Frontend> {
+                program.all_backends().map(|(frontend, _)| frontend).collect()
+            };
+            proxy.names.changed(frontends(&former), &proxy.program);
+            proxy.names.changed(frontends(&proxy.program), &proxy.program);
         }
         Ok(replaced?)
     }

@@ -60,6 +60,7 @@ mod sync;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod traffic;
 
 pub use cleanup::{Cleaned, cleanup};
 pub use conntrack::ConntrackLimits;

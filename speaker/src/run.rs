@@ -45,6 +45,7 @@ use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
 use crate::service_cidrs::fold_service_cidr;
 use crate::sync::SyncReport;
+use crate::traffic::Names as FrontendNames;
 
 /// Events of the watches that wait for the loop. A list is one event.
 const OBSERVED: usize = 256;
@@ -129,11 +130,15 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     });
 
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
-    let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone()));
+    let names = FrontendNames::default();
+    let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
     let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
     let foreign = Foreign::new(&metrics);
     if options.proxy != ProxyMode::Off {
-        metrics.collect(Counters::start().context("cannot start the thread that reads counters")?);
+        metrics.collect(
+            Counters::start(names, options.service_metrics_limit)
+                .context("cannot start the thread that reads counters")?,
+        );
     }
     let mut index = Index::default();
     index.changes.started = Some(Timestamp::now());

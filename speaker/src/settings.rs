@@ -119,7 +119,12 @@ impl Settings {
             health_addresses,
             refusal,
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
-            ruleset: RulesetConfig { cluster_cidrs, masquerade, ..RulesetConfig::default() },
+            ruleset: RulesetConfig {
+                cluster_cidrs,
+                masquerade,
+                count_traffic: options.service_metrics_limit > 0,
+                ..RulesetConfig::default()
+            },
             peers,
             config,
             eligible: own.is_some_and(|(_, own)| own.eligible),

@@ -17,7 +17,12 @@ use super::userdata::comment;
 use super::wire::*;
 use super::{ATTEMPTS, Kernel, KernelError, check_classes};
 use crate::element::{Changes, Element, Frontend};
-use crate::ruleset::{Base, Chain, Ruleset, Table, Timeouts};
+use crate::family::IpFamily;
+use crate::ruleset::{Base, Chain, Entry, Ruleset, SetName, Table, Timeouts};
+
+/// Sets with more elements are not listed but filled anew, which is faster: the kernel walks a set from its start for
+/// each 32 KiB of a listing. (135,000 elements: 2 s of processor time against 1 s.)
+const LISTED_AT_MOST: usize = 75_000;
 
 /// What it took to make the tables as wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +141,9 @@ impl Kernel {
                 return Ok(Difference::Content(format!("other rules in {} ({family})", chain.name)));
             }
         }
+        if largest_set(elements) > LISTED_AT_MOST {
+            return Ok(Difference::Content("too many elements to compare".to_owned()));
+        }
         // A listing may show an element twice while the kernel resizes a set.
         let mut wanted: HashMap<&Element, bool> = elements.iter().map(|element| (element, false)).collect();
         let mut extra: HashSet<Element> = HashSet::new();
@@ -202,6 +210,18 @@ impl Kernel {
         )?;
         Ok((listing == Listing::Whole).then_some(rules))
     }
+}
+
+/// How many of these elements are in one set.
+fn largest_set(elements: &[Element]) -> usize {
+    if elements.len() <= LISTED_AT_MOST {
+        return elements.len();
+    }
+    let mut sizes: BTreeMap<(IpFamily, SetName), usize> = BTreeMap::new();
+    for entry in elements.iter().map(Entry::from) {
+        *sizes.entry((entry.family, entry.set)).or_default() += 1;
+    }
+    sizes.into_values().max().unwrap_or_default()
 }
 
 fn marks(table: &Table, chain: &Chain) -> Vec<Vec<u8>> {

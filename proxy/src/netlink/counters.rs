@@ -1,11 +1,14 @@
 //! What the rules have counted, read back.
 
+use super::attributes::attributes;
 use super::decode::{find, text};
+use super::objects::write_element_list;
 use super::wire::*;
 use super::{Kernel, KernelError};
+use crate::element::{Element, Frontend};
 use crate::family::IpFamily;
 use crate::reason::EndReason;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Buffer, Data, Entry, Ruleset, SetName};
 
 /// Packets, and their bytes from the network header on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,6 +56,43 @@ impl Kernel {
             )?;
         }
         Ok(ended)
+    }
+
+    /// What was counted for each frontend since its element or its table was written; with the table's number as in
+    /// [`Ended`].
+    pub fn traffic(&mut self, each: &mut dyn FnMut(Frontend, u64, Count)) -> Result<(), KernelError> {
+        for family in IpFamily::ALL {
+            let Some(table) = self.table_number(family)? else { continue };
+            self.list(
+                NFT_MSG_GETSETELEM,
+                family,
+                |w| write_element_list(w, SetName::Traffic),
+                |message| read_traffic(family, message, &mut |frontend, count| each(frontend, table, count)),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's number of our table.
+    fn table_number(&mut self, family: IpFamily) -> Result<Option<u64>, KernelError> {
+        let found = self.get(NFT_MSG_GETTABLE, family, |w| w.string(NFTA_TABLE_NAME, Ruleset::TABLE))?;
+        Ok(found.and_then(|found| long(find(&found, NFTA_TABLE_HANDLE)?)))
+    }
+}
+
+/// The elements of one message; what is not as Herald writes it is nobody's.
+fn read_traffic(family: IpFamily, message: &[u8], each: &mut dyn FnMut(Frontend, Count)) {
+    let lists = attributes(message).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
+    for (_, element) in lists.flat_map(|(_, list)| attributes(list)) {
+        let key = find(element, NFTA_SET_ELEM_KEY).and_then(|key| find(key, NFTA_DATA_VALUE));
+        let entry = key
+            .and_then(Buffer::from_slice)
+            .map(|key| Entry::read(family, SetName::Traffic, key, Data::None));
+        let Some(Element::Counted { frontend }) = entry.and_then(|entry| entry.element()) else { continue };
+        let counter = find(element, NFTA_SET_ELEM_EXPR).and_then(|counter| find(counter, NFTA_EXPR_DATA));
+        if let Some(count) = counter.and_then(read_count) {
+            each(frontend, count);
+        }
     }
 }
 

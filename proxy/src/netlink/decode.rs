@@ -124,6 +124,7 @@ impl SetReader {
                     is_end = flags != 0;
                 }
                 NFTA_SET_ELEM_PAD => {}
+                NFTA_SET_ELEM_EXPR if self.set.is_counted() => {}
                 // A timeout, a comment, an expression.
                 _ => return Err(self.foreign("an element with more than key and value")),
             }

@@ -141,6 +141,12 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
     if let Some(size) = set.dynamic_size() {
         w.nest(NFTA_SET_DESC, |w| w.number(NFTA_SET_DESC_SIZE, size));
     }
+    if set.is_counted() {
+        w.nest(NFTA_SET_EXPR, |w| {
+            w.string(NFTA_EXPR_NAME, "counter");
+            w.nest(NFTA_EXPR_DATA, |_| {});
+        });
+    }
     w.number(NFTA_SET_ID, set_id(family, set));
     w.bytes(NFTA_SET_USERDATA, &userdata(set));
 }

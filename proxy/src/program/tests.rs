@@ -39,6 +39,7 @@ fn key(element: Element) -> Key {
         Element::Endpoint { frontend, scope, slot, .. } => Key::Endpoint(frontend, scope, slot),
         Element::Refused { frontend, .. } => Key::Refused(frontend),
         Element::Restricted { .. }
+        | Element::Counted { .. }
         | Element::Source { .. }
         | Element::Vip { .. }
         | Element::Announced { .. }

@@ -153,6 +153,7 @@ fn the_elements_of_a_frontend_are_complete_and_lead_to_nothing_that_comes_later(
         Element::Endpoint { frontend, scope, slot: 0, endpoint: first },
         Element::Endpoint { frontend, scope, slot: 1, endpoint: second },
         Element::Pick { frontend, scope, class: 2 },
+        Element::Counted { frontend },
         Element::Service { frontend, policy: Policy::External },
         Element::Hairpin { endpoint: first, protocol },
         Element::Vip { address: ip(VIP) },
@@ -161,7 +162,7 @@ fn the_elements_of_a_frontend_are_complete_and_lead_to_nothing_that_comes_later(
     let all = rules.elements();
     let hairpins = all.iter().filter(|element| matches!(element, Element::Hairpin { .. })).count();
     assert_eq!(hairpins, 1, "shared by four frontends");
-    assert_eq!(all.len(), 4 * 4 + 1 + 3, "one hairpin, three vips and no vip for the node's address");
+    assert_eq!(all.len(), 4 * 5 + 1 + 3, "one hairpin, three vips and no vip for the node's address");
 }
 
 // Facts 1.9.
@@ -172,7 +173,8 @@ fn without_any_endpoint_every_frontend_rejects() {
         let rules = rules(&all_kinds(policies), &EndpointsView::default(), &node());
         for frontend in frontends() {
             let at = at(&rules, frontend);
-            let mut wanted = vec![Element::Refused { frontend, refusal: Refusal::Reject }];
+            let mut wanted =
+                vec![Element::Counted { frontend }, Element::Refused { frontend, refusal: Refusal::Reject }];
             wanted.extend(at.vip.then_some(Element::Vip { address: frontend.address }));
             assert_eq!(at.elements(), wanted);
             assert!(!at.serves_clients());
@@ -187,7 +189,8 @@ fn policy_local_without_a_local_endpoint_drops_and_keeps_the_short_circuit() {
     let cluster_ip = at(&rules, tcp(CLUSTER_IP, 80));
     assert_eq!(cluster_ip.policy, Policy::InternalLocal);
     let refused = |frontend| Element::Refused { frontend, refusal: Refusal::Drop };
-    let cluster_ip_wanted = [refused(tcp(CLUSTER_IP, 80)), Element::Vip { address: ip(CLUSTER_IP) }];
+    let counted = Element::Counted { frontend: tcp(CLUSTER_IP, 80) };
+    let cluster_ip_wanted = [counted, refused(tcp(CLUSTER_IP, 80)), Element::Vip { address: ip(CLUSTER_IP) }];
     assert_eq!(cluster_ip.elements(), cluster_ip_wanted);
     for frontend in &frontends()[1..] {
         let (frontend, scope) = (*frontend, Scope::Cluster);
@@ -196,10 +199,11 @@ fn policy_local_without_a_local_endpoint_drops_and_keeps_the_short_circuit() {
         let wanted = [
             Element::Endpoint { frontend, scope, slot: 0, endpoint },
             Element::Pick { frontend, scope, class: 1 },
+            Element::Counted { frontend },
             Element::Service { frontend, policy: Policy::ExternalLocal },
             refused(frontend),
         ];
-        assert_eq!(at.elements()[..4], wanted);
+        assert_eq!(at.elements()[..5], wanted);
         assert!(!at.serves_clients() && !at.backends.local_ready);
     }
 }

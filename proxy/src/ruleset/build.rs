@@ -38,6 +38,8 @@ pub struct RulesetConfig {
     pub mark_bit: u8,
     /// Whether the client's address stays where the endpoint is on this node.
     pub masquerade: MasqueradeMode,
+    /// Packets are counted by frontend. Costs each packet, of foreign connections as well, one lookup.
+    pub count_traffic: bool,
 }
 
 /// Which marked connections are masqueraded.
@@ -54,7 +56,12 @@ pub enum MasqueradeMode {
 impl Default for RulesetConfig {
     /// No detector; kube-proxy's bit.
     fn default() -> Self {
-        Self { cluster_cidrs: Vec::new(), mark_bit: 14, masquerade: MasqueradeMode::Always }
+        Self {
+            cluster_cidrs: Vec::new(),
+            mark_bit: 14,
+            masquerade: MasqueradeMode::Always,
+            count_traffic: true,
+        }
     }
 }
 
@@ -84,8 +91,8 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         .map(IpNet::trunc)
         .collect();
     let mut chains = vec![
-        base("prerouting-sources", ChainType::Filter, Hook::Prerouting, SOURCES_PRIORITY, vec![sources()]),
-        base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, vec![sources()]),
+        base("prerouting-sources", ChainType::Filter, Hook::Prerouting, SOURCES_PRIORITY, first_look(config)),
+        base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, first_look(config)),
         base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
         base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
@@ -165,6 +172,12 @@ fn constants(family: IpFamily, set: SetName) -> Vec<Entry> {
         SetName::Draws => to_chains(|class| Data::Jump(draw_chain(class))),
         _ => Vec::new(),
     }
+}
+
+/// What must be done while a packet still says which frontend it is for.
+fn first_look(config: &RulesetConfig) -> Vec<Rule> {
+    let count = vec![Statement::InSet(FRONTEND.into(), SetName::Traffic)];
+    config.count_traffic.then_some(count).into_iter().chain([sources()]).collect()
 }
 
 /// Who is in no source range of a frontend that has some.

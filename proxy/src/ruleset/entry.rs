@@ -215,6 +215,9 @@ impl From<&Element> for Entry {
                 let entry = Self::new(frontend.address, SetName::Sources, key, Data::None);
                 Self { prefix: Some(prefix), ..entry }
             }
+            Element::Counted { frontend } => {
+                Self::new(frontend.address, SetName::Traffic, key.frontend(frontend), Data::None)
+            }
             Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
             Element::Announced { prefix } => Self::interval(SetName::Announced, *prefix),
             Element::ServiceCidr { prefix } => Self::interval(SetName::ServiceCidrs, *prefix),

@@ -28,7 +28,8 @@ impl Table {
             let name = set.name;
             // Writing to a String cannot fail.
             let (key, data, size) = (name.key(), name.data(), name.dynamic_size());
-            let _ = write!(shape, "{} {key:?} {data:?} {} {size:?};", name.as_str(), name.is_interval());
+            let _ = write!(shape, "{} {key:?} {data:?} {} {size:?}", name.as_str(), name.is_interval());
+            shape.push_str(if name.is_counted() { " counted;" } else { ";" });
         }
         for reason in EndReason::ALL {
             let _ = write!(shape, "counter {};", reason.counter());
@@ -125,6 +126,8 @@ pub enum SetName {
     Restricted,
     /// frontend and prefix: who reaches those.
     Sources,
+    /// Frontends whose packets are counted.
+    Traffic,
     /// Addresses of Services.
     Vips,
     /// Prefixes that this node announces.
@@ -178,7 +181,7 @@ pub enum DataType {
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
@@ -193,6 +196,7 @@ impl SetName {
         Self::Rejected,
         Self::Restricted,
         Self::Sources,
+        Self::Traffic,
         Self::Vips,
         Self::Announced,
         Self::ServiceCidrs,
@@ -220,6 +224,7 @@ impl SetName {
             Self::Rejected => "rejected",
             Self::Restricted => "restricted",
             Self::Sources => "sources",
+            Self::Traffic => "traffic",
             Self::Vips => "vips",
             Self::Announced => "announced",
             Self::ServiceCidrs => "service-cidrs",
@@ -242,7 +247,8 @@ impl SetName {
             | Self::LocalAffinePicks
             | Self::Dropped
             | Self::Rejected
-            | Self::Restricted => &[Address, Protocol, Port],
+            | Self::Restricted
+            | Self::Traffic => &[Address, Protocol, Port],
             Self::Sources => &[Address, Protocol, Port, Address],
             Self::Endpoints | Self::LocalEndpoints | Self::Slots | Self::LocalSlots => {
                 &[Address, Protocol, Port, ClassId]
@@ -271,11 +277,17 @@ impl SetName {
             | Self::Rejected
             | Self::Restricted
             | Self::Sources
+            | Self::Traffic
             | Self::Vips
             | Self::Announced
             | Self::ServiceCidrs
             | Self::Hairpin => None,
         }
+    }
+
+    /// True when each element counts the packets that are looked up in it.
+    pub const fn is_counted(self) -> bool {
+        matches!(self, Self::Traffic)
     }
 
     /// True when the keys are ranges of a concatenation: their last field is a prefix.

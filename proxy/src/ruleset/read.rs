@@ -46,6 +46,7 @@ impl Entry {
             SetName::Rejected => Element::Refused { frontend: key.frontend()?, refusal: Refusal::Reject },
             SetName::Restricted => Element::Restricted { frontend: key.frontend()? },
             SetName::Sources => Element::Source { frontend: key.frontend()?, prefix: self.prefix? },
+            SetName::Traffic => Element::Counted { frontend: key.frontend()? },
             SetName::Vips => Element::Vip { address: key.address()? },
             SetName::Announced => Element::Announced { prefix: self.prefix? },
             SetName::ServiceCidrs => Element::ServiceCidr { prefix: self.prefix? },

@@ -38,6 +38,7 @@ fn elements() -> Vec<Element> {
             Element::Refused { frontend: frontend(vip, Protocol::Udp, 53), refusal: Refusal::Drop },
             Element::Refused { frontend: frontend(vip, Protocol::Sctp, 99), refusal: Refusal::Reject },
             Element::Restricted { frontend: http },
+            Element::Counted { frontend: http },
             Element::Source { frontend: http, prefix: client.parse().unwrap() },
             Element::Vip { address: http.address },
             Element::Announced { prefix: prefix.parse().unwrap() },

@@ -57,6 +57,9 @@ fn write_set<'a>(
     if let Some(size) = name.dynamic_size() {
         writeln!(out, "\t\tsize {size}\n\t\tflags dynamic,timeout")?;
     }
+    if name.is_counted() {
+        writeln!(out, "\t\tcounter")?;
+    }
     let mut lines: Vec<String> = entries.map(entry_text).collect();
     lines.sort_unstable();
     if !lines.is_empty() {

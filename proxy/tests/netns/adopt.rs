@@ -205,13 +205,13 @@ fn a_restart_with_nothing_changed_commits_nothing_and_with_one_service_its_eleme
     let mut kernel = namespace.kernel();
     assert_eq!(kernel.adopt(&ruleset(), &before).unwrap(), Adopted::Unchanged);
     assert_eq!(kernel.generation().unwrap(), generation);
-    // Service 0 goes, 300 comes: six elements each (dispatch, class, three endpoints, address).
+    // Service 0 goes, 300 comes: seven elements each (dispatch, class, three endpoints, address, counter).
     let after = services(1, 300);
     let gone = before.iter().filter_map(|element| match *element {
         Element::Service { frontend, .. } if !after.contains(element) => Some(frontend),
         _ => None,
     });
-    let changed = Adopted::Changed { removed: 6, added: 6, gone: gone.collect() };
+    let changed = Adopted::Changed { removed: 7, added: 7, gone: gone.collect() };
     assert!(matches!(&changed, Adopted::Changed { gone, .. } if gone.len() == 1));
     assert_eq!(kernel.adopt(&ruleset(), &after).unwrap(), changed);
     assert_eq!(kernel.generation().unwrap(), generation + 1);

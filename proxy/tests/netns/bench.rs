@@ -17,6 +17,7 @@ fn service(index: u32) -> Vec<Element> {
         Element::Service { frontend, policy: Policy::Internal },
         Element::Pick { frontend, scope: Scope::Cluster, class: 3 },
         Element::Vip { address },
+        Element::Counted { frontend },
     ];
     elements.extend((0..3).map(|slot| {
         let pod = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + 3 * index + u32::from(slot));
@@ -48,8 +49,12 @@ fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
         kernel.replace(&ruleset, &elements).unwrap();
         let again = start.elapsed();
         let start = Instant::now();
-        assert_eq!(kernel.adopt(&ruleset, &elements).unwrap(), Adopted::Unchanged);
-        println!("{services} services x 3: adopted unchanged in {:.2?}", start.elapsed());
+        let adopted = kernel.adopt(&ruleset, &elements).unwrap();
+        assert!(matches!(
+            (services, &adopted),
+            (10_000, Adopted::Unchanged) | (45_000, Adopted::Refilled(_))
+        ));
+        println!("{services} services x 3: {adopted:?} in {:.2?}", start.elapsed());
         let (mut adds, mut removals) = (Vec::new(), Vec::new());
         for index in services..services + 100 {
             let start = Instant::now();

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use herald_proxy::netlink::{Adopted, Count};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
-use herald_proxy::{Element, EndReason, Frontend, IpFamily, Protocol, Refusal};
+use herald_proxy::{Changes, Element, EndReason, Frontend, IpFamily, Policy, Protocol, Refusal, Scope};
 
 use crate::checked::CheckedKernel;
-use crate::net::{Network, SILENCE, udp};
+use crate::net::{Network, PATIENCE, PODS, SILENCE, Seen, Server, udp};
 
 fn ended(kernel: &mut CheckedKernel) -> BTreeMap<(IpFamily, EndReason), Count> {
     kernel.ended().unwrap().into_iter().map(|ended| ((ended.family, ended.reason), ended.count)).collect()
@@ -77,4 +77,52 @@ fn each_packet_that_a_rule_ends_is_counted_under_its_reason_and_refills_keep_the
     assert_eq!(ended(&mut kernel), counted);
     kernel.remove().unwrap();
     assert_eq!(ended(&mut kernel), BTreeMap::new());
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn packets_and_bytes_of_clients_are_counted_by_frontend_and_a_restart_keeps_them() {
+    let network = Network::new();
+    let mut elements = Vec::new();
+    let mut frontends = Vec::new();
+    for (vip, pod) in ["192.0.2.1", "2001:db8:1::1"].into_iter().zip(PODS[0]) {
+        let frontend = Frontend { address: vip.parse().unwrap(), protocol: Protocol::Udp, port: 53 };
+        let endpoint = std::net::SocketAddr::new(pod.parse().unwrap(), 5353);
+        elements.extend([
+            Element::Counted { frontend },
+            Element::Service { frontend, policy: Policy::External },
+            Element::Pick { frontend, scope: Scope::Cluster, class: 1 },
+            Element::Endpoint { frontend, scope: Scope::Cluster, slot: 0, endpoint },
+        ]);
+        frontends.push((frontend, endpoint));
+    }
+    let quiet = Frontend { port: 54, ..frontends[0].0 };
+    elements.push(Element::Counted { frontend: quiet });
+    let ruleset = Ruleset::new(&RulesetConfig::default());
+    let mut kernel = network.node.kernel();
+    kernel.replace(&ruleset, &elements).unwrap();
+    for (frontend, endpoint) in &frontends {
+        let _server = Server::udp(&network.pods[0], "pod0", &endpoint.to_string());
+        let to = std::net::SocketAddr::new(frontend.address, frontend.port).to_string();
+        for from in [&network.client, &network.client, &network.pods[1], &network.node] {
+            assert!(matches!(udp(from, &to, PATIENCE), Seen::Answer(_)));
+        }
+    }
+    let traffic = |kernel: &mut CheckedKernel| {
+        let mut seen = BTreeMap::new();
+        kernel.traffic(&mut |frontend, _, count| assert!(seen.insert(frontend, count).is_none())).unwrap();
+        seen
+    };
+    // Four datagrams there; answers are not counted. One byte in UDP in IP.
+    let (v4, v6) = (Count { packets: 4, bytes: 4 * 29 }, Count { packets: 4, bytes: 4 * 49 });
+    let expected = BTreeMap::from([(frontends[0].0, v4), (frontends[1].0, v6), (quiet, Count::default())]);
+    assert_eq!(traffic(&mut kernel), expected);
+    let mut restarted = network.node.kernel();
+    assert_eq!(restarted.adopt(&ruleset, &elements).unwrap(), Adopted::Unchanged);
+    restarted.apply(&Changes { remove: vec![Element::Counted { frontend: quiet }], add: vec![] }).unwrap();
+    let kept = BTreeMap::from([(frontends[0].0, v4), (frontends[1].0, v6)]);
+    assert_eq!(traffic(&mut restarted), kept);
+    // Where nobody wants it, no packet meets the set.
+    let without = Ruleset::new(&RulesetConfig { count_traffic: false, ..RulesetConfig::default() });
+    assert!(!without.text(&[]).contains("@traffic"));
 }

@@ -68,6 +68,7 @@ fn elements() -> Vec<Element> {
         elements.extend(sources.map(|prefix| source(one, prefix)));
         elements.push(source(two, everyone));
         elements.extend([one, two].map(|frontend| Element::Restricted { frontend }));
+        elements.push(Element::Counted { frontend: one });
         elements.extend(prefixes.map(|prefix| Element::Announced { prefix: prefix.parse().unwrap() }));
         elements.extend(prefixes.map(|prefix| Element::ServiceCidr { prefix: prefix.parse().unwrap() }));
     }

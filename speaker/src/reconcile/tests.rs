@@ -77,7 +77,7 @@ impl Lab {
         let effects = NodeEffects {
             proxy: Some(
                 ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), TakeOver::No)
-                    .counting(failures.clone()),
+                    .counting(failures.clone(), crate::traffic::Names::default()),
             ),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone()),
