@@ -47,7 +47,9 @@ impl Changes {
     /// A slice of a Service has come or changed.
     pub(crate) fn slice(&mut self, service: &ObjectName, family: IpFamily, triggered: Option<Timestamp>) {
         self.endpoints(service, family);
-        if let Some(at) = triggered.filter(|at| self.started.is_some_and(|started| *at >= started)) {
+        // In whole seconds, as the API tells most times: what began in this process' first second is not older than it.
+        let counts = |at: &Timestamp| self.started.is_some_and(|began| at.as_second() >= began.as_second());
+        if let Some(at) = triggered.filter(counts) {
             let triggers = self.triggers.entry(service.clone()).or_default();
             if triggers.len() < TRIGGERS {
                 triggers.push((family, at));

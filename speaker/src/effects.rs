@@ -3,7 +3,7 @@
 //! The production side of [`Effects`]; it decides no order. What it adds to a step is how to keep the proxy's
 //! [`Program`] and the kernel the same: all changes of a batch become one transaction; if the kernel refuses it, the
 //! program goes back to what it was; if it is unknown what is in force, or our tables are gone (`nft flush ruleset`),
-//! they are compared with the program, and what differs is written ([`Kernel::adopt`]).
+//! they are compared with the program, and what differs is written ([`herald_proxy::netlink::Kernel::adopt`]).
 //!
 //! Prefixes that are shorter than an address are guarded: while one is announced, and until the linger ends, what
 //! comes for an address inside it and has no rule is dropped and not routed on ([`Element::Announced`]).

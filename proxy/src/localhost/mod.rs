@@ -6,12 +6,12 @@
 //! an endpoint. Opt-in, by a loopback prefix in `--nodeport-addresses`.
 //!
 //! Each connection draws one of the endpoints that the node's own traffic has; with `sessionAffinity: ClientIP` all of
-//! localhost is one client and stays with one endpoint (`affinity.rs`). An endpoint has [`DIAL`] to answer. When one side
+//! localhost is one client and stays with one endpoint (`affinity.rs`). An endpoint has `DIAL` to answer. When one side
 //! ends its half the other is told so. A node port that goes closes its connections; one that only has no endpoints
 //! refuses new ones. UDP and SCTP are not served: the kernel answers port unreachable as for any port without a socket.
 //!
 //! Tasks: one per listener, one per connection, all in `JoinSet`s that end with [`serve_local_ports`]. Bound:
-//! [`CONNECTIONS`] on the node; what comes beyond it is closed at once. A port that cannot be bound is counted, told once per kind
+//! `CONNECTIONS` on the node; what comes beyond it is closed at once. A port that cannot be bound is counted, told once per kind
 //! of failure, and tried again.
 
 mod affinity;

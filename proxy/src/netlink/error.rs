@@ -65,7 +65,7 @@ impl KernelError {
     }
 
     /// True when the tables themselves are missing, for instance after somebody's `nft flush ruleset`: only
-    /// [`Kernel::replace`] helps.
+    /// [`super::Kernel::replace`] helps.
     pub fn is_table_missing(&self) -> bool {
         matches!(self, Self::Refused { subject: Subject::Object(_), source, .. }
             if source.raw_os_error() == Some(libc::ENOENT))
