@@ -42,6 +42,8 @@ pub fn herald(lab: &Lab, scale: &Scale, node: &Node, pod: &Namespace, table: &mu
         let said = system.await_programmed(Duration::from_secs(120))?;
         await_service(&system, pod, scale, Duration::from_secs(5))?;
         starts.push(said.as_secs_f64());
+        // The metric comes some moments after the word: what became of each Service is told first.
+        pause(SETTLE);
         let metrics = system.metrics()?;
         let sum = |name: &str| metrics.value(&format!("herald_speaker_{name}_duration_seconds_sum"));
         kernel.push(sum("sync").zip(sum("plan")).map(|(sync, plan)| sync - plan).context("no durations")?);
@@ -62,7 +64,6 @@ pub fn herald(lab: &Lab, scale: &Scale, node: &Node, pod: &Namespace, table: &mu
 }
 
 fn memory(system: &System, size: u32, table: &mut Table) -> Result<()> {
-    pause(SETTLE);
     let usage = system.usage()?;
     let bar = match size {
         0..=1000 => 40.0,
