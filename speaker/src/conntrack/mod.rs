@@ -9,7 +9,8 @@
 //! rests between two clean-ups in proportion to what the last one took, and TCP, where only connections that nobody
 //! answered are in question, is looked at once a second at most; its first change is looked at at once.
 //!
-//! A clean-up that fails is logged once, and what it was for is tried again with the next change.
+//! A clean-up that fails is logged once, and what it was for is tried again: with the next change, or by itself after
+//! a back-off that doubles with each failure.
 
 mod limits;
 
@@ -26,8 +27,23 @@ pub use self::limits::ConntrackLimits;
 const REST: u32 = 2;
 /// The longest rest: stale entries harm.
 const LONGEST_REST: Duration = Duration::from_secs(1);
-/// How often TCP is looked at, at most.
-const TCP_EVERY: Duration = Duration::from_secs(1);
+/// The longest wait before a clean-up that failed is tried again by itself.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// How long the thread waits for what.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// How often TCP is looked at, at most.
+    tcp_every: Duration,
+    /// Before a clean-up that failed is tried again by itself; doubled with each further failure.
+    retry: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { tcp_every: Duration::from_secs(1), retry: Duration::from_secs(1) }
+    }
+}
 
 /// Hands work to the thread, which ends with this value.
 #[derive(Debug)]
@@ -46,6 +62,8 @@ struct State {
     /// UDP and SCTP.
     datagrams: Queue,
     tcp: Queue,
+    /// When what failed is tried again, though nothing new came.
+    retry_at: Option<Instant>,
     ended: bool,
 }
 
@@ -63,6 +81,11 @@ impl Queue {
         self.view.update(view);
     }
 
+    /// Takes back what was not done: worth no look of its own.
+    fn restore(&mut self, view: View) {
+        self.view.restore(view);
+    }
+
     fn take(&mut self) -> View {
         self.added = false;
         std::mem::take(&mut self.view)
@@ -74,7 +97,7 @@ impl Housekeeper {
     pub(crate) fn start(metrics: ProxyMetrics, limits: Option<ConntrackLimits>) -> io::Result<Self> {
         let mut conntrack = None;
         let mut limits = limits;
-        Self::with(TCP_EVERY, move |view| {
+        Self::with(Pace::default(), move |view| {
             let cleaned = clean(&mut conntrack, view);
             if let Some(limits) = limits.take() {
                 limits.raise();
@@ -89,12 +112,12 @@ impl Housekeeper {
     }
 
     fn with<E: std::error::Error>(
-        tcp_every: Duration,
+        pace: Pace,
         clean: impl FnMut(&View) -> Result<(), E> + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let work = Arc::clone(&shared);
-        std::thread::Builder::new().name("conntrack".to_owned()).spawn(move || work.run(tcp_every, clean))?;
+        std::thread::Builder::new().name("conntrack".to_owned()).spawn(move || work.run(pace, clean))?;
         Ok(Self { shared })
     }
 
@@ -123,18 +146,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run<E: std::error::Error>(&self, tcp_every: Duration, mut clean: impl FnMut(&View) -> Result<(), E>) {
-        let mut failing = false;
+    fn run<E: std::error::Error>(&self, pace: Pace, mut clean: impl FnMut(&View) -> Result<(), E>) {
+        let mut failures = 0;
         let mut tcp_due = Instant::now();
         while let Some((view, tcp)) = self.next(tcp_due) {
             let started = Instant::now();
             if tcp {
-                tcp_due = started + tcp_every;
+                tcp_due = started + pace.tcp_every;
             }
             match clean(&view) {
-                Ok(()) => failing = false,
+                Ok(()) => failures = 0,
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if failures == 0 {
                         let cause = error.source().map(ToString::to_string).unwrap_or_default();
                         tracing::warn!(
                             %error, cause,
@@ -143,8 +166,11 @@ impl Shared {
                     }
                     let (datagrams, tcp) = view.split_tcp();
                     let mut state = self.state();
-                    state.datagrams.view.restore(datagrams);
-                    state.tcp.view.restore(tcp);
+                    state.datagrams.restore(datagrams);
+                    state.tcp.restore(tcp);
+                    let wait = pace.retry.saturating_mul(1 << failures.min(16)).min(LONGEST_RETRY);
+                    state.retry_at = Some(Instant::now() + wait);
+                    failures += 1;
                 }
             }
             self.rest((started.elapsed() * REST).min(LONGEST_REST));
@@ -155,11 +181,17 @@ impl Shared {
     fn next(&self, tcp_due: Instant) -> Option<(View, bool)> {
         let mut state = self.state();
         loop {
-            let left = tcp_due.saturating_duration_since(Instant::now());
-            let tcp = state.tcp.added && left.is_zero();
             if state.ended {
                 return None;
             }
+            let now = Instant::now();
+            let State { datagrams, tcp, retry_at, .. } = &mut *state;
+            if retry_at.is_some_and(|at| at <= now) {
+                datagrams.added = !datagrams.view.is_empty();
+                tcp.added = !tcp.view.is_empty();
+                *retry_at = None;
+            }
+            let tcp = state.tcp.added && tcp_due <= now;
             if state.datagrams.added || tcp {
                 let mut view = state.datagrams.take();
                 if tcp {
@@ -167,10 +199,13 @@ impl Shared {
                 }
                 return Some((view, tcp));
             }
-            state = if state.tcp.added {
-                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            let next = state.tcp.added.then_some(tcp_due).into_iter().chain(state.retry_at).min();
+            state = match next {
+                Some(at) => {
+                    let left = at.saturating_duration_since(now);
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -206,8 +241,8 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
-    /// Longer than a busy machine stalls a thread.
-    const TCP_IN_TESTS: Duration = Duration::from_secs(2);
+    /// TCP's pace is longer than a busy machine stalls a thread.
+    const PACE: Pace = Pace { tcp_every: Duration::from_secs(2), retry: Duration::from_millis(10) };
 
     fn frontend(last: u8) -> Frontend {
         Frontend { address: [192, 0, 2, last].into(), protocol: Protocol::Udp, port: 53 }
@@ -223,7 +258,7 @@ mod tests {
     fn housekeeper() -> (Housekeeper, mpsc::Receiver<Vec<Frontend>>, mpsc::Sender<bool>) {
         let (asked, asks) = mpsc::channel();
         let (verdict, verdicts) = mpsc::channel();
-        let housekeeper = Housekeeper::with(TCP_IN_TESTS, move |view| {
+        let housekeeper = Housekeeper::with(PACE, move |view| {
             let mut frontends: Vec<Frontend> = view.frontends().copied().collect();
             frontends.sort_unstable();
             let _ = asked.send(frontends);
@@ -265,26 +300,32 @@ mod tests {
         verdict.send(true).unwrap();
         assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [tcp(2), tcp(4)]);
         // Counted from the moment before the test saw the first.
-        assert!(began.elapsed() > TCP_IN_TESTS / 2, "{:?}", began.elapsed());
+        assert!(began.elapsed() > PACE.tcp_every / 2, "{:?}", began.elapsed());
         verdict.send(true).unwrap();
     }
 
     #[test]
-    fn what_failed_is_tried_again_with_the_next_change() {
+    fn what_failed_is_tried_again_by_itself_until_it_succeeds() {
+        let (housekeeper, asks, verdict) = housekeeper();
+        housekeeper.submit(gone(1));
+        for good in [false, false, true] {
+            assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(1)]);
+            verdict.send(good).unwrap();
+        }
+        housekeeper.submit(gone(2));
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(2)], "the first is done");
+        verdict.send(true).unwrap();
+    }
+
+    #[test]
+    fn what_failed_is_joined_with_what_comes_before_the_next_try() {
         let (housekeeper, asks, verdict) = housekeeper();
         housekeeper.submit(gone(1));
         assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(1)]);
-        verdict.send(false).unwrap();
         housekeeper.submit(gone(2));
-        let mut asked = asks.recv_timeout(PATIENCE).unwrap();
+        verdict.send(false).unwrap();
+        assert_eq!(asks.recv_timeout(PATIENCE).unwrap(), [frontend(1), frontend(2)]);
         verdict.send(true).unwrap();
-        if asked == [frontend(2)] {
-            // It was taken before the failure was put back.
-            housekeeper.submit(gone(3));
-            asked = asks.recv_timeout(PATIENCE).unwrap();
-            verdict.send(true).unwrap();
-        }
-        assert!(asked.contains(&frontend(1)), "{asked:?}");
     }
 
     #[test]
