@@ -5,7 +5,7 @@
 
 use herald_config::Config;
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventType;
+use herald_runtime::events::{EventType, regarding};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 
 use crate::plan::Tell;
@@ -36,14 +36,7 @@ impl ConfigView {
     }
 
     fn reference(&self) -> ObjectReference {
-        ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("ConfigMap".to_owned()),
-            namespace: Some(self.name.namespace.clone()),
-            name: Some(self.name.name.clone()),
-            uid: Some(self.uid.clone()),
-            ..ObjectReference::default()
-        }
+        regarding("ConfigMap", &self.name, &self.uid)
     }
 }
 

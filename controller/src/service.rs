@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
+use herald_runtime::events::regarding;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 
 use crate::allocator::{Family, Request, Terms, Want};
@@ -136,15 +137,8 @@ impl ServiceView {
 
     /// For Events.
     pub fn reference(&self) -> ObjectReference {
-        ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(self.name.namespace.clone()),
-            name: Some(self.name.name.clone()),
-            uid: Some(self.uid.clone()),
-            resource_version: Some(self.version.clone()),
-            ..ObjectReference::default()
-        }
+        let resource_version = Some(self.version.clone());
+        ObjectReference { resource_version, ..regarding("Service", &self.name, &self.uid) }
     }
 }
 

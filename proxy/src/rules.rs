@@ -114,8 +114,8 @@ pub struct ServiceRules {
     pub frontends: Box<[FrontendRules]>,
     /// The health check node port to serve and the number of endpoints it tells.
     pub health: Option<HealthCheck>,
-    /// TCP node ports on localhost and their endpoints: those that the node's own traffic has.
-    pub local_ports: Box<[(SocketAddr, Box<[SocketAddr]>)]>,
+    /// TCP node ports on localhost; they are served by the endpoints anywhere, as the node's own traffic is.
+    pub local_ports: Box<[(SocketAddr, Arc<Backends>)]>,
 }
 
 /// What a health check node port tells.
@@ -304,7 +304,7 @@ pub fn rules(service: &ServiceView, endpoints: &EndpointsView, node: &NodeView) 
             }
             let backends = Arc::new(backends(service, port, family, endpoints, node));
             // Localhost is this node, and so served cluster-wide under either policy.
-            local_ports.extend(local.map(|address| (address, backends.cluster.clone())));
+            local_ports.extend(local.map(|address| (address, Arc::clone(&backends))));
             frontends.extend(ways.into_iter().map(|(kind, address, number)| FrontendRules {
                 frontend: Frontend { address, protocol: port.protocol, port: number },
                 kind,

@@ -21,6 +21,7 @@ use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::ObjectName;
 use crate::metrics::Metrics;
 use ledger::{Entry, Ledger, Verdict};
 
@@ -46,6 +47,18 @@ pub enum EventType {
     Normal,
     /// Somebody should look.
     Warning,
+}
+
+/// What an Event on a core object regards: kind, name and uid; the caller adds what else it knows.
+pub fn regarding(kind: &str, name: &ObjectName, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(name.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        name: Some(name.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 impl EventType {

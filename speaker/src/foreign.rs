@@ -9,9 +9,9 @@
 use std::time::{Duration, Instant};
 
 use herald_proxy::netlink::Monitor;
-use herald_runtime::events::{EventRecorder, EventType};
+use herald_runtime::ObjectName;
+use herald_runtime::events::{EventRecorder, EventType, regarding};
 use herald_runtime::metrics::Metrics;
-use k8s_openapi::api::core::v1::ObjectReference;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -149,13 +149,7 @@ impl Foreign {
         );
         tracing::error!("{text}");
         // Nodes are referred to by their name in place of a uid, as the kubelet does.
-        let regarding = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(node.to_owned()),
-            uid: Some(node.to_owned()),
-            ..ObjectReference::default()
-        };
+        let regarding = regarding("Node", &ObjectName::new("", node), node);
         events.publish(regarding, EventType::Warning, EVENT, text);
     }
 }

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use herald_config::Config;
 use herald_proxy::external_ips::Holders;
@@ -19,7 +18,7 @@ use herald_proxy::{EndpointsView, NotProxied, Note, ServiceView, SliceIgnored, S
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 
 use crate::changes::Changes;
 use crate::floor::Look;
@@ -35,8 +34,6 @@ pub(crate) struct ServiceObject {
     pub(crate) uid: Box<str>,
     /// `spec.loadBalancerClass`.
     pub(crate) class: Option<Box<str>>,
-    /// `sessionAffinity: ClientIP`, and its timeout.
-    pub(crate) affinity: Option<Duration>,
     /// What is proxied of it, and what was left out.
     pub(crate) view: Result<(ServiceView, Vec<Note>), NotProxied>,
 }
@@ -51,18 +48,9 @@ pub(crate) fn fold_service(service: &Service) -> ServiceObject {
             meta.name.clone().unwrap_or_default(),
         ),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
-        affinity: service.spec.as_ref().and_then(affinity),
         class: class.filter(|class| !class.is_empty()).map(Into::into),
         view: ServiceView::read(service),
     }
-}
-
-/// How long an idle client stays with its endpoint, where it does.
-fn affinity(spec: &ServiceSpec) -> Option<Duration> {
-    spec.session_affinity.as_deref().filter(|affinity| *affinity == "ClientIP")?;
-    let client_ip = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-    let seconds = client_ip.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(10_800);
-    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
 /// An EndpointSlice as read.

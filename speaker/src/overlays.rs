@@ -10,8 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventType;
-use k8s_openapi::api::core::v1::ObjectReference;
+use herald_runtime::events::{EventType, regarding};
 
 use crate::floor::{Change, Release};
 use crate::reconcile::Reconciler;
@@ -87,19 +86,7 @@ impl Reconciler {
 
     fn tell_users(&self, service: &ObjectName, kind: EventType, reason: &'static str, text: &str) {
         let Some(object) = self.index.service(service) else { return };
-        let regarding = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(service.namespace.clone()),
-            name: Some(service.name.clone()),
-            uid: Some(object.uid.to_string()),
-            ..ObjectReference::default()
-        };
-        self.outputs.events.publish(
-            regarding,
-            kind,
-            reason,
-            format!("node {}: {text}", self.options.node_name),
-        );
+        let text = format!("node {}: {text}", self.options.node_name);
+        self.outputs.events.publish(regarding("Service", service, &object.uid), kind, reason, text);
     }
 }

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use herald_proxy::ServiceRules;
 use herald_proxy::health::{HealthPort, HealthPorts};
 use herald_proxy::localhost::{LocalPort, LocalPorts};
+use herald_proxy::{Backends, ServiceRules};
 use herald_runtime::ObjectName;
 use tokio::sync::watch;
 
@@ -30,19 +31,15 @@ impl Ports {
         Self { health: BTreeMap::new(), local: BTreeMap::new(), health_ports, local_ports }
     }
 
-    /// A Service has these rules now; `affinity` is that of its clients.
-    pub(crate) fn service(
-        &mut self,
-        name: &ObjectName,
-        rules: Option<&ServiceRules>,
-        affinity: Option<Duration>,
-    ) {
+    /// A Service has these rules now.
+    pub(crate) fn service(&mut self, name: &ObjectName, rules: Option<&ServiceRules>) {
         match rules.and_then(|rules| rules.health) {
             Some(health) => self.health.insert(name.clone(), (health.port, health.local_endpoints)),
             None => self.health.remove(name),
         };
-        let port = |(address, endpoints): &(SocketAddr, Box<[SocketAddr]>)| {
-            (*address, LocalPort { service: name.clone(), endpoints: endpoints.clone(), affinity })
+        let port = |(address, backends): &(SocketAddr, Arc<Backends>)| {
+            let affinity = backends.affinity.map(|seconds| Duration::from_secs(seconds.into()));
+            (*address, LocalPort { service: name.clone(), endpoints: backends.cluster.clone(), affinity })
         };
         let local: Vec<_> = rules.into_iter().flat_map(|rules| rules.local_ports.iter().map(port)).collect();
         if local.is_empty() {

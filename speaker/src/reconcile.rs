@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use herald_proxy::EndpointsView;
 use herald_proxy::health::BindFailure;
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventRecorder, EventType};
+use herald_runtime::events::{EventRecorder, EventType, regarding};
 use herald_runtime::metrics::ClientMetrics;
 use herald_runtime::readiness::Handle;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -271,8 +270,7 @@ impl Reconciler {
             );
         }
         self.sync.service(name, plan.rules.as_deref());
-        let affinity = self.index.service(name).and_then(|service| service.affinity);
-        self.ports.service(name, plan.rules.as_deref(), affinity);
+        self.ports.service(name, plan.rules.as_deref());
         let uid = self.index.service(name).map(|service| &*service.uid);
         self.reporter.service(name, uid, plan.verdicts, plan.remarks);
     }
@@ -296,15 +294,9 @@ impl Reconciler {
 
     fn bind_failed(&self, failure: &BindFailure) {
         let Some(service) = &failure.service else { return };
-        let regarding = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(service.namespace.clone()),
-            name: Some(service.name.clone()),
-            uid: self.index.service(service).map(|service| service.uid.to_string()),
-            ..ObjectReference::default()
-        };
+        let uid = self.index.service(service).map_or("", |service| &service.uid);
         let text = format!("node {} {failure}: {}", self.options.node_name, failure.error);
+        let regarding = regarding("Service", service, uid);
         self.outputs.events.publish(regarding, EventType::Warning, failure.reason, text);
     }
 

@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventRecorder, EventType};
-use k8s_openapi::api::core::v1::ObjectReference;
+use herald_runtime::events::{EventRecorder, EventType, regarding};
 
 use crate::metrics::SpeakerMetrics;
 use crate::plan::{Remark, Verdict};
@@ -103,22 +102,15 @@ impl Reporter {
     }
 
     fn events(&self, service: &ObjectName, uid: &str, before: &Told, now: &Told) {
-        let regarding = || ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(service.namespace.clone()),
-            name: Some(service.name.clone()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        };
+        let object = || regarding("Service", service, uid);
         if now.announces() && !before.announces() {
             // MetalLB's words: scripts wait for them.
             let note = format!("announcing from node \"{}\" with protocol \"bgp\"", self.node);
-            self.events.publish(regarding(), EventType::Normal, "nodeAssigned", note);
+            self.events.publish(object(), EventType::Normal, "nodeAssigned", note);
         }
         for remark in now.remarks.difference(&before.remarks) {
             tracing::warn!(%service, reason = remark.reason, "{}", remark.text);
-            self.events.publish(regarding(), EventType::Warning, remark.reason, remark.text.clone());
+            self.events.publish(object(), EventType::Warning, remark.reason, remark.text.clone());
         }
     }
 }
