@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -222,13 +223,13 @@ async fn create_one(
 async fn watch(api: Api<Service>, ready: tokio::sync::oneshot::Sender<()>, seen: mpsc::Sender<Assigned>) {
     let mut ready = Some(ready);
     let mut told = std::collections::BTreeSet::new();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(LABEL)));
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(LABEL)).default_backoff());
     loop {
         let event = match events.try_next().await {
             Ok(Some(event)) => event,
             Ok(None) => return,
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            Err(error) => {
+                eprintln!("the watch begins anew: {error}");
                 continue;
             }
         };

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::Api;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
@@ -52,9 +53,11 @@ pub struct Options<'a> {
 /// Makes Services one after the other, with the lab's pods behind them.
 pub fn measure(lab: &Lab, pods: &[(String, IpAddr)], options: &Options<'_>, table: &mut Table) -> Result<()> {
     let (jobs, queue) = std::sync::mpsc::sync_channel::<SocketAddr>(1);
-    let (found, mut answers) = mpsc::channel::<FirstByte>(1);
+    let (begins, began) = mpsc::channel::<()>(1);
+    let (found, answers) = mpsc::channel::<FirstByte>(1);
+    let mut pod = Pod { jobs, began, answers };
     let samples = std::thread::scope(|scope| {
-        scope.spawn(move || options.pod.run(move || look(&queue, &found)));
+        scope.spawn(move || options.pod.run(move || look(&queue, &begins, &found)));
         lab.block_on(async move |client| {
             let (seen, mut events) = mpsc::channel(64);
             let mut tasks = JoinSet::new();
@@ -69,7 +72,7 @@ pub fn measure(lab: &Lab, pods: &[(String, IpAddr)], options: &Options<'_>, tabl
             }
             let mut samples = Vec::new();
             for n in options.first..options.first + options.count {
-                samples.push(one(&client, pods, n, &jobs, &mut answers, &mut events).await?);
+                samples.push(one(&client, pods, n, &mut pod, &mut events).await?);
                 tokio::time::sleep(Duration::from_millis(50 + u64::from(n % 7) * 30)).await;
             }
             Ok(samples)
@@ -95,19 +98,28 @@ pub fn measure(lab: &Lab, pods: &[(String, IpAddr)], options: &Options<'_>, tabl
     Ok(())
 }
 
+/// The thread that connects from the pod.
+struct Pod {
+    /// Addresses to try.
+    jobs: std::sync::mpsc::SyncSender<SocketAddr>,
+    /// It has begun to try one.
+    began: mpsc::Receiver<()>,
+    /// What came of it.
+    answers: mpsc::Receiver<FirstByte>,
+}
+
 /// One Service: milliseconds since the watch has seen both, and since the write.
 async fn one(
     client: &Client,
     pods: &[(String, IpAddr)],
     number: u32,
-    jobs: &std::sync::mpsc::SyncSender<SocketAddr>,
-    answers: &mut mpsc::Receiver<FirstByte>,
+    pod: &mut Pod,
     events: &mut mpsc::Receiver<Seen>,
 ) -> Result<(f64, f64)> {
     let (name, ip) = (format!("more-{number:04}"), scale::spare_ip(number));
-    jobs.send((ip, scale::PORT).into()).context("the pod's thread has ended")?;
+    pod.jobs.send((ip, scale::PORT).into()).context("the pod's thread has ended")?;
     // It tries already when the Service comes.
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    pod.began.recv().await.context("the pod's thread has ended")?;
     let begin = Instant::now();
     scale::create(client, LABEL, &name, ip, &scale::real_endpoints(pods)).await?;
     let mut seen: BTreeMap<&str, Instant> = BTreeMap::new();
@@ -118,7 +130,7 @@ async fn one(
         }
     }
     let seen = seen.into_values().max().context("both were seen")?;
-    let answer = answers.recv().await.context("the pod's thread has ended")?;
+    let answer = pod.answers.recv().await.context("the pod's thread has ended")?;
     let Some(works) = answer.at else { bail!("{name} at {ip} did not work within {PATIENCE:?}") };
     let milliseconds = |since: Instant| works.saturating_duration_since(since).as_secs_f64() * 1000.0;
     Ok((milliseconds(seen), milliseconds(begin)))
@@ -130,9 +142,16 @@ async fn next(events: &mut mpsc::Receiver<Seen>) -> Result<Seen> {
 }
 
 /// Connects from the pod until an answer comes, for one address after the other.
-fn look(jobs: &std::sync::mpsc::Receiver<SocketAddr>, found: &mpsc::Sender<FirstByte>) -> Result<()> {
+fn look(
+    jobs: &std::sync::mpsc::Receiver<SocketAddr>,
+    begins: &mpsc::Sender<()>,
+    found: &mpsc::Sender<FirstByte>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for to in jobs {
+        if begins.blocking_send(()).is_err() {
+            break;
+        }
         let answer = runtime.block_on(await_first_byte(to, Instant::now() + PATIENCE));
         if found.blocking_send(answer).is_err() {
             break;
@@ -153,7 +172,7 @@ where
 {
     let api: Api<K> = Api::default_namespaced(client);
     let config = watcher::Config::default().labels(&format!("bench={LABEL}"));
-    let mut events = std::pin::pin!(watcher(api, config));
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(object))) => {
@@ -168,7 +187,7 @@ where
             }
             Ok(Some(_)) => {}
             Ok(None) => return,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => eprintln!("the bare watch of {kind} begins anew: {error}"),
         }
     }
 }

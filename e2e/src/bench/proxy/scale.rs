@@ -248,17 +248,28 @@ pub async fn create(
     Ok(())
 }
 
-/// A request that may be repeated; a busy API server answers some of tens of thousands too late. What such a one has made
-/// all the same is there already.
+/// A request that may be repeated: a busy API server refuses some of tens of thousands, or answers too late. What such a
+/// one has made all the same is there already.
 async fn again(request: impl AsyncFn() -> kube::Result<()>) -> kube::Result<()> {
     for attempt in 1.. {
         match request().await {
             Err(kube::Error::Api(status)) if attempt > 1 && status.reason == "AlreadyExists" => break,
-            Err(_) if attempt < ATTEMPTS => tokio::time::sleep(Duration::from_millis(500)).await,
+            Err(error) if attempt < ATTEMPTS && is_busy(&error) => {
+                tokio::time::sleep(Duration::from_millis(500)).await
+            }
             outcome => return outcome,
         }
     }
     Ok(())
+}
+
+/// The server, or the way to it, and not the request is at fault.
+fn is_busy(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
 }
 
 /// Writes a Service's endpoints.
