@@ -1,6 +1,6 @@
-//! BGP communities of RFC 1997, written as two 16-bit decimals.
+//! BGP communities of RFC 1997, written as two 16-bit decimals, and large ones of RFC 8092 (`large:a:b:c`).
 //!
-//! Large communities (RFC 8092) are no part of any ConfigMap generation; they are recognised to be refused by name.
+//! Large communities are no part of any ConfigMap generation, where they are recognised to be refused by name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,6 +29,45 @@ impl fmt::Display for Community {
     }
 }
 
+/// A large community; orders as it stands on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LargeCommunity {
+    /// The AS that defines the meaning.
+    pub global: u32,
+    /// What it means there.
+    pub local: [u32; 2],
+}
+
+impl fmt::Display for LargeCommunity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "large:{}:{}:{}", self.global, self.local[0], self.local[1])
+    }
+}
+
+impl FromStr for LargeCommunity {
+    type Err = CommunityError;
+
+    fn from_str(text: &str) -> Result<Self, CommunityError> {
+        let malformed = || CommunityError::MalformedLarge(text.to_owned());
+        let numbers: Vec<u32> = text
+            .strip_prefix("large:")
+            .ok_or_else(malformed)?
+            .split(':')
+            .map(|part| decimal(part).and_then(|part| part.parse().ok()))
+            .collect::<Option<_>>()
+            .ok_or_else(malformed)?;
+        match numbers.as_slice() {
+            &[global, a, b] => Ok(Self { global, local: [a, b] }),
+            _ => Err(malformed()),
+        }
+    }
+}
+
+/// Digits and nothing else: `parse` alone would take a sign.
+fn decimal(text: &str) -> Option<&str> {
+    (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then_some(text)
+}
+
 /// Why a text is not a community.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommunityError {
@@ -41,6 +80,9 @@ pub enum CommunityError {
     /// RFC 8092.
     #[error("{} is a large community, which this format does not have: write two numbers such as 64600:7", shown(.0))]
     Large(String),
+    /// Begins as a large community and is none.
+    #[error("{} is not a large community: write three numbers of 0 to 4294967295, such as large:64600:7:1", shown(.0))]
+    MalformedLarge(String),
 }
 
 impl FromStr for Community {
@@ -53,9 +95,7 @@ impl FromStr for Community {
         let malformed = || CommunityError::Malformed(text.to_owned());
         let (asn, value) = text.split_once(':').ok_or_else(malformed)?;
         let half = |half: &str| {
-            if half.is_empty() || !half.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(malformed());
-            }
+            let half = decimal(half).ok_or_else(malformed)?;
             half.parse().map_err(|_| CommunityError::HalfTooLarge(text.to_owned()))
         };
         Ok(Self { asn: half(asn)?, value: half(value)? })
@@ -87,6 +127,19 @@ mod tests {
             ("large:1:2:3", CommunityError::Large("large:1:2:3".into())),
         ] {
             assert_eq!(text.parse::<Community>(), Err(error));
+        }
+    }
+
+    #[test]
+    fn three_decimals_of_32_bits_are_a_large_community() {
+        let community: LargeCommunity = "large:4294967295:0:7".parse().expect("a large community");
+        assert_eq!(community, LargeCommunity { global: u32::MAX, local: [0, 7] });
+        assert_eq!(community.to_string(), "large:4294967295:0:7");
+        for text in
+            ["large:1:2", "large:1:2:3:4", "1:2:3", "large:1:-2:3", "large:1::3", "large:4294967296:0:0"]
+        {
+            let error = text.parse::<LargeCommunity>();
+            assert_eq!(error, Err(CommunityError::MalformedLarge(text.to_owned())));
         }
     }
 }

@@ -28,14 +28,14 @@ mod selector;
 mod tests;
 
 pub use address_range::{AddressIter, AddressRange, RangeError, overlapping};
-pub use community::{Community, CommunityError};
+pub use community::{Community, CommunityError, LargeCommunity};
 pub use document::{MAX_DOCUMENT_BYTES, parse};
 pub use duration::{DurationError, parse_duration};
 pub use options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
 pub use peer::{Password, Peer};
-pub use pool::{Advertisement, Pool, Protocol};
+pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
 pub use problem::{ConfigError, ConfigErrors, Warning};
-pub use selector::{NodeSelector, Operator, Requirement};
+pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
 
 use std::net::IpAddr;
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::selector::NodeSelector;
+use crate::selector::{LabelSelector, any_or_all};
 
 /// One neighbour, and how to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,7 +28,7 @@ pub struct Peer {
     /// The address to dial from, of the family of `address`.
     pub source_address: Option<IpAddr>,
     /// The nodes that speak to this neighbour; none means all.
-    pub node_selectors: Vec<NodeSelector>,
+    pub node_selectors: Vec<LabelSelector>,
     /// For TCP-MD5 (RFC 2385).
     pub password: Option<Password>,
 }
@@ -36,7 +36,7 @@ pub struct Peer {
 impl Peer {
     /// Whether a node with these labels speaks to this neighbour: any of the selectors matches, or there is none.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.node_selectors.is_empty() || self.node_selectors.iter().any(|selector| selector.matches(labels))
+        any_or_all(&self.node_selectors, labels)
     }
 }
 

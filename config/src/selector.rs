@@ -1,29 +1,36 @@
-//! Which nodes a peer is for, by the nodes' labels.
+//! Which objects (nodes, Services, namespaces, pools) are meant, by their labels.
 //!
 //! Kubernetes' label selector semantics: the terms of one selector are AND-ed; `NotIn` and `DoesNotExist` also
-//! match a node that lacks the label. Several selectors of a peer are OR-ed (see [`crate::Peer::selects`]).
+//! match an object that lacks the label, and a selector without terms matches all. Where a list of selectors stands,
+//! they are OR-ed; what an empty list means is the business of the field that has it, mostly *all*
+//! ([`any_or_all`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Terms that a node's labels all have to meet; without terms every node matches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct NodeSelector {
+/// Terms that an object's labels all have to meet; without terms every object matches.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LabelSelector {
     /// Labels that must have exactly these values.
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements.
     pub match_expressions: Vec<Requirement>,
 }
 
-impl NodeSelector {
-    /// Whether a node with these labels is meant.
+impl LabelSelector {
+    /// Whether an object with these labels is meant.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|requirement| requirement.matches(labels))
     }
 }
 
+/// Whether any of the selectors matches, or there is none: the meaning of most lists of selectors.
+pub fn any_or_all(selectors: &[LabelSelector], labels: &BTreeMap<String, String>) -> bool {
+    selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
+}
+
 /// One requirement on one label.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     /// The label's key.
     pub key: String,
@@ -34,7 +41,7 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Whether a node with these labels meets it.
+    /// Whether an object with these labels meets it.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let value = labels.get(&self.key);
         match self.operator {
@@ -47,7 +54,7 @@ impl Requirement {
 }
 
 /// The operators of Kubernetes' label selectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
     /// The label is there and has one of the values.
     In,
@@ -96,13 +103,27 @@ mod tests {
 
     #[test]
     fn the_terms_of_one_selector_must_all_hold() {
-        let selector = NodeSelector {
+        let selector = LabelSelector {
             match_labels: labels(&[("edge", "true")]),
             match_expressions: vec![requirement(Operator::NotIn, &["r2"])],
         };
         assert!(selector.matches(&labels(&[("edge", "true"), ("rack", "r1")])));
         assert!(!selector.matches(&labels(&[("edge", "true"), ("rack", "r2")])));
         assert!(!selector.matches(&labels(&[("rack", "r1")])));
-        assert!(NodeSelector::default().matches(&labels(&[])));
+        assert!(LabelSelector::default().matches(&labels(&[])));
+    }
+
+    #[test]
+    fn of_several_selectors_any_may_match_and_none_means_all() {
+        let edge = LabelSelector { match_labels: labels(&[("edge", "true")]), ..LabelSelector::default() };
+        let rack = LabelSelector {
+            match_expressions: vec![requirement(Operator::Exists, &[])],
+            ..LabelSelector::default()
+        };
+        let selectors = [edge, rack];
+        assert!(any_or_all(&selectors, &labels(&[("rack", "r7")])));
+        assert!(any_or_all(&selectors, &labels(&[("edge", "true")])));
+        assert!(!any_or_all(&selectors, &labels(&[("zone", "a")])));
+        assert!(any_or_all(&[], &labels(&[("zone", "a")])));
     }
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_config::{Config, LocalAddresses, Pool, Protocol};
+use herald_config::{Config, LocalAddresses, Pool};
 use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
 use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
@@ -150,10 +150,10 @@ fn announce(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: 
 
 fn announced_pool<'a>(view: &View<'a>, address: IpAddr) -> Result<&'a Pool, Reason> {
     let pool = view.config.pool_containing(address).ok_or(Reason::NotInPool)?;
-    match pool.protocol {
-        Protocol::Layer2 => Err(Reason::PoolNotBgp),
-        Protocol::Bgp if pool.advertisements.is_empty() => Err(Reason::NoAdvertisement),
-        Protocol::Bgp => Ok(pool),
+    match pool.advertisements.is_empty() {
+        false => Ok(pool),
+        true if pool.layer2.is_empty() => Err(Reason::NoAdvertisement),
+        true => Err(Reason::PoolNotBgp),
     }
 }
 

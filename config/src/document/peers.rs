@@ -8,7 +8,7 @@ use super::reader::{Fields, Value};
 use super::scalars::{boolean, duration, host, nonempty, number, one_of};
 use crate::peer::{Password, Peer};
 use crate::problem::shown;
-use crate::selector::{NodeSelector, Operator, Requirement};
+use crate::selector::{LabelSelector, Operator, Requirement};
 
 const KEYS: &[&str] = &[
     "my-asn",
@@ -34,7 +34,7 @@ const MAX_PASSWORD_BYTES: usize = 80;
 pub(super) fn read(value: &Value<'_>) -> Vec<Peer> {
     let mut peers: Vec<Peer> = Vec::new();
     let mut seen: HashMap<Peer, String> = HashMap::new();
-    let mut neighbours: HashMap<(IpAddr, u16, Vec<NodeSelector>), String> = HashMap::new();
+    let mut neighbours: HashMap<(IpAddr, u16, Vec<LabelSelector>), String> = HashMap::new();
     for item in value.items().unwrap_or_default() {
         let Some(peer) = item.fields(KEYS).and_then(|fields| read_peer(&fields)) else { continue };
         if let Some(first) = seen.get(&peer) {
@@ -155,7 +155,7 @@ fn password(value: &Value<'_>) -> Option<Option<Password>> {
     Some((!secret.is_empty()).then(|| Password::new(secret)))
 }
 
-fn node_selectors(value: &Value<'_>) -> Option<Vec<NodeSelector>> {
+fn node_selectors(value: &Value<'_>) -> Option<Vec<LabelSelector>> {
     all(value.items()?, node_selector)
 }
 
@@ -168,12 +168,12 @@ fn all<'a, T, C: FromIterator<T>>(
     results.into_iter().collect()
 }
 
-fn node_selector(value: &Value<'_>) -> Option<NodeSelector> {
+fn node_selector(value: &Value<'_>) -> Option<LabelSelector> {
     let fields = value.fields(&["match-labels", "match-expressions"])?;
     let match_labels = optional(fields.get("match-labels"), match_labels);
     let match_expressions =
         optional(fields.get("match-expressions"), |value| all(value.items()?, requirement));
-    Some(NodeSelector {
+    Some(LabelSelector {
         match_labels: match_labels?.unwrap_or_default(),
         match_expressions: match_expressions?.unwrap_or_default(),
     })

@@ -10,7 +10,7 @@ use super::routes;
 use super::scalars::{boolean, from_text, nonempty, one_of};
 use crate::address_range::{AddressRange, overlapping};
 use crate::community::Community;
-use crate::pool::{Pool, Protocol};
+use crate::pool::{Layer2Advertisement, Pool};
 use crate::problem::shown;
 
 const KEYS: &[&str] = &[
@@ -24,6 +24,15 @@ const KEYS: &[&str] = &[
     "bgp-advertisements",
     "arp-network",
 ];
+
+/// How the addresses of a pool are announced: the key `protocol`, which decides about all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// As routes to the BGP peers.
+    Bgp,
+    /// By ARP and NDP on the nodes' own segments.
+    Layer2,
+}
 
 /// Addresses that no Service can have on any network.
 const UNUSABLE: [(&str, &str); 8] = [
@@ -94,13 +103,18 @@ fn read_pool<'a>(
     let own: Vec<AddressRange> = ranges[first..].iter().map(|written| written.range).collect();
     let advertisements = routes::read(fields, generation, protocol, &label, &own, communities);
     complete?;
+    let layer2 = match protocol? {
+        Protocol::Bgp => Vec::new(),
+        Protocol::Layer2 => vec![Layer2Advertisement::default()],
+    };
     Some(Pool {
         name: name?.to_owned(),
-        protocol: protocol?,
         ranges: own,
         auto_assign: auto_assign?,
         avoid_buggy_ips: avoid_buggy_ips?,
+        allocation: None,
         advertisements: advertisements?,
+        layer2,
     })
 }
 

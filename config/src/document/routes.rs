@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::generation::Generation;
 use super::nearest::nearest;
+use super::pools::Protocol;
 use super::reader::{Fields, Value};
 use super::scalars::number;
 use crate::address_range::AddressRange;
 use crate::community::Community;
-use crate::pool::{Advertisement, Protocol};
+use crate::pool::Advertisement;
 use crate::problem::shown;
 
 const KEYS: &[&str] = &["aggregation-length", "aggregation-length-v6", "localpref", "communities"];
@@ -114,6 +115,7 @@ fn read_advertisement(
         aggregation_length_v6: aggregation_length_v6?,
         local_pref: local_pref?,
         communities: communities?,
+        ..default
     })
 }
 

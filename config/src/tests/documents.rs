@@ -41,11 +41,12 @@ fn the_tutorials_config_map_is_one_pool_one_peer_and_one_host_route() {
         config.pools,
         [Pool {
             name: "default".into(),
-            protocol: Protocol::Bgp,
             ranges: vec![range("192.168.10.0/24")],
             auto_assign: true,
             avoid_buggy_ips: false,
+            allocation: None,
             advertisements: vec![Advertisement::default()],
+            layer2: Vec::new(),
         }]
     );
     assert_eq!(config.pools[0].usable_addresses().next(), Some(ip("192.168.10.0")));
@@ -59,7 +60,7 @@ fn every_key_of_0_2_has_its_meaning() {
     let expected = Peer { port: 1179, hold_time: Duration::from_secs(30), ..peer(64600, 64601, "192.0.2.1") };
     assert_eq!(config.peers, [expected]);
     let [edge, silent] = config.pools.as_slice() else { panic!("two pools: {:?}", config.pools) };
-    assert_eq!((edge.name.as_str(), edge.protocol), ("edge", Protocol::Bgp));
+    assert_eq!((edge.name.as_str(), edge.layer2.as_slice()), ("edge", &[][..]));
     assert_eq!(edge.ranges, [range("203.0.113.0/26"), range("203.0.113.128/28")]);
     assert!(edge.avoid_buggy_ips && edge.auto_assign);
     assert_eq!(
@@ -90,7 +91,7 @@ fn the_old_and_new_names_of_0_5_stand_beside_each_other() {
     assert_eq!(config.peers[0].router_id, Some("10.0.0.20".parse().expect("an id")));
     assert_eq!(config.pools[0].ranges, [range("192.0.2.0/26"), range("192.0.2.64/28")]);
     assert_eq!(config.pools[0].advertisements[0].communities, BTreeSet::from([community(64600, 100)]));
-    assert_eq!(config.pools[1].protocol, Protocol::Layer2);
+    assert_eq!(config.pools[1].layer2, [Layer2Advertisement::default()]);
     assert_eq!(config.pools[1].advertisements, []);
     assert_eq!(
         warnings(document),
@@ -117,11 +118,11 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
             router_id: Some("10.9.0.20".parse().expect("an id")),
             password: Some(Password::new("s3cr3t")),
             node_selectors: vec![
-                NodeSelector {
+                LabelSelector {
                     match_labels: BTreeMap::from([("rack".into(), "r1".into())]),
                     match_expressions: vec![requirement("node-role", Operator::NotIn, &["storage", "gpu"])],
                 },
-                NodeSelector {
+                LabelSelector {
                     match_labels: BTreeMap::new(),
                     match_expressions: vec![requirement("edge", Operator::Exists, &[])],
                 },
@@ -141,7 +142,7 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
         }]
     );
     assert_eq!(lan.ranges, [range("192.168.40.10-192.168.40.60")]);
-    assert!(lan.avoid_buggy_ips && lan.protocol == Protocol::Layer2);
+    assert!(lan.avoid_buggy_ips && lan.advertisements.is_empty() && !lan.layer2.is_empty());
     assert_eq!(
         warnings(document),
         "line 8, peers[0].keepalive-time: not supported yet: keepalives are sent every third of the hold time\n\
@@ -280,15 +281,13 @@ fn values_are_read_as_liberally_as_their_meaning_is_clear() {
         [hold("3s"), hold("1m30.9s"), hold("0"), hold("900ms"), hold("65535s"), hold("")],
         [3, 90, 0, 0, 65535, 90]
     );
-    let protocol = |written: &str| {
+    let layer2 = |written: &str| {
         config(&format!("address-pools: [{{name: a, protocol: {written}, addresses: [192.0.2.0/24]}}]")).pools
             [0]
-        .protocol
+        .layer2
+        .len()
     };
-    assert_eq!(
-        [protocol("BGP"), protocol("ndp"), protocol("arp")],
-        [Protocol::Bgp, Protocol::Layer2, Protocol::Layer2]
-    );
+    assert_eq!([layer2("BGP"), layer2("ndp"), layer2("arp")], [0, 1, 1]);
     assert_eq!(config(&with_peer("password: 1234")).peers[0].password, Some(Password::new("1234")));
     assert_eq!(config(&with_peer("password: ''")).peers[0].password, None);
     let largest = "peers: [{my-asn: 4294967295, peer-asn: 1, peer-address: '2001:db8:10::1'}]";

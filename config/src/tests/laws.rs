@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{MAX_DOCUMENT_BYTES, Protocol, overlapping};
+use crate::{MAX_DOCUMENT_BYTES, overlapping};
 
 /// Generous on a loaded machine, and far below what an unbounded walk would take.
 const SOON: Duration = Duration::from_secs(20);
@@ -180,7 +180,7 @@ fn keeps_its_promises(config: &Config) {
     assert_eq!(overlapping(&ranges), []);
     for pool in &config.pools {
         assert!(!pool.name.is_empty());
-        assert!(pool.protocol == Protocol::Bgp || pool.advertisements.is_empty());
+        assert!(pool.layer2.is_empty() || pool.advertisements.is_empty());
         for advertisement in &pool.advertisements {
             assert!((1..=32).contains(&advertisement.aggregation_length));
             assert!((1..=128).contains(&advertisement.aggregation_length_v6));

@@ -1,4 +1,4 @@
-use herald_config::{Advertisement, Pool, Protocol};
+use herald_config::{Advertisement, Pool};
 use proptest::prelude::*;
 
 use super::*;
@@ -8,11 +8,12 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 fn pool(name: &str, ranges: &[&str]) -> Pool {
     Pool {
         name: name.to_owned(),
-        protocol: Protocol::Bgp,
         ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
         auto_assign: true,
         avoid_buggy_ips: false,
+        allocation: None,
         advertisements: vec![Advertisement::default()],
+        layer2: Vec::new(),
     }
 }
 

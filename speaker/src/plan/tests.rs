@@ -1,3 +1,4 @@
+use herald_config::Layer2Advertisement;
 use herald_proxy::{Names, ProxyMode, SliceView};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -146,7 +147,8 @@ fn addresses_outside_of_announced_pools_have_their_reason() {
     assert_eq!(Case::new("203.0.113.1").verdict(), Verdict::Skip(Reason::NotInPool));
     assert_eq!(Case::new("198.51.100.1").verdict(), Verdict::Skip(Reason::NoAdvertisement));
     let mut layer2 = Case::new(VIP);
-    layer2.config.pools[0].protocol = Protocol::Layer2;
+    let pool = &mut layer2.config.pools[0];
+    (pool.advertisements, pool.layer2) = (Vec::new(), vec![Layer2Advertisement::default()]);
     assert_eq!(layer2.verdict(), Verdict::Skip(Reason::PoolNotBgp));
 }
 
