@@ -149,52 +149,34 @@ impl From<&Element> for Entry {
                 Self::new(frontend.address, SetName::Services, key.frontend(frontend), Data::Value(value))
             }
             Element::Pick { frontend, scope, class } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::Picks,
-                    Scope::Local => SetName::LocalPicks,
-                };
+                let set = of_scope(*scope, SetName::Picks, SetName::LocalPicks);
                 let value = Buffer::EMPTY.number(class_number(*class));
                 Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
             }
             Element::Endpoint { frontend, scope, slot, endpoint } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::Endpoints,
-                    Scope::Local => SetName::LocalEndpoints,
-                };
+                let set = of_scope(*scope, SetName::Endpoints, SetName::LocalEndpoints);
                 let value = socket_address(Buffer::EMPTY, endpoint);
                 let key = key.frontend(frontend).number(slot_number(*slot));
                 Self::new(frontend.address, set, key, Data::Value(value))
             }
             Element::Affinity { frontend, scope, timeout } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::Picks,
-                    Scope::Local => SetName::LocalPicks,
-                };
+                let set = of_scope(*scope, SetName::Picks, SetName::LocalPicks);
                 let value = Buffer::EMPTY.number(timeout_number(*timeout));
                 Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
             }
             Element::AffinePick { frontend, scope, class } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::AffinePicks,
-                    Scope::Local => SetName::LocalAffinePicks,
-                };
+                let set = of_scope(*scope, SetName::AffinePicks, SetName::LocalAffinePicks);
                 let value = Buffer::EMPTY.number(class_number(*class));
                 Self::new(frontend.address, set, key.frontend(frontend), Data::Value(value))
             }
             Element::Slot { frontend, scope, slot, stable } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::Slots,
-                    Scope::Local => SetName::LocalSlots,
-                };
+                let set = of_scope(*scope, SetName::Slots, SetName::LocalSlots);
                 let value = Buffer::EMPTY.number(stable_number(*stable));
                 let key = key.frontend(frontend).number(slot_number(*slot));
                 Self::new(frontend.address, set, key, Data::Value(value))
             }
             Element::StableEndpoint { frontend, scope, stable, endpoint } => {
-                let set = match scope {
-                    Scope::Cluster => SetName::Endpoints,
-                    Scope::Local => SetName::LocalEndpoints,
-                };
+                let set = of_scope(*scope, SetName::Endpoints, SetName::LocalEndpoints);
                 let value = socket_address(Buffer::EMPTY, endpoint);
                 let key = key.frontend(frontend).number(stable_number(*stable));
                 Self::new(frontend.address, set, key, Data::Value(value))
@@ -227,6 +209,14 @@ impl From<&Element> for Entry {
                 Self::new(address, SetName::Hairpin, key, Data::None)
             }
         }
+    }
+}
+
+/// The one of two sets that holds endpoints of this scope.
+fn of_scope(scope: Scope, cluster: SetName, local: SetName) -> SetName {
+    match scope {
+        Scope::Cluster => cluster,
+        Scope::Local => local,
     }
 }
 
