@@ -49,6 +49,10 @@ struct Claim {
 }
 
 impl Claim {
+    fn holder(&self) -> Holder<'_> {
+        Holder { service: &self.service, rules: &self.rules, lingering: self.lingering }
+    }
+
     fn rank(&self) -> (bool, FrontendKind, i64, &ObjectName) {
         (self.lingering, self.rules.kind, self.created, &self.service)
     }
@@ -74,7 +78,7 @@ impl fmt::Display for Conflict {
 #[derive(Debug, Clone, Copy)]
 pub struct Holder<'p> {
     /// The Service.
-    pub service: &'p ObjectName,
+    pub service: &'p Arc<ObjectName>,
     /// Its rules.
     pub rules: &'p FrontendRules,
     /// It wants them no more: they go after the linger.
@@ -145,7 +149,7 @@ impl Program {
 
     /// All frontends that stand, with the endpoints of their holders.
     pub fn all_backends(&self) -> impl Iterator<Item = (Frontend, &Arc<Backends>)> {
-        self.claims.iter().filter_map(|(key, claims)| Some((*key, &claims.first()?.rules.backends)))
+        self.holders().map(|(key, holder)| (key, &holder.rules.backends))
     }
 
     /// The standing rules of a Service's frontends, lingering ones included.
@@ -158,8 +162,12 @@ impl Program {
 
     /// Whose rules stand at a frontend.
     pub fn holder(&self, frontend: &Frontend) -> Option<Holder<'_>> {
-        let claim = self.claims.get(frontend)?.first()?;
-        Some(Holder { service: &claim.service, rules: &claim.rules, lingering: claim.lingering })
+        Some(self.claims.get(frontend)?.first()?.holder())
+    }
+
+    /// The same of all frontends that stand, in no order.
+    pub fn holders(&self) -> impl Iterator<Item = (Frontend, Holder<'_>)> {
+        self.claims.iter().filter_map(|(key, claims)| Some((*key, claims.first()?.holder())))
     }
 
     /// Every standing element of Services that a new connection to `destination` can meet: what it costs depends on

@@ -48,6 +48,7 @@ mod overlays;
 mod plan;
 mod ports;
 mod probing;
+mod proxy_kernel;
 mod reason;
 mod received;
 mod reconcile;

@@ -116,16 +116,18 @@ impl Names {
     pub(crate) fn changed(&self, frontends: impl IntoIterator<Item = Frontend>, program: &Program) {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for frontend in frontends {
-            match program.holder(&frontend).map(|holder| holder.service) {
-                None => {
-                    names.remove(&frontend);
-                }
-                Some(service) if names.get(&frontend).is_some_and(|known| **known == *service) => {}
-                Some(service) => {
-                    names.insert(frontend, Arc::new(service.clone()));
-                }
-            }
+            match program.holder(&frontend) {
+                None => names.remove(&frontend),
+                Some(holder) => names.insert(frontend, Arc::clone(holder.service)),
+            };
         }
+    }
+
+    /// These are all frontends.
+    pub(crate) fn all(&self, program: &Program) {
+        let all =
+            program.holders().map(|(frontend, holder)| (frontend, Arc::clone(holder.service))).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = all;
     }
 
     pub(crate) fn of(&self, frontend: &Frontend) -> Option<Arc<ObjectName>> {

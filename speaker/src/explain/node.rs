@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
 use super::{Answer, Asked, PacketQuestion, Question, Refusal};
-use crate::effects::ProxyKernel;
 use crate::index::Index;
 use crate::options::ProxyMode;
+use crate::proxy_kernel::ProxyKernel;
 use crate::reconcile::Reconciler;
 use crate::settings::Settings;
 

@@ -132,7 +132,7 @@ fn fill(
 
 fn frontend(in_force: InForce<'_>, service: &ServiceObject, rules: &FrontendRules) -> FrontendAnswer {
     let holder = in_force.program.and_then(|program| program.holder(&rules.frontend));
-    let held_by = holder.map(|holder| holder.service).filter(|holder| **holder != service.name);
+    let held_by = holder.map(|holder| &**holder.service).filter(|holder| **holder != service.name);
     let (state, text) = match held_by {
         Some(name) => ("HeldByOther", format!("nothing of this Service: {name} has the better claim")),
         None => match holder {

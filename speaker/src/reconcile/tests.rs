@@ -22,11 +22,11 @@ use super::*;
 use crate::addresses::LocalAddresses;
 use crate::bgp::Peers;
 use crate::conntrack::Housekeeper;
-use crate::effects::ProxyKernel;
 use crate::index::{ConfigObject, Observed, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
 use crate::neighbours::TakeOver;
 use crate::node::fold;
+use crate::proxy_kernel::ProxyKernel;
 use crate::testing::bird::{Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
