@@ -8,14 +8,11 @@
 //! All semantic errors of a document are reported together; a syntax error stands alone.
 
 mod generation;
-mod nearest;
 mod options;
 mod peers;
 mod pools;
-mod reader;
+mod profiles;
 mod routes;
-mod scalars;
-mod tree;
 
 use std::collections::BTreeMap;
 
@@ -24,11 +21,13 @@ use reader::{Report, Value};
 
 use crate::community::Community;
 use crate::problem::ConfigErrors;
+use crate::read::{reader, scalars, tree};
 use crate::{Config, HeraldOptions, Parsed};
 
-pub use tree::MAX_DOCUMENT_BYTES;
+pub use crate::read::tree::MAX_DOCUMENT_BYTES;
 
-const KEYS: &[&str] = &["peers", "address-pools", "communities", "bgp-communities", "bfd-profiles", "herald"];
+pub(crate) const KEYS: &[&str] =
+    &["peers", "address-pools", "communities", "bgp-communities", "bfd-profiles", "herald"];
 
 /// Reads the value of the ConfigMap's key `config`.
 ///
@@ -36,24 +35,22 @@ const KEYS: &[&str] = &["peers", "address-pools", "communities", "bgp-communitie
 pub fn parse(document: &str) -> Result<Parsed, ConfigErrors> {
     let tree = tree::Node::parse(document)?;
     let report = Report::default();
-    let config = read(&Value::root(&tree, &report)).unwrap_or_default();
+    let (config, communities) = read(&Value::root(&tree, &report)).unwrap_or_default();
     let (errors, unlisted, warnings) = report.finish();
     if errors.is_empty() {
-        Ok(Parsed { config, warnings })
+        Ok(Parsed { config, communities, warnings })
     } else {
         Err(ConfigErrors::new(errors, unlisted, warnings))
     }
 }
 
 /// None, and an incomplete configuration, only together with an error in the report.
-fn read(root: &Value<'_>) -> Option<Config> {
+fn read(root: &Value<'_>) -> Option<(Config, BTreeMap<String, Community>)> {
     let fields = root.fields(KEYS)?;
     if fields.is_empty() {
         root.warn("the document is empty: there are no pools and no peers");
     }
-    if let Some(profiles) = fields.get("bfd-profiles") {
-        profiles.warn("not supported yet: sessions run without BFD");
-    }
+    let bfd_profiles = fields.get("bfd-profiles").map(|value| profiles::read(&value)).unwrap_or_default();
     let mut communities = BTreeMap::new();
     for key in ["communities", "bgp-communities"] {
         if let Some(value) = fields.get(key) {
@@ -61,8 +58,9 @@ fn read(root: &Value<'_>) -> Option<Config> {
         }
     }
     let generation = Generation::of(root);
-    Some(Config {
-        peers: fields.get("peers").map(|value| peers::read(&value)).unwrap_or_default(),
+    let config = Config {
+        peers: fields.get("peers").map(|value| peers::read(&value, &bfd_profiles)).unwrap_or_default(),
+        bfd_profiles,
         pools: fields
             .get("address-pools")
             .map(|value| pools::read(&value, generation, &communities))
@@ -71,7 +69,9 @@ fn read(root: &Value<'_>) -> Option<Config> {
             .get("herald")
             .map_or_else(|| Some(HeraldOptions::default()), |value| options::read(&value))
             .unwrap_or_default(),
-    })
+        ..Config::default()
+    };
+    Some((config, communities))
 }
 
 /// The aliases of `communities` and `bgp-communities` are one set of names.

@@ -12,31 +12,50 @@
 //! bound or grow the memory beyond a small multiple of [`MAX_DOCUMENT_BYTES`].
 //!
 //! ```text
-//! text -> document::tree (located nodes) -> document::reader (path, problems) -> Config
+//! text -> read::tree (located nodes) -> read::reader (path, problems) -> document -> Config
 //! ```
 
 mod address_range;
+mod aggregate;
+mod assemble;
+mod bfd;
+mod check;
 mod community;
 mod document;
 mod duration;
+mod emit;
+mod manifests;
+mod migrate;
+mod objects;
 mod options;
 mod peer;
 mod pool;
 mod problem;
+mod read;
+mod schema;
 mod selector;
 #[cfg(test)]
 mod tests;
 
 pub use address_range::{AddressIter, AddressRange, RangeError, overlapping};
+pub use assemble::{Assembler, Assembly, Problem, Secret, Secrets, Severity};
+pub use bfd::BfdProfile;
+pub use check::{Checked, Finding, check};
 pub use community::{Community, CommunityError, LargeCommunity};
 pub use document::{MAX_DOCUMENT_BYTES, parse};
 pub use duration::{DurationError, parse_duration};
+pub use emit::to_yaml;
+pub use manifests::File;
+pub use migrate::{Migrated, migrate_files};
+pub use objects::{Object, ObjectKey};
 pub use options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
-pub use peer::{Password, Peer};
+pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
 pub use problem::{ConfigError, ConfigErrors, Warning};
+pub use schema::{Kind, definitions};
 pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// A document that was accepted, and what its author should know about it.
@@ -44,6 +63,8 @@ use std::net::IpAddr;
 pub struct Parsed {
     /// The validated content.
     pub config: Config,
+    /// The names that the document gives to communities; the configuration has them resolved.
+    pub communities: BTreeMap<String, Community>,
     /// In the order of the document's lines.
     pub warnings: Vec<Warning>,
 }
@@ -55,6 +76,13 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// The pools in the order of the document; no two ranges of all of them overlap, names are unique.
     pub pools: Vec<Pool>,
+    /// Neighbours that Herald cannot speak to yet.
+    pub unsupported_peers: Vec<UnsupportedPeer>,
+    /// What peers name; names are unique.
+    pub bfd_profiles: Vec<BfdProfile>,
+    /// Pools that are configured but refused, with no earlier state in force: an address that lies in no pool may
+    /// belong to one of them.
+    pub refused_pools: Vec<String>,
     /// Herald's own keys.
     pub herald: HeraldOptions,
 }

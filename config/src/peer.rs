@@ -13,6 +13,9 @@ use crate::selector::{LabelSelector, any_or_all};
 /// One neighbour, and how to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
+    /// What advertisements call it, not empty and unique; no part of the session. Peers of the ConfigMap have no name there:
+    /// they are `peer1`, `peer2` and so on.
+    pub name: String,
     /// Our AS number, not 0.
     pub my_asn: u32,
     /// The neighbour's AS number, not 0.
@@ -23,6 +26,10 @@ pub struct Peer {
     pub port: u16,
     /// Whole seconds: 0 (no keepalives) or 3 to 65535.
     pub hold_time: Duration,
+    /// The time between keepalives, at most `hold_time`; none: a third of it.
+    pub keepalive_time: Option<Duration>,
+    /// The time between attempts to connect, 1 to 65535 s; none leaves it to the speaker.
+    pub connect_time: Option<Duration>,
     /// The BGP identifier to use; none leaves the choice to the node.
     pub router_id: Option<Ipv4Addr>,
     /// The address to dial from, of the family of `address`.
@@ -31,6 +38,39 @@ pub struct Peer {
     pub node_selectors: Vec<LabelSelector>,
     /// For TCP-MD5 (RFC 2385).
     pub password: Option<Password>,
+    /// The AS number that this neighbour sees in place of `my_asn`.
+    pub local_asn: Option<u32>,
+    /// The name of a profile of [`crate::Config::bfd_profiles`].
+    pub bfd_profile: Option<String>,
+    /// Whether an external neighbour is more than one hop away.
+    pub ebgp_multihop: bool,
+    /// Whether routes are to stay while the speaker restarts.
+    pub graceful_restart: bool,
+    /// Whether routes of both families go over the one session.
+    pub dual_stack: bool,
+}
+
+/// The port of BGP.
+pub(crate) const BGP_PORT: u16 = 179;
+
+/// A neighbour that Herald cannot speak to yet: it is told about and otherwise left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnsupportedPeer {
+    /// Its name.
+    pub name: String,
+    /// What it needs.
+    pub needs: Unsupported,
+}
+
+/// What Herald cannot do yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Unsupported {
+    /// Finding the neighbour on an interface.
+    Interface(String),
+    /// Dialling from within a VRF.
+    Vrf(String),
+    /// Taking any AS number but our own.
+    ExternalAsn,
 }
 
 impl Peer {
@@ -40,24 +80,52 @@ impl Peer {
     }
 }
 
-/// A secret that `Debug` does not print; 1 to 80 bytes, as TCP-MD5 takes it.
+/// A key for TCP-MD5 that `Debug` does not print.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Password(String);
+pub struct Password(Source);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Source {
+    /// 1 to 80 bytes, as TCP-MD5 takes it.
+    Known(String),
+    /// In a Secret that whoever reads this configuration does not read.
+    Secret(String),
+}
+
+/// The kernel's bound on a TCP-MD5 key.
+const MAX_PASSWORD_BYTES: usize = 80;
 
 impl Password {
-    pub(crate) fn new(secret: &str) -> Self {
-        Self(secret.to_owned())
+    /// `None` for the empty password, which MetalLB takes as no password; the error never shows it.
+    pub(crate) fn new(secret: &str) -> Result<Option<Self>, String> {
+        let length = secret.len();
+        if length > MAX_PASSWORD_BYTES {
+            return Err(format!(
+                "the password has {length} bytes: TCP-MD5 takes at most {MAX_PASSWORD_BYTES}"
+            ));
+        }
+        Ok((length > 0).then(|| Self(Source::Known(secret.to_owned()))))
     }
 
-    /// The secret itself, for the socket option and nothing else.
-    pub fn expose(&self) -> &str {
-        &self.0
+    pub(crate) fn in_secret(name: &str) -> Self {
+        Self(Source::Secret(name.to_owned()))
+    }
+
+    /// The secret itself, for the socket option and nothing else; `None` while it is only known where it stands.
+    pub fn expose(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Known(secret) => Some(secret),
+            Source::Secret(_) => None,
+        }
     }
 }
 
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(hidden)")
+        match &self.0 {
+            Source::Known(_) => f.write_str("Password(hidden)"),
+            Source::Secret(name) => write!(f, "Password(in Secret {name})"),
+        }
     }
 }
 
@@ -66,7 +134,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_hides_the_password() {
-        assert_eq!(format!("{:?}", Password::new("s3cr3t")), "Password(hidden)");
+    fn debug_and_errors_hide_the_password() {
+        let password = Password::new("s3cr3t").expect("short").expect("not empty");
+        assert_eq!(format!("{password:?}"), "Password(hidden)");
+        assert_eq!(password.expose(), Some("s3cr3t"));
+        let error = Password::new(&"s3cr3t".repeat(20)).expect_err("too long");
+        assert!(!error.contains("s3cr3t"), "{error}");
+        assert_eq!(Password::new(""), Ok(None));
+        assert_eq!(Password::in_secret("tor").expose(), None);
     }
 }

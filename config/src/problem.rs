@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", place(*line, path))]
 pub struct ConfigError {
-    /// 1-based line in the document.
+    /// 1-based line in the document; 0: nowhere, as in what the API server sent.
     pub line: usize,
     /// 1-based column in the line.
     pub column: usize,
@@ -40,7 +40,12 @@ impl fmt::Display for Warning {
 }
 
 fn place(line: usize, path: &str) -> String {
-    if path.is_empty() { format!("line {line}: ") } else { format!("line {line}, {path}: ") }
+    match (line, path) {
+        (0, "") => String::new(),
+        (0, path) => format!("{path}: "),
+        (line, "") => format!("line {line}: "),
+        (line, path) => format!("line {line}, {path}: "),
+    }
 }
 
 /// Why a document was refused: at least one error, in the order of lines. Prints one error per line.

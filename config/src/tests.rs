@@ -1,6 +1,7 @@
 //! Documents as users write them: what they mean, and what is said about them.
 
 mod documents;
+mod fields;
 mod laws;
 mod messages;
 mod places;

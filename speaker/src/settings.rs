@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_config::{Config, Masquerade, SourceRangesOtherFamily};
+use herald_config::{Config, Masquerade, Peer, SourceRangesOtherFamily};
 use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
@@ -71,7 +71,8 @@ impl Settings {
             let settings = selected.map(|peer| PeerSettings {
                 router_id: router_id(peer.router_id, &own.internal_ips, &options.node_name),
                 families: families(&config.pools),
-                peer: peer.clone(),
+                // A new name for the same neighbour ends no session.
+                peer: Peer { name: String::new(), ..peer.clone() },
             });
             settings.collect()
         });

@@ -3,7 +3,7 @@
 //! 0.2 had no `protocol`, every later release requires it. So one `protocol` anywhere makes a document a later
 //! one, and a document without any is of 0.2 when it shows a key that only 0.2 had.
 
-use super::reader::Value;
+use crate::read::reader::Value;
 
 /// What missing keys mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,18 @@
 //! The list `peers` and its node selectors.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::reader::{Fields, Value};
-use super::scalars::{boolean, duration, host, nonempty, number, one_of};
-use crate::peer::{Password, Peer};
+use crate::bfd::BfdProfile;
+use crate::peer::{BGP_PORT, Peer};
 use crate::problem::shown;
-use crate::selector::{LabelSelector, Operator, Requirement};
+use crate::read::nearest::nearest;
+use crate::read::peers::{hold_time, keepalive_time, multihop, password, port, router_id, source_address};
+use crate::read::reader::{Fields, Value};
+use crate::read::scalars::{boolean, host, number};
+use crate::read::selectors::{KEBAB, selectors};
+use crate::selector::LabelSelector;
 
 const KEYS: &[&str] = &[
     "my-asn",
@@ -25,18 +29,15 @@ const KEYS: &[&str] = &[
     "ebgp-multihop",
 ];
 
-const BGP_PORT: u16 = 179;
 const DEFAULT_HOLD_TIME: Duration = Duration::from_secs(90);
-/// The kernel's bound on a TCP-MD5 key.
-const MAX_PASSWORD_BYTES: usize = 80;
 
 /// All peers that could be read; exact repetitions once.
-pub(super) fn read(value: &Value<'_>) -> Vec<Peer> {
+pub(super) fn read(value: &Value<'_>, profiles: &[BfdProfile]) -> Vec<Peer> {
     let mut peers: Vec<Peer> = Vec::new();
     let mut seen: HashMap<Peer, String> = HashMap::new();
     let mut neighbours: HashMap<(IpAddr, u16, Vec<LabelSelector>), String> = HashMap::new();
     for item in value.items().unwrap_or_default() {
-        let Some(peer) = item.fields(KEYS).and_then(|fields| read_peer(&fields)) else { continue };
+        let Some(peer) = item.fields(KEYS).and_then(|fields| read_peer(&fields, profiles)) else { continue };
         if let Some(first) = seen.get(&peer) {
             item.warn(format!("the same peer as {first}, ignored: remove one of the two"));
             continue;
@@ -48,13 +49,13 @@ pub(super) fn read(value: &Value<'_>) -> Vec<Peer> {
                 "the same neighbour as {first} on the same nodes: routers keep only one of two such sessions"
             ));
         }
-        peers.push(peer);
+        // Without a name they are known by their place, as MetalLB's own conversion has it.
+        peers.push(Peer { name: format!("peer{}", peers.len() + 1), ..peer });
     }
     peers
 }
 
-fn read_peer(fields: &Fields<'_>) -> Option<Peer> {
-    warn_of_unsupported(fields);
+fn read_peer(fields: &Fields<'_>, profiles: &[BfdProfile]) -> Option<Peer> {
     let asn =
         |key, example| fields.required(key, example).and_then(|value| number(&value, 1..=u32::MAX.into()));
     let my_asn = asn("my-asn", "64600");
@@ -64,9 +65,22 @@ fn read_peer(fields: &Fields<'_>) -> Option<Peer> {
     let hold_time = fields.get("hold-time").map_or(Some(DEFAULT_HOLD_TIME), |value| hold_time(&value));
     let router_id = optional(fields.get("router-id"), router_id);
     let source_address = optional(fields.get("source-address"), |value| source_address(value, address));
-    let node_selectors = optional(fields.get("node-selectors"), node_selectors);
+    let node_selectors = optional(fields.get("node-selectors"), |value| selectors(value, &KEBAB));
     let password = optional(fields.get("password"), password);
+    let keepalive_time = optional(fields.get("keepalive-time"), |value| {
+        value.warn("not supported yet: keepalives are sent every third of the hold time");
+        keepalive_time(value, hold_time)
+    });
+    let bfd_profile = optional(fields.get("bfd-profile"), |value| profile(value, profiles));
+    let ebgp_multihop = optional(fields.get("ebgp-multihop"), |value| {
+        let wanted = multihop(value, boolean(value)?, my_asn, peer_asn)?;
+        if wanted {
+            value.warn("not supported yet: the session is dialled as any other");
+        }
+        Some(wanted)
+    });
     Some(Peer {
+        name: String::new(),
         my_asn: my_asn?,
         asn: peer_asn?,
         address: address?,
@@ -76,6 +90,13 @@ fn read_peer(fields: &Fields<'_>) -> Option<Peer> {
         source_address: source_address?,
         node_selectors: node_selectors?.unwrap_or_default(),
         password: password?.flatten(),
+        keepalive_time: keepalive_time?,
+        bfd_profile: bfd_profile?.flatten(),
+        ebgp_multihop: ebgp_multihop?.unwrap_or(false),
+        connect_time: None,
+        local_asn: None,
+        graceful_restart: false,
+        dual_stack: false,
     })
 }
 
@@ -90,129 +111,19 @@ fn optional<'a, T>(
     }
 }
 
-fn warn_of_unsupported(fields: &Fields<'_>) {
-    if let Some(value) = fields.get("keepalive-time") {
-        value.warn("not supported yet: keepalives are sent every third of the hold time");
+/// None for the empty name.
+fn profile(value: &Value<'_>, profiles: &[BfdProfile]) -> Option<Option<String>> {
+    let name = value.text()?;
+    if name.is_empty() {
+        return Some(None);
     }
-    if let Some(value) = fields.get("bfd-profile")
-        && value.text().is_some_and(|profile| !profile.is_empty())
-    {
-        value.warn("not supported yet: the session runs without BFD");
+    if !profiles.iter().any(|profile| profile.name == name) {
+        let hint = match nearest(name, profiles.iter().map(|profile| profile.name.as_str())) {
+            Some(near) if near.likely => format!("did you mean {}?", shown(near.word)),
+            _ => "add it to bfd-profiles, or remove this".to_owned(),
+        };
+        return value.fail(format!("no BFD profile is called {}: {hint}", shown(name)));
     }
-    if let Some(value) = fields.get("ebgp-multihop")
-        && boolean(&value) == Some(true)
-    {
-        value.warn("not supported yet: the session is dialled as any other");
-    }
-}
-
-fn port(value: &Value<'_>) -> Option<u16> {
-    number(value, 0..=u16::MAX.into()).map(|port| if port == 0 { BGP_PORT } else { port })
-}
-
-fn hold_time(value: &Value<'_>) -> Option<Duration> {
-    let seconds = duration(value)?.as_secs();
-    let written = shown(value.text()?);
-    // RFC 4271 §4.2: zero or at least three seconds, in 16 bits.
-    match seconds {
-        1 | 2 => {
-            value.fail(format!("{written} is too short: use 3s or more, or 0s for no keepalives at all"))
-        }
-        65536.. => value.fail(format!("{written} is too long: use at most 65535s")),
-        _ => Some(Duration::from_secs(seconds)),
-    }
-}
-
-fn router_id(value: &Value<'_>) -> Option<Ipv4Addr> {
-    let text = value.text()?;
-    match text.parse() {
-        // RFC 6286: any number but zero.
-        Ok(id) if id != Ipv4Addr::UNSPECIFIED => Some(id),
-        _ => value
-            .fail(format!("{} is not a router id: write an IPv4 address other than 0.0.0.0", shown(text))),
-    }
-}
-
-fn source_address(value: &Value<'_>, peer: Option<IpAddr>) -> Option<IpAddr> {
-    let address = host(value)?;
-    match peer {
-        Some(peer) if peer.is_ipv4() != address.is_ipv4() => {
-            let family = if peer.is_ipv4() { "IPv4" } else { "IPv6" };
-            value.fail(format!("{address} cannot reach {peer}: use an {family} address of the node"))
-        }
-        _ => Some(address),
-    }
-}
-
-/// None for the empty password, which MetalLB takes as no password.
-fn password(value: &Value<'_>) -> Option<Option<Password>> {
-    let secret = value.text()?;
-    if secret.len() > MAX_PASSWORD_BYTES {
-        let length = secret.len();
-        return value
-            .fail(format!("the password has {length} bytes: TCP-MD5 takes at most {MAX_PASSWORD_BYTES}"));
-    }
-    Some((!secret.is_empty()).then(|| Password::new(secret)))
-}
-
-fn node_selectors(value: &Value<'_>) -> Option<Vec<LabelSelector>> {
-    all(value.items()?, node_selector)
-}
-
-/// Reads every value, for the sake of the errors, and gives the results only if all are there.
-fn all<'a, T, C: FromIterator<T>>(
-    values: Vec<Value<'a>>,
-    read: impl Fn(&Value<'a>) -> Option<T>,
-) -> Option<C> {
-    let results: Vec<Option<T>> = values.iter().map(read).collect();
-    results.into_iter().collect()
-}
-
-fn node_selector(value: &Value<'_>) -> Option<LabelSelector> {
-    let fields = value.fields(&["match-labels", "match-expressions"])?;
-    let match_labels = optional(fields.get("match-labels"), match_labels);
-    let match_expressions =
-        optional(fields.get("match-expressions"), |value| all(value.items()?, requirement));
-    Some(LabelSelector {
-        match_labels: match_labels?.unwrap_or_default(),
-        match_expressions: match_expressions?.unwrap_or_default(),
-    })
-}
-
-fn match_labels(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
-    let labels: Vec<Option<(String, String)>> = value
-        .entries()?
-        .into_iter()
-        .map(|(key, value)| Some((key.to_owned(), value.text()?.to_owned())))
-        .collect();
-    labels.into_iter().collect()
-}
-
-fn requirement(value: &Value<'_>) -> Option<Requirement> {
-    let fields = value.fields(&["key", "operator", "values"])?;
-    let key = fields.required("key", "rack").and_then(|value| nonempty(&value, "the key"));
-    let operator = fields.required("operator", "In").and_then(|value| {
-        one_of(
-            &value,
-            &[
-                ("In", Operator::In),
-                ("NotIn", Operator::NotIn),
-                ("Exists", Operator::Exists),
-                ("DoesNotExist", Operator::DoesNotExist),
-            ],
-        )
-    });
-    let values: Option<BTreeSet<String>> =
-        optional(fields.get("values"), |value| all(value.items()?, |value| value.text().map(str::to_owned)))
-            .map(Option::unwrap_or_default);
-    let (key, operator, values) = (key?.to_owned(), operator?, values?);
-    match operator {
-        Operator::In | Operator::NotIn if values.is_empty() => {
-            value.fail(format!("{operator:?} has no values: add values: [...] with at least one"))
-        }
-        Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-            value.fail(format!("{operator:?} takes no values: remove them, or use In or NotIn"))
-        }
-        _ => Some(Requirement { key, operator, values }),
-    }
+    value.warn("not supported yet: the session runs without BFD");
+    Some(Some(name.to_owned()))
 }

@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ipnet::IpNet;
-
 use super::generation::Generation;
-use super::reader::{Fields, Value};
 use super::routes;
-use super::scalars::{boolean, from_text, nonempty, one_of};
 use crate::address_range::{AddressRange, overlapping};
 use crate::community::Community;
 use crate::pool::{Layer2Advertisement, Pool};
 use crate::problem::shown;
+use crate::read::ranges::usable;
+use crate::read::reader::{Fields, Value};
+use crate::read::scalars::{boolean, from_text, nonempty, one_of};
 
 const KEYS: &[&str] = &[
     "name",
@@ -33,18 +32,6 @@ pub(super) enum Protocol {
     /// By ARP and NDP on the nodes' own segments.
     Layer2,
 }
-
-/// Addresses that no Service can have on any network.
-const UNUSABLE: [(&str, &str); 8] = [
-    ("0.0.0.0/8", "the unspecified network"),
-    ("127.0.0.0/8", "the loopback network"),
-    ("224.0.0.0/4", "multicast"),
-    ("255.255.255.255/32", "the broadcast address"),
-    ("::/127", "the unspecified and the loopback address"),
-    ("::ffff:0:0/96", "IPv4 written as IPv6"),
-    ("fe80::/10", "link-local addresses"),
-    ("ff00::/8", "multicast"),
-];
 
 /// A range, where it was written and in which pool.
 struct Written<'a> {
@@ -172,15 +159,7 @@ fn read_range(value: &Value<'_>, generation: Option<Generation>) -> Option<Addre
             "{range} is IPv6, which a pool without protocol cannot have: write protocol: bgp beside it"
         ));
     }
-    for (network, name) in UNUSABLE {
-        let unusable: Option<AddressRange> = network.parse().ok();
-        if unusable.is_some_and(|unusable| unusable.overlaps(&range)) {
-            return value.fail(format!("{range} reaches into {network}, {name}: leave that out"));
-        }
-    }
-    if value.text()?.trim().parse().is_ok_and(|cidr: IpNet| cidr.addr() != cidr.network()) {
-        value.warn(format!("the address has host bits: read as {range}"));
-    }
+    usable(value, &range)?;
     Some(range)
 }
 

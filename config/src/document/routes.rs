@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::generation::Generation;
-use super::nearest::nearest;
 use super::pools::Protocol;
-use super::reader::{Fields, Value};
-use super::scalars::number;
 use crate::address_range::AddressRange;
+use crate::aggregate::{Bound, Bounds};
 use crate::community::Community;
 use crate::pool::Advertisement;
 use crate::problem::shown;
+use crate::read::nearest::nearest;
+use crate::read::reader::{Fields, Value};
+use crate::read::scalars::{from_text, number};
 
 const KEYS: &[&str] = &["aggregation-length", "aggregation-length-v6", "localpref", "communities"];
 
@@ -49,7 +50,7 @@ pub(super) fn read(
         ));
         return Some(Vec::new());
     }
-    let widest = Widest::of(ranges);
+    let widest = Bounds::of(ranges);
     let mut read = Vec::with_capacity(items.len());
     let mut complete = true;
     for item in &items {
@@ -63,7 +64,7 @@ pub(super) fn read(
 }
 
 /// Drops exact repetitions and refuses one prefix with two preferences, of which a router can see only one.
-fn distinct(read: Vec<(&Value<'_>, Advertisement)>, widest: &Widest) -> Option<Vec<Advertisement>> {
+fn distinct(read: Vec<(&Value<'_>, Advertisement)>, widest: &Bounds) -> Option<Vec<Advertisement>> {
     let mut seen = HashSet::new();
     let mut prefs: HashMap<(bool, u8), (u32, &str)> = HashMap::new();
     let mut advertisements = Vec::new();
@@ -94,7 +95,7 @@ fn distinct(read: Vec<(&Value<'_>, Advertisement)>, widest: &Widest) -> Option<V
 
 fn read_advertisement(
     value: &Value<'_>,
-    widest: &Widest,
+    widest: &Bounds,
     aliases: &BTreeMap<String, Community>,
 ) -> Option<Advertisement> {
     let fields = value.fields(KEYS)?;
@@ -119,48 +120,12 @@ fn read_advertisement(
     })
 }
 
-/// The shortest aggregation length that a pool allows in one family, and the range that forbids a shorter one.
-struct Bound {
-    length: u8,
-    because: String,
-}
-
-/// The bounds of a pool; none for a family that it has no addresses of.
-struct Widest {
-    v4: Option<Bound>,
-    v6: Option<Bound>,
-}
-
-impl Widest {
-    fn of(ranges: &[AddressRange]) -> Self {
-        let bound = |v4: bool| {
-            let of_family = ranges.iter().filter(|range| range.is_ipv4() == v4);
-            let blocks = of_family.filter_map(|range| Some((largest_block(range)?, range)));
-            let ((length, block), range) = blocks.rev().max_by_key(|((length, _), _)| *length)?;
-            let because = match range.to_string() {
-                text if text == block => block,
-                text => format!("{block}, the largest block of {text}"),
-            };
-            Some(Bound { length, because })
-        };
-        Self { v4: bound(true), v6: bound(false) }
-    }
-}
-
-/// The largest CIDR of those that make up a range.
-fn largest_block(range: &AddressRange) -> Option<(u8, String)> {
-    let cidrs = range.to_cidrs();
-    let largest = cidrs.iter().min_by_key(|cidr| cidr.prefix_len())?;
-    Some((largest.prefix_len(), largest.to_string()))
-}
-
 fn aggregation_length(value: &Value<'_>, width: u8, bound: Option<&Bound>) -> Option<u8> {
     let shortest = bound.map_or(1, |bound| bound.length.max(1));
-    match (bound, value.text()?.parse::<u8>()) {
-        (Some(Bound { length, because }), Ok(written)) if written < *length => {
-            value.fail(format!("{written} is shorter than {because}: use {shortest} to {width}"))
-        }
-        _ => number(value, shortest.into()..=width.into()),
+    let written: Option<u8> = value.text()?.parse().ok();
+    match written.and_then(|written| bound?.refuses(written, width)) {
+        Some(message) => value.fail(message),
+        None => number(value, shortest.into()..=width.into()),
     }
 }
 
@@ -186,7 +151,7 @@ fn read_community(value: &Value<'_>, aliases: &BTreeMap<String, Community>) -> O
         return Some(*community);
     }
     if text.contains(':') {
-        return super::scalars::from_text(value);
+        return from_text(value);
     }
     value.fail_because(|| {
         let hint = match nearest(text, aliases.keys().map(String::as_str)) {

@@ -17,6 +17,7 @@ fn range(text: &str) -> AddressRange {
 
 fn peer(my_asn: u32, asn: u32, address: &str) -> Peer {
     Peer {
+        name: "peer1".to_owned(),
         my_asn,
         asn,
         address: ip(address),
@@ -26,6 +27,13 @@ fn peer(my_asn: u32, asn: u32, address: &str) -> Peer {
         source_address: None,
         node_selectors: Vec::new(),
         password: None,
+        keepalive_time: None,
+        connect_time: None,
+        local_asn: None,
+        bfd_profile: None,
+        ebgp_multihop: false,
+        graceful_restart: false,
+        dual_stack: false,
     }
 }
 
@@ -35,7 +43,7 @@ fn community(asn: u16, value: u16) -> Community {
 
 #[test]
 fn the_tutorials_config_map_is_one_pool_one_peer_and_one_host_route() {
-    let Parsed { config, warnings } = parsed(include_str!("../../testdata/t4-0.2.yaml"));
+    let Parsed { config, warnings, .. } = parsed(include_str!("../../testdata/t4-0.2.yaml"));
     assert_eq!(config.peers, [peer(42, 100, "10.0.0.1")]);
     assert_eq!(
         config.pools,
@@ -116,7 +124,10 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
             source_address: Some(ip("10.9.0.20")),
             hold_time: Duration::from_secs(9),
             router_id: Some("10.9.0.20".parse().expect("an id")),
-            password: Some(Password::new("s3cr3t")),
+            password: Password::new("s3cr3t").expect("short"),
+            keepalive_time: Some(Duration::from_secs(3)),
+            bfd_profile: Some("quick".to_owned()),
+            ebgp_multihop: true,
             node_selectors: vec![
                 LabelSelector {
                     match_labels: BTreeMap::from([("rack".into(), "r1".into())]),
@@ -130,6 +141,12 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
             ..peer(64600, 64601, "10.9.0.1")
         }]
     );
+    let quick = BfdProfile {
+        receive_interval: Duration::from_millis(150),
+        transmit_interval: Duration::from_millis(150),
+        ..BfdProfile::named("quick")
+    };
+    assert_eq!(config.bfd_profiles, [quick]);
     let [public, lan] = config.pools.as_slice() else { panic!("two pools: {:?}", config.pools) };
     assert_eq!(public.ranges, [range("203.0.113.0/25"), range("2001:db8:5::/120")]);
     assert!(!public.auto_assign);
@@ -156,9 +173,12 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
 
 #[test]
 fn anchors_aliases_and_merge_keys_are_expanded() {
-    let Parsed { config, warnings } = parsed(include_str!("../../testdata/anchors.yaml"));
+    let Parsed { config, warnings, .. } = parsed(include_str!("../../testdata/anchors.yaml"));
     let tor = Peer { hold_time: Duration::from_secs(9), ..peer(64600, 64601, "10.0.0.1") };
-    assert_eq!(config.peers, [tor.clone(), Peer { address: ip("10.0.0.2"), ..tor }]);
+    assert_eq!(
+        config.peers,
+        [tor.clone(), Peer { name: "peer2".to_owned(), address: ip("10.0.0.2"), ..tor }]
+    );
     assert_eq!(config.pools[0].advertisements[0].local_pref, 50);
     assert_eq!(config.pools[0].advertisements, config.pools[1].advertisements);
     assert_eq!(warnings, []);
@@ -166,7 +186,7 @@ fn anchors_aliases_and_merge_keys_are_expanded() {
 
 #[test]
 fn heralds_own_keys_have_their_meaning() {
-    let Parsed { config, warnings } = parsed(include_str!("../../testdata/herald.yaml"));
+    let Parsed { config, warnings, .. } = parsed(include_str!("../../testdata/herald.yaml"));
     assert_eq!(
         config.herald,
         HeraldOptions {
@@ -288,7 +308,7 @@ fn values_are_read_as_liberally_as_their_meaning_is_clear() {
         .len()
     };
     assert_eq!([layer2("BGP"), layer2("ndp"), layer2("arp")], [0, 1, 1]);
-    assert_eq!(config(&with_peer("password: 1234")).peers[0].password, Some(Password::new("1234")));
+    assert_eq!(config(&with_peer("password: 1234")).peers[0].password, Password::new("1234").expect("short"));
     assert_eq!(config(&with_peer("password: ''")).peers[0].password, None);
     let largest = "peers: [{my-asn: 4294967295, peer-asn: 1, peer-address: '2001:db8:10::1'}]";
     assert_eq!(config(largest).peers, [peer(u32::MAX, 1, "2001:db8:10::1")]);

@@ -102,7 +102,7 @@ fn a_pool_that_does_nothing_is_warned_of() {
 #[test]
 fn an_empty_document_is_an_empty_configuration() {
     for document in ["", "\n# nothing\n", "---\n", "{}", "null"] {
-        let Parsed { config, warnings } = parsed(document);
+        let Parsed { config, warnings, .. } = parsed(document);
         assert_eq!(config, Config::default(), "{document:?}");
         assert_eq!(
             warnings[0].message, "the document is empty: there are no pools and no peers",

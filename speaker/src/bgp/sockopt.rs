@@ -88,7 +88,9 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
         .map_err(DialError::Socket)?;
     common_options(&socket, options).map_err(DialError::Socket)?;
     if let Some(password) = &options.password {
-        set_md5(&socket, options.peer, password.expose().as_bytes()).map_err(DialError::Md5)?;
+        // A key that is not known has no bytes, and that is refused.
+        set_md5(&socket, options.peer, password.expose().unwrap_or_default().as_bytes())
+            .map_err(DialError::Md5)?;
     }
     if let Some(source) = options.source {
         socket

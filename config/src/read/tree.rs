@@ -4,13 +4,15 @@
 //! place of an unknown key nor several errors at once. Scalars stay text: what `no` or `0100` means is up to the
 //! field that reads it.
 //!
+//! The same nodes are made of what the API server sends as JSON; they have no place, which line 0 says.
+//!
 //! Bounded against hostile documents: size, depth (of the expanded tree too), and what aliases may add. Aliases
 //! share nodes, so memory stays a small multiple of the text; the bound on their expansion bounds the readers' work.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag, options};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, options};
 
 use crate::problem::{ConfigError, ConfigErrors};
 
@@ -21,18 +23,31 @@ const MAX_DEPTH: usize = 32;
 
 /// A scalar, list or map, and where it stands.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) kind: Kind,
+    /// How a scalar was written.
+    pub(crate) style: Style,
     /// Collections on the longest way down, itself included.
     depth: usize,
     /// What a walk over the expanded node costs: the bytes of its text and one for each node.
     weight: usize,
 }
 
+/// How a scalar was written: decides whether `12` can be a number, and whether lines in it can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Without quotes; collections too.
+    Plain,
+    /// In quotes, folded (`>`), or marked as text.
+    Text,
+    /// A block that keeps its lines (`|`).
+    Literal,
+}
+
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     Scalar(String),
     List(Vec<Rc<Node>>),
@@ -42,33 +57,86 @@ pub(super) enum Kind {
 
 /// A key with its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: Rc<str>,
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) value: Rc<Node>,
+pub(crate) struct Entry {
+    pub(crate) key: Rc<str>,
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) value: Rc<Node>,
 }
 
 impl Node {
     /// Reads a text that holds at most one document; an empty text is a null.
-    pub(super) fn parse(text: &str) -> Result<Rc<Self>, ConfigErrors> {
+    pub(crate) fn parse(text: &str) -> Result<Rc<Self>, ConfigErrors> {
         if text.len() > MAX_DOCUMENT_BYTES {
             let message = format!("the document has {} bytes: use at most {MAX_DOCUMENT_BYTES}", text.len());
             return Err(ConfigError { line: 1, column: 1, path: String::new(), message }.into());
         }
-        let options = options! { emit_comments: false };
         let mut builder = Builder::default();
-        for event in Parser::new_from_str_with_options(text, options) {
-            let (event, span) = event.map_err(|error| {
-                let column = error.marker().col() + 1;
-                refusal(error.marker(), format!("column {column}: {}: correct the YAML here", error.info()))
-            })?;
-            builder.handle(event, &span.start)?;
+        for event in events(text) {
+            let (event, start) = event?;
+            builder.handle(event, &start)?;
         }
-        Ok(builder.root.unwrap_or_else(|| Self::new(&Marker::new(0, 1, 0), Kind::Null)))
+        Ok(builder.root.unwrap_or_else(|| Self::empty(1)))
     }
 
-    fn new(start: &Marker, kind: Kind) -> Rc<Self> {
+    /// Reads every document of a text, empty ones left out. What is wrong ends the reading; the documents before it
+    /// are there.
+    pub(crate) fn parse_all(text: &str) -> (Vec<Rc<Self>>, Result<(), ConfigErrors>) {
+        let mut documents = Vec::new();
+        let mut read = || {
+            let mut builder = Builder::default();
+            for event in events(text) {
+                let (event, start) = event?;
+                let ends = matches!(event, Event::DocumentEnd);
+                builder.handle(event, &start)?;
+                if ends {
+                    // Anchors hold within one document.
+                    documents.extend(std::mem::take(&mut builder).root);
+                }
+            }
+            Ok(())
+        };
+        let ended = read();
+        documents.retain(|root: &Rc<Self>| !matches!(root.kind, Kind::Null));
+        (documents, ended)
+    }
+
+    /// What the API server sent.
+    pub(crate) fn from_json(value: &serde_json::Value) -> Result<Rc<Self>, ConfigErrors> {
+        Self::of_json(value, 0)
+    }
+
+    fn of_json(value: &serde_json::Value, depth: usize) -> Result<Rc<Self>, ConfigErrors> {
+        use serde_json::Value as Json;
+        let nowhere = Marker::new(0, 0, 0);
+        if depth > MAX_DEPTH {
+            return Err(too_deep(&nowhere));
+        }
+        let kind = match value {
+            Json::Null => Kind::Null,
+            Json::Bool(flag) => Kind::Scalar(flag.to_string()),
+            Json::Number(number) => Kind::Scalar(number.to_string()),
+            Json::String(text) => Kind::Scalar(text.clone()),
+            Json::Array(items) => {
+                Kind::List(items.iter().map(|item| Self::of_json(item, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            Json::Object(map) => {
+                let entry = |(key, value): (&String, &Json)| {
+                    let value = Self::of_json(value, depth + 1)?;
+                    Ok(Entry { key: key.as_str().into(), line: 0, column: 0, value })
+                };
+                Kind::Map(map.iter().map(entry).collect::<Result<_, ConfigErrors>>()?)
+            }
+        };
+        let style = if value.is_string() { Style::Text } else { Style::Plain };
+        Ok(Self::new(&nowhere, kind, style))
+    }
+
+    fn empty(line: usize) -> Rc<Self> {
+        Self::new(&Marker::new(0, line, 0), Kind::Null, Style::Plain)
+    }
+
+    fn new(start: &Marker, kind: Kind, style: Style) -> Rc<Self> {
         let (depth, weight) = match &kind {
             Kind::Null => (0, 1),
             Kind::Scalar(text) => (0, 1 + text.len()),
@@ -82,8 +150,20 @@ impl Node {
                 (1 + depth, weights.fold(1, usize::saturating_add))
             }
         };
-        Rc::new(Self { line: start.line(), column: start.col() + 1, kind, depth, weight })
+        Rc::new(Self { line: start.line(), column: start.col() + 1, kind, style, depth, weight })
     }
+}
+
+/// The parser's events with their places, a syntax error as one of ours.
+fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Marker), ConfigErrors>> {
+    let options = options! { emit_comments: false };
+    Parser::new_from_str_with_options(text, options).map(|event| {
+        let (event, span) = event.map_err(|error| {
+            let column = error.marker().col() + 1;
+            refusal(error.marker(), format!("column {column}: {}: correct the YAML here", error.info()))
+        })?;
+        Ok((event, span.start))
+    })
 }
 
 fn refusal(at: &Marker, message: impl Into<String>) -> ConfigErrors {
@@ -115,12 +195,15 @@ impl Builder {
     fn handle(&mut self, event: Event<'_>, start: &Marker) -> Result<(), ConfigErrors> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let kind = if is_null(&text, style, tag.as_deref()) {
-                    Kind::Null
-                } else {
-                    Kind::Scalar(text.into_owned())
+                let tagged = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
+                let kind =
+                    if is_null(&text, style, tagged) { Kind::Null } else { Kind::Scalar(text.into_owned()) };
+                let style = match style {
+                    ScalarStyle::Plain if !tagged => Style::Plain,
+                    ScalarStyle::Literal => Style::Literal,
+                    _ => Style::Text,
                 };
-                self.complete(Node::new(start, kind), anchor, start)
+                self.complete(Node::new(start, kind, style), anchor, start)
             }
             Event::SequenceStart(_, anchor, _) => self.open(start, anchor, Open::List(Vec::new())),
             Event::MappingStart(_, anchor, _) => {
@@ -149,7 +232,7 @@ impl Builder {
                 Kind::Map(entries)
             }
         };
-        let node = Node::new(&start, kind);
+        let node = Node::new(&start, kind, Style::Plain);
         if node.depth > MAX_DEPTH {
             return Err(too_deep(&start));
         }
@@ -201,9 +284,8 @@ fn too_deep(at: &Marker) -> ConfigErrors {
     refusal(at, format!("lists and maps nest more than {MAX_DEPTH} deep: this format needs nine levels"))
 }
 
-fn is_null(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> bool {
-    let tagged_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
-    style == ScalarStyle::Plain && !tagged_text && matches!(text, "" | "~" | "null" | "Null" | "NULL")
+fn is_null(text: &str, style: ScalarStyle, tagged: bool) -> bool {
+    style == ScalarStyle::Plain && !tagged && matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 /// The value of a `<<` key: a map, or a list of maps.

@@ -15,18 +15,18 @@ use crate::duration::parse_duration;
 use crate::problem::shown;
 
 /// A type whose own error says what to write.
-pub(super) fn from_text<T: FromStr<Err: Display>>(value: &Value<'_>) -> Option<T> {
+pub(crate) fn from_text<T: FromStr<Err: Display>>(value: &Value<'_>) -> Option<T> {
     value.text()?.trim().parse().or_else(|error| value.fail(error).ok_or(())).ok()
 }
 
 /// A text that must not be empty; `what` names it in the message.
-pub(super) fn nonempty<'a>(value: &Value<'a>, what: &str) -> Option<&'a str> {
+pub(crate) fn nonempty<'a>(value: &Value<'a>, what: &str) -> Option<&'a str> {
     let text = value.text()?;
     if text.is_empty() { value.fail(format!("{what} is empty: write one")) } else { Some(text) }
 }
 
 /// A decimal number within bounds.
-pub(super) fn number<T: TryFrom<u64>>(value: &Value<'_>, bounds: RangeInclusive<u64>) -> Option<T> {
+pub(crate) fn number<T: TryFrom<u64>>(value: &Value<'_>, bounds: RangeInclusive<u64>) -> Option<T> {
     let text = value.text()?;
     let (low, high) = (bounds.start(), bounds.end());
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -48,8 +48,24 @@ pub(super) fn number<T: TryFrom<u64>>(value: &Value<'_>, bounds: RangeInclusive<
     }
 }
 
+/// A decimal number within bounds that may be open, and below zero.
+pub(crate) fn whole_number(value: &Value<'_>, min: Option<i64>, max: Option<i64>) -> Option<i64> {
+    let text = value.text()?;
+    let bounds = || match (min, max) {
+        (Some(min), Some(max)) => format!("use {min} to {max}"),
+        _ => "write a whole number".to_owned(),
+    };
+    match text.parse::<i64>() {
+        Err(_) => value.fail(format!("{} is not a whole number: {}", shown(text), bounds())),
+        Ok(number) if min.is_some_and(|min| number < min) || max.is_some_and(|max| number > max) => {
+            value.fail(format!("{} is out of range: {}", shown(text), bounds()))
+        }
+        Ok(number) => Some(number),
+    }
+}
+
 /// A boolean of YAML 1.1.
-pub(super) fn boolean(value: &Value<'_>) -> Option<bool> {
+pub(crate) fn boolean(value: &Value<'_>) -> Option<bool> {
     let text = value.text()?;
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "y" => Some(true),
@@ -59,7 +75,7 @@ pub(super) fn boolean(value: &Value<'_>) -> Option<bool> {
 }
 
 /// One of a few words, in any case.
-pub(super) fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Option<T> {
+pub(crate) fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Option<T> {
     let text = value.text()?;
     if let Some((_, meaning)) = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)) {
         return Some(*meaning);
@@ -72,7 +88,7 @@ pub(super) fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Option<
 }
 
 /// An address that one host can have.
-pub(super) fn host(value: &Value<'_>) -> Option<IpAddr> {
+pub(crate) fn host(value: &Value<'_>) -> Option<IpAddr> {
     let text = value.text()?;
     let Ok(address) = text.trim().parse::<IpAddr>() else {
         return match text.trim().split_once('/').map(|(address, _)| address.parse::<IpAddr>()) {
@@ -92,6 +108,6 @@ pub(super) fn host(value: &Value<'_>) -> Option<IpAddr> {
 }
 
 /// A duration in Go's notation.
-pub(super) fn duration(value: &Value<'_>) -> Option<Duration> {
+pub(crate) fn duration(value: &Value<'_>) -> Option<Duration> {
     parse_duration(value.text()?).or_else(|error| value.fail(error).ok_or(())).ok()
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 
 use super::nearest::{Nearest, nearest};
-use super::tree::{Entry, Kind, Node};
+use super::tree::{Entry, Kind, Node, Style};
 use crate::problem::{ConfigError, Warning, shown};
 
 /// So many errors, and so many warnings, are kept; a person reads fewer.
@@ -16,7 +16,7 @@ const MAX_LISTED: usize = 100;
 
 /// Collects what is wrong and what is odd.
 #[derive(Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<Warning>>,
     unlisted_errors: Cell<usize>,
@@ -42,7 +42,7 @@ impl Report {
     }
 
     /// The errors, how many more there were, and the warnings.
-    pub(super) fn finish(self) -> (Vec<ConfigError>, usize, Vec<Warning>) {
+    pub(crate) fn finish(self) -> (Vec<ConfigError>, usize, Vec<Warning>) {
         let mut warnings = self.warnings.into_inner();
         warnings.sort_by_key(|warning| (warning.line, warning.column));
         let more = self.unlisted_warnings.get();
@@ -55,49 +55,81 @@ impl Report {
     }
 }
 
+/// What YAML takes a scalar for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scalar {
+    Text,
+    Number,
+    Boolean,
+    /// No scalar at all.
+    Other,
+}
+
 /// A node on its way.
 #[derive(Clone)]
-pub(super) struct Value<'a> {
+pub(crate) struct Value<'a> {
     node: &'a Node,
     path: String,
     report: &'a Report,
 }
 
 impl<'a> Value<'a> {
-    pub(super) fn root(node: &'a Node, report: &'a Report) -> Self {
+    pub(crate) fn root(node: &'a Node, report: &'a Report) -> Self {
         Self { node, path: String::new(), report }
     }
 
-    pub(super) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// Line and column.
-    pub(super) fn place(&self) -> (usize, usize) {
+    pub(crate) fn place(&self) -> (usize, usize) {
         (self.node.line, self.node.column)
     }
 
     /// Reports that this value cannot be used. Always `None`, for the caller to return.
-    pub(super) fn fail<T>(&self, message: impl Display) -> Option<T> {
+    pub(crate) fn fail<T>(&self, message: impl Display) -> Option<T> {
         self.fail_because(|| message.to_string())
     }
 
     /// [`Self::fail`] with a message that costs something to find.
-    pub(super) fn fail_because<T>(&self, message: impl FnOnce() -> String) -> Option<T> {
+    pub(crate) fn fail_because<T>(&self, message: impl FnOnce() -> String) -> Option<T> {
         self.report.error(self.node.line, self.node.column, &self.path, message);
         None
     }
 
     /// Reports that this value is used, but probably not as meant.
-    pub(super) fn warn(&self, message: impl Display) {
+    pub(crate) fn warn(&self, message: impl Display) {
         self.report.warning(self.node.line, self.node.column, &self.path, || message.to_string());
     }
 
-    pub(super) fn is_map(&self) -> bool {
+    /// What the API server takes a scalar for, going by how it is written.
+    pub(crate) fn scalar(&self) -> Scalar {
+        let Kind::Scalar(text) = &self.node.kind else { return Scalar::Other };
+        if self.node.style != Style::Plain {
+            return Scalar::Text;
+        }
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let word = text.to_ascii_lowercase();
+        match digits.as_bytes().first() {
+            Some(b'0'..=b'9' | b'.') if text.parse::<f64>().is_ok() => Scalar::Number,
+            _ if matches!(word.as_str(), "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n") => {
+                Scalar::Boolean
+            }
+            _ => Scalar::Text,
+        }
+    }
+
+    /// How a scalar was written.
+    pub(crate) fn style(&self) -> Style {
+        self.node.style
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))
     }
 
-    pub(super) fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(self.node.kind, Kind::Null)
     }
 
@@ -107,7 +139,7 @@ impl<'a> Value<'a> {
     }
 
     /// The text of a scalar.
-    pub(super) fn text(&self) -> Option<&'a str> {
+    pub(crate) fn text(&self) -> Option<&'a str> {
         match &self.node.kind {
             Kind::Scalar(text) => Some(text),
             Kind::Null => self.fail("the value is empty: write one, or remove the line"),
@@ -119,7 +151,7 @@ impl<'a> Value<'a> {
     }
 
     /// The items of a list; nothing at all is an empty list.
-    pub(super) fn items(&self) -> Option<Vec<Self>> {
+    pub(crate) fn items(&self) -> Option<Vec<Self>> {
         match &self.node.kind {
             Kind::Null => Some(Vec::new()),
             Kind::List(_) => Some(self.peek_items()),
@@ -131,7 +163,7 @@ impl<'a> Value<'a> {
     }
 
     /// The items, or none when this is no list, without a word about it.
-    pub(super) fn peek_items(&self) -> Vec<Self> {
+    pub(crate) fn peek_items(&self) -> Vec<Self> {
         let Kind::List(items) = &self.node.kind else { return Vec::new() };
         let item =
             |(index, node)| Self { node, path: format!("{}[{index}]", self.path), report: self.report };
@@ -139,13 +171,25 @@ impl<'a> Value<'a> {
     }
 
     /// The entry of a map, without a word when this is no map or has no such key.
-    pub(super) fn peek(&self, key: &str) -> Option<Self> {
+    pub(crate) fn peek(&self, key: &str) -> Option<Self> {
         let Kind::Map(entries) = &self.node.kind else { return None };
         entries.iter().find(|entry| &*entry.key == key).map(|entry| self.child(entry))
     }
 
+    /// The text of a scalar, without a word when it is none.
+    pub(crate) fn peek_text(&self) -> Option<&'a str> {
+        let Kind::Scalar(text) = &self.node.kind else { return None };
+        Some(text)
+    }
+
+    /// The entries of a map, without a word when it is none or repeats a key.
+    pub(crate) fn peek_entries(&self) -> Vec<(&'a str, Self)> {
+        let Kind::Map(entries) = &self.node.kind else { return Vec::new() };
+        entries.iter().map(|entry| (&*entry.key, self.child(entry))).collect()
+    }
+
     /// Whether this is a map with such a key, even an empty one.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.peek(key).is_some()
     }
 
@@ -179,12 +223,12 @@ impl<'a> Value<'a> {
     }
 
     /// The entries of a map whose keys the user chooses.
-    pub(super) fn entries(&self) -> Option<Vec<(&'a str, Self)>> {
+    pub(crate) fn entries(&self) -> Option<Vec<(&'a str, Self)>> {
         Some(self.distinct_entries()?.into_iter().map(|entry| (&*entry.key, self.child(entry))).collect())
     }
 
     /// The fields of a map with known keys; each unknown one gets its warning here.
-    pub(super) fn fields(&self, known: &'static [&'static str]) -> Option<Fields<'a>> {
+    pub(crate) fn fields(&self, known: &'static [&'static str]) -> Option<Fields<'a>> {
         let (mut fields, mut unknown) = (Vec::new(), Vec::new());
         for entry in self.distinct_entries()? {
             if known.contains(&&*entry.key) {
@@ -209,7 +253,7 @@ impl<'a> Value<'a> {
 }
 
 /// The map behind a [`Value`], by known key.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     of: Value<'a>,
     fields: Vec<&'a Entry>,
     unknown: Vec<&'a Entry>,
@@ -218,28 +262,28 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The map as a whole.
-    pub(super) fn of(&self) -> &Value<'a> {
+    pub(crate) fn of(&self) -> &Value<'a> {
         &self.of
     }
 
     /// Whether the map has no key at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.fields.is_empty() && self.unknown.is_empty()
     }
 
     /// The value of a key; one without a value counts as absent, as it does for MetalLB.
-    pub(super) fn get(&self, key: &str) -> Option<Value<'a>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Value<'a>> {
         self.written(key).filter(|value| !value.is_null())
     }
 
     /// The value of a key, even an empty one.
-    pub(super) fn written(&self, key: &str) -> Option<Value<'a>> {
+    pub(crate) fn written(&self, key: &str) -> Option<Value<'a>> {
         debug_assert!(self.known.contains(&key), "{key} is read but not a known key");
         self.fields.iter().find(|entry| &*entry.key == key).map(|entry| self.of.child(entry))
     }
 
     /// The value of a key that must be there; the remedy says what to write, as in `peer-asn: 64601`.
-    pub(super) fn required(&self, key: &str, example: &str) -> Option<Value<'a>> {
+    pub(crate) fn required(&self, key: &str, example: &str) -> Option<Value<'a>> {
         if let Some(value) = self.get(key) {
             return Some(value);
         }

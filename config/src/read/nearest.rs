@@ -5,16 +5,16 @@ const COMPARED_CHARS: usize = 64;
 
 /// A known word and how far it is from what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nearest<'k> {
-    pub(super) word: &'k str,
+pub(crate) struct Nearest<'k> {
+    pub(crate) word: &'k str,
     /// Close enough to be what was meant, rather than just the nearest there is.
-    pub(super) likely: bool,
+    pub(crate) likely: bool,
 }
 
 /// The nearest of the known words, the first of equally near ones; none only if there are no known words.
 ///
 /// Case, dashes and underscores do not count, so that `peerAddress` is `peer-address`.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<Nearest<'k>> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<Nearest<'k>> {
     let written = folded(word);
     let (distance, word) = known
         .into_iter()
