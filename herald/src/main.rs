@@ -1,9 +1,10 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`, `explain`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
 mod explain;
 mod flags;
 mod log;
+mod offline;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use herald_speaker::SpeakerOptions;
 use crate::explain::ExplainFlags;
 use crate::flags::{ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
+use crate::offline::FileFlags;
 
 /// Gives Services of `type: LoadBalancer` addresses that work: assigns them, announces them and serves them.
 #[derive(Debug, Parser)]
@@ -35,6 +37,13 @@ enum Command {
     Speaker(SpeakerFlags),
     /// Removes from this node what a stopped speaker left: nftables tables and local addresses.
     Cleanup,
+    /// Prints the CustomResourceDefinitions of metallb.io, for `kubectl apply -f -`.
+    Crds,
+    /// Judges configuration without a cluster: objects of metallb.io and the ConfigMap. Exit code 0: all of it would be taken,
+    /// perhaps with warnings; 1: something would be refused; 2: a file cannot be read.
+    Check(FileFlags),
+    /// Turns a ConfigMap into objects of metallb.io that mean the same, for `kubectl apply -f -`. Exit codes as `check`.
+    Migrate(FileFlags),
     /// Asks a running speaker what it does with one Service or one packet, and why.
     Explain(ExplainFlags),
 }
@@ -42,6 +51,12 @@ enum Command {
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::parse();
     log.init();
+    match &command {
+        Command::Check(flags) => return offline::check(flags),
+        Command::Migrate(flags) => return offline::migrate(flags),
+        Command::Crds => return offline::crds(),
+        _ => {}
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -85,13 +100,18 @@ async fn run(command: Command) -> anyhow::Result<()> {
             );
             Ok(())
         }
+        // Answered before there is a runtime.
+        Command::Crds | Command::Check(_) | Command::Migrate(_) => Ok(()),
         Command::Explain(flags) => {
-            let answer = explain::run(flags).await?;
-            // A closed pipe (`| head`) is no failure.
-            let _ = std::io::stdout().write_all(answer.as_bytes());
+            print(&explain::run(flags).await?);
             Ok(())
         }
     }
+}
+
+pub(crate) fn print(text: &str) {
+    // A closed pipe (`| head`) is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]
