@@ -48,7 +48,10 @@ pub use emit::to_yaml;
 pub use manifests::File;
 pub use migrate::{Migrated, migrate_files};
 pub use objects::{Object, ObjectKey};
-pub use options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
+pub use options::{
+    ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
+    SourceRangesOtherFamily,
+};
 pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
 pub use problem::{ConfigError, ConfigErrors, Warning};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::address_range::AddressRange;
+
 /// The map `herald:`; the defaults are those of an absent map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeraldOptions {
@@ -13,12 +15,22 @@ pub struct HeraldOptions {
     pub local_addresses: LocalAddresses,
     /// Which externalIPs of Services are served.
     pub external_ips: ExternalIps,
+    /// Whether externalIPs inside pools are announced as load balancer addresses are.
+    pub announce_external_ips: bool,
     /// Who reaches load balancer addresses of a family that a Service's `loadBalancerSourceRanges` leave out.
     pub source_ranges_other_family: SourceRangesOtherFamily,
     /// Which connections are masqueraded.
     pub masquerade: Masquerade,
     /// How long a released address rests before another Service gets it.
     pub cool_down: Duration,
+    /// Who may share an address by MetalLB's sharing key.
+    pub sharing: Sharing,
+    /// How many addresses the Services of one namespace may hold.
+    pub quotas: Quotas,
+    /// Addresses that are kept for somebody, or from everybody; no two of them overlap.
+    pub reservations: Vec<Reservation>,
+    /// How long a deleted Service is kept by the finalizer after its address was withdrawn; zero: without finalizer.
+    pub finalizer_wait: Duration,
     /// How long the endpoints of many Services that turned not ready at once are used on; zero: not at all.
     pub floor_grace: Duration,
 }
@@ -28,9 +40,14 @@ impl Default for HeraldOptions {
         Self {
             local_addresses: LocalAddresses::None,
             external_ips: ExternalIps::Default,
+            announce_external_ips: false,
             source_ranges_other_family: SourceRangesOtherFamily::Deny,
             masquerade: Masquerade::Always,
             cool_down: Duration::from_secs(30),
+            sharing: Sharing::Namespace,
+            quotas: Quotas::default(),
+            reservations: Vec::new(),
+            finalizer_wait: Duration::ZERO,
             floor_grace: Duration::from_secs(60),
         }
     }
@@ -66,6 +83,67 @@ pub enum Masquerade {
     Always,
     /// Those whose endpoint is on another node: endpoints of the node itself see the client's address.
     Remote,
+}
+
+/// Who may share an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Sharing {
+    /// Services of one namespace.
+    #[default]
+    Namespace,
+    /// Services of all namespaces, as with MetalLB.
+    Cluster,
+}
+
+/// How many addresses the Services of one namespace may hold together; a shared one counts once.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Quotas {
+    /// For namespaces that are not named; `None`: no limit.
+    pub others: Option<u32>,
+    /// By namespace.
+    pub namespaces: BTreeMap<String, u32>,
+}
+
+impl Quotas {
+    /// The limit of a namespace.
+    pub fn of(&self, namespace: &str) -> Option<u32> {
+        self.namespaces.get(namespace).copied().or(self.others)
+    }
+
+    /// No namespace has a limit.
+    pub fn is_empty(&self) -> bool {
+        self.others.is_none() && self.namespaces.is_empty()
+    }
+}
+
+/// Addresses that only some Services are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The addresses; they need not be in a pool.
+    pub ranges: Vec<AddressRange>,
+    /// Services of this namespace; `None`: nobody.
+    pub namespace: Option<String>,
+    /// Only the Service of this name there.
+    pub service: Option<String>,
+}
+
+impl Reservation {
+    /// Whether a Service is given these addresses.
+    pub fn admits(&self, namespace: &str, service: &str) -> bool {
+        self.namespace.as_deref() == Some(namespace)
+            && self.service.as_deref().is_none_or(|name| name == service)
+    }
+}
+
+/// For whom, in words.
+impl std::fmt::Display for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.namespace, &self.service) {
+            (Some(namespace), Some(service)) => write!(f, "Service {namespace}/{service}"),
+            (Some(namespace), None) => write!(f, "namespace {namespace}"),
+            (None, _) => f.write_str("nobody"),
+        }
+    }
 }
 
 /// Which externalIPs are served.

@@ -1,11 +1,16 @@
 //! The map `herald`: Herald's own keys.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::reader::Value;
-use super::scalars::{duration, one_of};
-use crate::address_range::AddressRange;
-use crate::options::{ExternalIps, HeraldOptions, LocalAddresses, Masquerade, SourceRangesOtherFamily};
+use super::scalars::{boolean, duration, from_text, nonempty, number, one_of};
+use crate::address_range::{AddressRange, overlapping};
+use crate::options::{
+    ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
+    SourceRangesOtherFamily,
+};
 use crate::problem::shown;
 
 /// The options that stand in the map, defaults for those that do not.
@@ -16,6 +21,10 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "source-ranges-other-family",
         "masquerade",
         "cool-down",
+        "sharing",
+        "quotas",
+        "reservations",
+        "finalizer",
         "floor",
     ])?;
     let default = HeraldOptions::default();
@@ -27,8 +36,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         ];
         one_of(&value, &words)
     });
-    let external_ips =
-        fields.get("external-ips").map_or(Some(default.external_ips), |value| external_ips(&value));
+    let externals = fields
+        .get("external-ips")
+        .map_or(Some((default.external_ips, default.announce_external_ips)), |value| external_ips(&value));
     let source_ranges_other_family =
         fields.get("source-ranges-other-family").map_or(Some(default.source_ranges_other_family), |value| {
             one_of(
@@ -40,29 +50,50 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         one_of(&value, &[("always", Masquerade::Always), ("remote", Masquerade::Remote)])
     });
     let cool_down = fields.get("cool-down").map_or(Some(default.cool_down), |value| duration(&value));
+    let sharing = fields.get("sharing").map_or(Some(default.sharing), |value| {
+        one_of(&value, &[("namespace", Sharing::Namespace), ("cluster", Sharing::Cluster)])
+    });
+    let quotas = fields.get("quotas").map_or(Some(default.quotas), |value| quotas(&value));
+    let reservations =
+        fields.get("reservations").map_or(Some(default.reservations), |value| reservations(&value));
+    let finalizer_wait = fields.get("finalizer").map_or(Some(default.finalizer_wait), |value| {
+        let fields = value.fields(&["wait"])?;
+        fields.get("wait").map_or(Some(default.finalizer_wait), |value| finalizer_wait(&value))
+    });
     let floor_grace = fields.get("floor").map_or(Some(default.floor_grace), |value| {
         let fields = value.fields(&["grace"])?;
         fields.get("grace").map_or(Some(default.floor_grace), |value| duration(&value))
     });
     Some(HeraldOptions {
         local_addresses: local_addresses?,
-        external_ips: external_ips?,
+        external_ips: externals.clone()?.0,
+        announce_external_ips: externals?.1,
         source_ranges_other_family: source_ranges_other_family?,
         masquerade: masquerade?,
         cool_down: cool_down?,
+        sharing: sharing?,
+        quotas: quotas?,
+        reservations: reservations?,
+        finalizer_wait: finalizer_wait?,
         floor_grace: floor_grace?,
     })
 }
 
-fn external_ips(value: &Value<'_>) -> Option<ExternalIps> {
-    let fields = value.fields(&["allow"])?;
-    let Some(allow) = fields.written("allow") else { return Some(ExternalIps::Default) };
-    if fields.get("allow").is_none() {
+/// Which are served, and whether they are announced.
+fn external_ips(value: &Value<'_>) -> Option<(ExternalIps, bool)> {
+    let fields = value.fields(&["allow", "announce"])?;
+    let announce = fields.get("announce").map_or(Some(false), |value| boolean(&value));
+    let served = fields.written("allow").map_or(Some(ExternalIps::Default), |allow| served(&allow));
+    Some((served?, announce?))
+}
+
+fn served(allow: &Value<'_>) -> Option<ExternalIps> {
+    if allow.is_null() {
         // A list whose entries are all commented out must not open what it closed.
         return allow.fail("the list is empty: write [] to serve no externalIPs, or remove external-ips");
     }
     if !allow.is_map() {
-        return prefixes(&allow).map(ExternalIps::Allow);
+        return prefixes(allow).map(ExternalIps::Allow);
     }
     let lists = allow.entries()?.into_iter().map(|(namespace, list)| {
         if list.is_null() {
@@ -90,4 +121,77 @@ fn prefix(value: &Value<'_>) -> Option<IpNet> {
         },
         Err(error) => value.fail(error),
     }
+}
+
+/// A map from namespace to number; `*` is every other namespace.
+fn quotas(value: &Value<'_>) -> Option<Quotas> {
+    let entries = value.entries()?.into_iter().map(|(namespace, value)| {
+        let limit = number::<u32>(&value, 0..=u64::from(u32::MAX))?;
+        Some((namespace.to_owned(), limit))
+    });
+    let entries: Vec<Option<_>> = entries.collect();
+    let mut quotas = Quotas::default();
+    for (namespace, limit) in entries.into_iter().collect::<Option<Vec<_>>>()? {
+        if namespace == "*" {
+            quotas.others = Some(limit);
+        } else {
+            quotas.namespaces.insert(namespace, limit);
+        }
+    }
+    Some(quotas)
+}
+
+fn reservations(value: &Value<'_>) -> Option<Vec<Reservation>> {
+    let items: Vec<Option<(Reservation, Vec<Value<'_>>)>> =
+        value.items()?.into_iter().map(|item| reservation(&item)).collect();
+    let items: Vec<(Reservation, Vec<Value<'_>>)> = items.into_iter().collect::<Option<_>>()?;
+    let ranges: Vec<AddressRange> = items.iter().flat_map(|(of, _)| of.ranges.iter().copied()).collect();
+    let places: Vec<&Value<'_>> = items.iter().flat_map(|(_, places)| places).collect();
+    let overlaps = overlapping(&ranges);
+    for &(a, b) in &overlaps {
+        let (first, second) = if places[a].place() < places[b].place() { (a, b) } else { (b, a) };
+        places[second].fail::<()>(format!(
+            "{} overlaps {} on line {}: an address can be reserved once",
+            ranges[second],
+            ranges[first],
+            places[first].place().0,
+        ));
+    }
+    overlaps.is_empty().then(|| items.into_iter().map(|(reservation, _)| reservation).collect())
+}
+
+fn reservation<'a>(value: &Value<'a>) -> Option<(Reservation, Vec<Value<'a>>)> {
+    let fields = value.fields(&["addresses", "namespace", "service"])?;
+    let text = |key: &str, what: &str| {
+        fields.get(key).map_or(Some(None), |value| nonempty(&value, what).map(|text| Some(text.to_owned())))
+    };
+    let namespace = text("namespace", "the namespace");
+    let service = text("service", "the name");
+    let places = fields.required("addresses", "[192.0.2.10/32]")?.items()?;
+    if places.is_empty() {
+        return fields
+            .of()
+            .fail("no address is reserved: write addresses: [192.0.2.10/32], or remove the entry");
+    }
+    let ranges: Vec<Option<AddressRange>> = places.iter().map(from_text).collect();
+    let reservation = Reservation {
+        ranges: ranges.into_iter().collect::<Option<_>>()?,
+        namespace: namespace?,
+        service: service?,
+    };
+    if reservation.service.is_some() && reservation.namespace.is_none() {
+        return fields.of().fail("a service is named without its namespace: add namespace");
+    }
+    Some((reservation, places))
+}
+
+/// Longer than any withdrawal takes, shorter than anybody waits for `kubectl delete`.
+const LONGEST_FINALIZER_WAIT: Duration = Duration::from_secs(300);
+
+fn finalizer_wait(value: &Value<'_>) -> Option<Duration> {
+    let wait = duration(value)?;
+    if wait > LONGEST_FINALIZER_WAIT {
+        return value.fail("longer than 5m: deleted Services would seem to hang; 5s is enough");
+    }
+    Some(wait)
 }

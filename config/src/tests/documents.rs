@@ -197,7 +197,24 @@ fn heralds_own_keys_have_their_meaning() {
             ]),
             source_ranges_other_family: SourceRangesOtherFamily::Allow,
             masquerade: Masquerade::Remote,
+            announce_external_ips: true,
             cool_down: Duration::from_secs(90),
+            sharing: Sharing::Cluster,
+            quotas: Quotas { others: Some(20), namespaces: [("shop".to_owned(), 5)].into() },
+            reservations: vec![
+                Reservation {
+                    ranges: vec![range("192.0.2.7/32")],
+                    namespace: Some("shop".into()),
+                    service: Some("web".into()),
+                },
+                Reservation {
+                    ranges: vec![range("192.0.2.32/28"), range("2001:db8:1::/112")],
+                    namespace: Some("shop".into()),
+                    service: None,
+                },
+                Reservation { ranges: vec![range("192.0.2.1-192.0.2.3")], namespace: None, service: None },
+            ],
+            finalizer_wait: Duration::from_secs(5),
             floor_grace: Duration::from_secs(90),
         }
     );
@@ -217,6 +234,12 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {floor: }"), default);
     assert_eq!(herald("herald: {floor: {}}"), default);
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
+    for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}"] {
+        assert_eq!(herald(&format!("herald: {{{absent}}}")), default, "{absent}");
+    }
+    assert!(herald("herald: {quotas: {}}").quotas.is_empty() && default.finalizer_wait.is_zero());
+    let quotas = herald("herald: {quotas: {shop: 0}}").quotas;
+    assert_eq!((quotas.of("shop"), quotas.of("other")), (Some(0), None));
     assert_eq!(herald("herald: {local-addresses: all}").local_addresses, LocalAddresses::All);
     assert_eq!(herald("herald: {local-addresses: none}").local_addresses, LocalAddresses::None);
     let open = herald("herald: {source-ranges-other-family: allow}").source_ranges_other_family;

@@ -356,6 +356,37 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "external-ips: {allow: [10.0.0.1-10.0.0.2]}",
             "herald.external-ips.allow[0]: 10.0.0.1-10.0.0.2 is not one CIDR: write one such as 192.0.2.0/24",
         ),
+        (
+            "external-ips: {announce: maybe}",
+            "herald.external-ips.announce: maybe is neither true nor false: write true or false",
+        ),
+        ("sharing: namespaces", "herald.sharing: namespaces is not known here: write namespace"),
+        ("quotas: {shop: many}", "herald.quotas.shop: many is not a whole number: use 0 to 4294967295"),
+        ("quotas: 5", "herald.quotas: one value stands where a map belongs: write key: value"),
+        (
+            "reservations: [{addresses: [192.0.2.1]}]",
+            "herald.reservations[0].addresses[0]: 192.0.2.1 has no prefix length: write 192.0.2.1/32 for this one address",
+        ),
+        (
+            "reservations: [{namespace: shop}]",
+            "herald.reservations[0]: addresses is missing: add it, for example addresses: [192.0.2.10/32]",
+        ),
+        (
+            "reservations: [{addresses: []}]",
+            "herald.reservations[0]: no address is reserved: write addresses: [192.0.2.10/32], or remove the entry",
+        ),
+        (
+            "reservations: [{addresses: [192.0.2.1/32], service: web}]",
+            "herald.reservations[0]: a service is named without its namespace: add namespace",
+        ),
+        (
+            "reservations: [{addresses: [192.0.2.1/32]}, {addresses: [192.0.2.0/30]}]",
+            "herald.reservations[1].addresses[0]: 192.0.2.0/30 overlaps 192.0.2.1/32 on line 2: an address can be reserved once",
+        ),
+        (
+            "finalizer: {wait: 1h}",
+            "herald.finalizer.wait: longer than 5m: deleted Services would seem to hang; 5s is enough",
+        ),
     ] {
         refuses(&format!("herald: {{\n{more}}}"), &format!("line 2, {expected}"));
     }
