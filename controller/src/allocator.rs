@@ -1,127 +1,85 @@
 //! Which Service holds which address. Pure: no API, no clock.
 //!
 //! Laws: an address has one holder, or several that may lawfully share it; all addresses that stand in a status are adopted
-//! (or at least reserved) before any is given; the lowest free address of the pools in their order is given; a
-//! freed address is given again only after the cool-down, except when nothing else is left or it is asked for by name.
+//! (or at least reserved) before any is given; of the pools in their order the lowest free address is given; a
+//! freed address is given again only after the cool-down, except when nothing else is left (then the one that was freed
+//! longest ago) or it is asked for by name.
+//!
+//! What is held is held as long as pools, request, families and MetalLB's rule of sharing allow it. Quotas,
+//! reservations and the confinement of sharing are asked only when an address is *given*: to configure one takes
+//! nobody's address away.
 //!
 //! An address that a Service is to lose stays reserved for it (*leaving*) until its status does not show it any
 //! more: otherwise two statuses could name one address while the first is still being rewritten.
 
 mod cooling;
+mod demand;
+mod places;
 mod pool;
+mod rules;
 mod tenants;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use herald_config::{HeraldOptions, Pool, Quotas, Reservation};
 use herald_runtime::ObjectName;
 
 use crate::reason::Reason;
 use cooling::Cooling;
-use pool::PoolState;
+pub use demand::{Assignment, Demand, Family, Grant, Labels, Request, Want};
+use places::{Place, Places};
+pub use pool::Usage;
+use pool::{PoolState, to_bits};
 pub use tenants::Terms;
-use tenants::{Occupied, Tenants};
-
-/// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of an address.
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    fn other(self) -> Self {
-        match self {
-            Self::V4 => Self::V6,
-            Self::V6 => Self::V4,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4 address",
-            Self::V6 => "IPv6 address",
-        }
-    }
-}
-
-/// Which families a Service needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    /// One address of this family.
-    One(Family),
-    /// One of each, from the same pool, or nothing.
-    Both {
-        /// The family that comes first in the status.
-        primary: Family,
-    },
-    /// One of each from the same pool, otherwise the primary one, otherwise the other.
-    BothOrOne {
-        /// The family that comes first.
-        primary: Family,
-    },
-}
-
-/// What the user of a Service asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Request {
-    /// Exactly these addresses; empty: any.
-    pub addresses: Vec<IpAddr>,
-    /// Only from this pool.
-    pub pool: Option<String>,
-}
-
-/// One Service's demand.
-#[derive(Debug, Clone, Copy)]
-pub struct Demand<'a> {
-    /// The Service.
-    pub service: &'a ObjectName,
-    /// Its families.
-    pub want: Want,
-    /// Its wishes.
-    pub request: &'a Request,
-    /// What decides about sharing.
-    pub terms: &'a Terms,
-}
-
-/// What a Service holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// One address, or two of different families.
-    pub addresses: Vec<IpAddr>,
-    /// The pool that all of them are from.
-    pub pool: String,
-}
+use tenants::{Holdings, Occupied, Tenants, distinct};
 
 /// All pools and who holds what.
 #[derive(Debug)]
 pub struct Allocator {
     pools: Vec<PoolState>,
+    /// Indices of the pools in the order in which they are tried.
+    order: Vec<usize>,
+    places: Places,
+    reservations: Vec<Reservation>,
+    quotas: Quotas,
+    holdings: Holdings,
     tenants: Tenants,
-    assigned: HashMap<ObjectName, Assignment>,
+    assigned: HashMap<ObjectName, Held>,
+    /// What statuses show that could not be adopted, or not all of it.
+    refused: HashMap<ObjectName, Vec<IpAddr>>,
     cooling: Cooling,
     /// Counts changes that may help a Service that waits.
     frees: u64,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    addresses: Vec<IpAddr>,
+    pool: usize,
+}
+
 impl Allocator {
     /// Empty pools.
-    pub fn new(pools: &[herald_config::Pool], cool_down: Duration) -> Self {
+    pub fn new(pools: &[Pool], options: &HeraldOptions) -> Self {
+        let mut order: Vec<usize> = (0..pools.len()).collect();
+        order.sort_by_key(|&pool| pools[pool].rank());
+        let pools: Vec<PoolState> =
+            pools.iter().map(|pool| PoolState::new(pool, &options.reservations)).collect();
         Self {
-            pools: pools.iter().map(PoolState::new).collect(),
-            tenants: Tenants::default(),
+            order,
+            places: Places::new(&pools),
+            pools,
+            reservations: options.reservations.clone(),
+            quotas: options.quotas.clone(),
+            holdings: Holdings::default(),
+            tenants: Tenants::new(options.sharing),
             assigned: HashMap::new(),
-            cooling: Cooling::new(cool_down),
+            refused: HashMap::new(),
+            cooling: Cooling::new(options.cool_down),
             frees: 0,
         }
     }
@@ -133,8 +91,13 @@ impl Allocator {
     }
 
     /// What the Service holds.
-    pub fn assignment(&self, service: &ObjectName) -> Option<&Assignment> {
-        self.assigned.get(service)
+    pub fn assignment(&self, service: &ObjectName) -> Option<Assignment> {
+        self.assigned.get(service).map(|held| self.told(held))
+    }
+
+    /// Whether the Service holds anything.
+    pub fn holds(&self, service: &ObjectName) -> bool {
+        self.assigned.contains_key(service)
     }
 
     /// Changes whenever an address was freed or may be shared anew: Services that wait are worth another look.
@@ -142,53 +105,145 @@ impl Allocator {
         self.frees
     }
 
-    /// Name, size and addresses in use of each pool.
-    pub fn usage(&self) -> impl Iterator<Item = (&str, i64, u64)> {
-        self.pools.iter().map(|pool| (pool.name.as_str(), pool.total(), pool.in_use))
+    /// Name and use of each pool, IPv4 and IPv6.
+    pub fn usage(&self) -> impl Iterator<Item = (&str, [Usage; 2])> {
+        self.pools.iter().map(|pool| (pool.name(), pool.usage))
     }
 
-    /// Gives the Service the addresses that it has already, if it may have them.
-    pub fn adopt(&mut self, demand: Demand<'_>, addresses: &[IpAddr]) -> Result<(), Reason> {
-        let pool = self.admissible(demand, addresses, false)?;
-        self.assign(demand, addresses.to_vec(), pool);
-        Ok(())
+    /// The pool that the address belongs to.
+    pub fn pool_of(&self, address: IpAddr) -> Option<&str> {
+        self.places.of(address).map(|place| self.pools[place.pool].name())
+    }
+
+    /// Gives the Service the addresses that it has already, if it may have them. Otherwise [`Allocator::converge`]
+    /// sees what of them it may keep.
+    pub fn adopt(&mut self, demand: Demand<'_>, addresses: &[IpAddr]) {
+        match self.keepable(demand, addresses) {
+            Ok(pool) => {
+                self.assign(demand, addresses.to_vec(), pool);
+            }
+            Err(_) => {
+                self.refused.insert(demand.service.clone(), addresses.to_vec());
+            }
+        }
     }
 
     /// Keeps what the Service holds as long as it may, otherwise gives it what it may have. On an error it holds
     /// nothing any more.
-    pub fn converge(&mut self, demand: Demand<'_>, now: Instant) -> Result<Assignment, Reason> {
+    pub fn converge(&mut self, demand: Demand<'_>, now: Instant) -> Result<Grant, Reason> {
         self.cool(now);
-        if let Some(kept) = self.kept(demand) {
-            return Ok(kept);
-        }
-        self.leave(demand.service);
-        self.allocate(demand)
-    }
-
-    /// What the Service may keep: also after its families became more or fewer.
-    fn kept(&mut self, demand: Demand<'_>) -> Option<Assignment> {
-        let mut held = self.assigned.get(demand.service)?.addresses.clone();
-        if let (Want::One(family), [_, _]) = (demand.want, held.as_slice()) {
-            for address in held.extract_if(.., |address| Family::of(*address) != family) {
-                self.tenants.leave(address, demand.service);
+        let refused = self.refused.remove(demand.service);
+        let held = self.assigned.get(demand.service).map(|held| held.addresses.clone());
+        let mut lost = None;
+        if let Some(addresses) = held.or(refused) {
+            match self.kept(demand, addresses) {
+                Ok(grant) => return Ok(grant),
+                Err(reason) => lost = Some(reason),
             }
         }
-        let lenient = match demand.want {
-            Want::Both { primary } if held.len() == 1 => Want::BothOrOne { primary },
-            want => want,
+        self.leave(demand.service);
+        let mut grant = self.allocate(demand)?;
+        grant.lost = lost;
+        Ok(grant)
+    }
+
+    /// What the Service may keep, and what it needs beside it: also after its families became more or fewer.
+    fn kept(&mut self, demand: Demand<'_>, mut held: Vec<IpAddr>) -> Result<Grant, Reason> {
+        if let (Want::One(family), [_, _]) = (demand.want, held.as_slice()) {
+            held.retain(|address| Family::of(*address) == family);
+        }
+        let reason = match (demand.want, held.as_slice()) {
+            (Want::Both { primary } | Want::BothOrOne { primary }, &[one]) if demand.asks_for_nothing() => {
+                let kept = self.keepable(Demand { want: Want::One(Family::of(one)), ..demand }, &[one])?;
+                return self.completed(demand, kept, one, primary);
+            }
+            _ => match self.keepable(demand, &held) {
+                Ok(pool) => {
+                    let assignment = self.assign(demand, held, pool);
+                    return Ok(Grant { assignment, lost: None, lacks: None });
+                }
+                Err(reason) => reason,
+            },
         };
-        let pool = self.admissible(Demand { want: lenient, ..demand }, &held, false).ok()?;
-        let addresses = self.completed(Demand { want: lenient, ..demand }, pool, held);
-        let complete = addresses.len() == 2 || !matches!(demand.want, Want::Both { .. });
-        complete.then(|| self.assign(demand, addresses, pool))
+        let (Want::Both { primary } | Want::BothOrOne { primary }, [_, _]) = (demand.want, held.as_slice())
+        else {
+            return Err(reason);
+        };
+        if !demand.asks_for_nothing() {
+            return Err(reason);
+        }
+        // One of the two went out of its pool, say: the other one is kept if that does not cost the pair.
+        held.sort_by_key(|address| Family::of(*address) != primary);
+        let mut single = None;
+        for &one in &held {
+            let Ok(pool) = self.keepable(Demand { want: Want::One(Family::of(one)), ..demand }, &[one])
+            else {
+                continue;
+            };
+            let both = Demand { want: Want::Both { primary }, ..demand };
+            if let Ok(grant) = self.completed(both, pool, one, primary) {
+                return Ok(Grant { lost: Some(reason), ..grant });
+            }
+            single.get_or_insert((one, pool));
+        }
+        if let (Want::BothOrOne { .. }, Some((one, pool))) = (demand.want, single) {
+            self.leave(demand.service);
+            if let Ok(grant) = self.allocate(Demand { want: Want::Both { primary }, ..demand }) {
+                return Ok(Grant { lost: Some(reason), ..grant });
+            }
+            let grant = self.completed(demand, pool, one, primary)?;
+            return Ok(Grant { lost: Some(reason), ..grant });
+        }
+        Err(reason)
+    }
+
+    /// Beside the one address that is kept, the one of the other family from the same pool, where there is one.
+    fn completed(
+        &mut self,
+        demand: Demand<'_>,
+        pool: usize,
+        one: IpAddr,
+        primary: Family,
+    ) -> Result<Grant, Reason> {
+        let missing = Family::of(one).other();
+        let room = self.room(demand.service);
+        let picked =
+            [false, true].into_iter().find_map(|scarce| self.pick(pool, missing, demand, scarce, &room));
+        let mut addresses = vec![one];
+        let lacks = match picked {
+            Some(other) => {
+                addresses.insert(usize::from(missing != primary), other);
+                None
+            }
+            None if !self.pools[pool].has(missing) => {
+                Some(Reason::OneFamily(self.pools[pool].name().to_owned()))
+            }
+            None => Some(room.refusal(1).unwrap_or_else(|| Reason::Exhausted {
+                wanted: missing.word(),
+                pools: vec![self.pools[pool].name().to_owned()],
+            })),
+        };
+        match lacks {
+            Some(reason) if matches!(demand.want, Want::Both { .. }) => Err(reason),
+            lacks => {
+                let assignment = self.assign(demand, addresses, pool);
+                Ok(Grant { assignment, lost: None, lacks })
+            }
+        }
     }
 
     /// Gives new addresses.
-    pub fn allocate(&mut self, demand: Demand<'_>) -> Result<Assignment, Reason> {
-        if !demand.request.addresses.is_empty() {
-            let addresses = self.in_order(demand);
-            let pool = self.admissible(demand, &addresses, true)?;
-            return Ok(self.assign(demand, addresses, pool));
+    pub fn allocate(&mut self, demand: Demand<'_>) -> Result<Grant, Reason> {
+        let room = self.room(demand.service);
+        if !demand.asks_for_nothing() {
+            let addresses = demand.in_order();
+            let pool = self.givable(demand, &addresses)?;
+            let cost = self.cost(&demand.service.namespace, &addresses);
+            if let Some(reason) = room.refusal(cost) {
+                return Err(reason);
+            }
+            let assignment = self.assign(demand, addresses, pool);
+            return Ok(Grant { assignment, lost: None, lacks: None });
         }
         let pools = self.candidates(demand)?;
         let attempts: &[&[Family]] = match demand.want {
@@ -199,20 +254,25 @@ impl Allocator {
         for families in attempts {
             for scarce in [false, true] {
                 for &pool in &pools {
-                    let picked: Option<Vec<IpAddr>> =
-                        families.iter().map(|&family| self.pick(pool, family, demand, scarce)).collect();
-                    if let Some(addresses) = picked {
-                        return Ok(self.assign(demand, addresses, pool));
-                    }
+                    let Some(addresses) = self.pick_all(pool, families, demand, scarce, room) else {
+                        continue;
+                    };
+                    let lacks = matches!((demand.want, families.len()), (Want::BothOrOne { .. }, 1))
+                        .then(|| self.lacking(pool, addresses[0], &room));
+                    let assignment = self.assign(demand, addresses, pool);
+                    return Ok(Grant { assignment, lost: None, lacks });
                 }
             }
         }
-        let wanted = match demand.want {
-            Want::One(family) => family.word(),
-            Want::Both { .. } => "pair of an IPv4 and an IPv6 address",
-            Want::BothOrOne { .. } => "address",
+        let (wanted, needed) = match demand.want {
+            Want::One(family) => (family.word(), 1),
+            Want::Both { .. } => ("pair of an IPv4 and an IPv6 address", 2),
+            Want::BothOrOne { .. } => ("address", 1),
         };
-        let pools = pools.into_iter().map(|pool| self.pools[pool].name.clone()).collect();
+        if let Some(reason) = room.refusal(needed) {
+            return Err(reason);
+        }
+        let pools = pools.into_iter().map(|pool| self.pools[pool].name().to_owned()).collect();
         Err(Reason::Exhausted { wanted, pools })
     }
 
@@ -221,7 +281,7 @@ impl Allocator {
     pub fn leave(&mut self, service: &ObjectName) {
         if let Some(held) = self.assigned.remove(service) {
             for address in held.addresses {
-                self.tenants.leave(address, service);
+                self.give_up(address, service);
             }
         }
     }
@@ -229,45 +289,97 @@ impl Allocator {
     /// The Service's status shows these addresses now: those that it does not hold (any more) are reserved, and those
     /// that it left and the status does not show are free.
     pub fn settle(&mut self, service: &ObjectName, status: impl Iterator<Item = IpAddr>, now: Instant) {
-        let status: Vec<IpAddr> = status.filter(|&address| self.pool_of(address).is_some()).collect();
-        for address in self.tenants.leaving(service) {
-            if !status.contains(&address) {
-                self.vacate(address, service, now);
-            }
+        let mut status: Vec<IpAddr> = status.collect();
+        if self.refused.get(service).is_some_and(|refused| refused.iter().any(|a| !status.contains(a))) {
+            self.refused.remove(service);
         }
-        let held = self.assigned.get(service).map_or(&[][..], |held| &held.addresses).to_vec();
-        for address in status.into_iter().filter(|address| !held.contains(address)) {
+        status.retain(|&address| self.places.of(address).is_some());
+        let gone: Vec<IpAddr> = self
+            .tenants
+            .leaving(service)
+            .iter()
+            .filter(|address| !status.contains(address))
+            .copied()
+            .collect();
+        for address in gone {
+            let empty = self.tenants.remove(address, service);
+            self.vacated(address, empty, now);
+        }
+        let held = self.assigned.get(service).map_or(&[][..], |held| &held.addresses);
+        let shown: Vec<IpAddr> = status.into_iter().filter(|address| !held.contains(address)).collect();
+        for address in shown {
             if self.tenants.reserve(address, service) {
                 self.occupied(address);
             }
         }
     }
 
-    /// The Service is gone, with its status.
+    /// The Service has these externalIPs now. Those inside pools are given to nobody else; returned are those
+    /// that somebody else holds already.
+    pub fn claim(
+        &mut self,
+        service: &ObjectName,
+        external: &[IpAddr],
+        terms: &Terms,
+        now: Instant,
+    ) -> Vec<(IpAddr, ObjectName)> {
+        let inside = distinct(external.iter().copied().filter(|&address| self.places.of(address).is_some()));
+        if inside.is_empty() && self.tenants.claimed(service).is_empty() {
+            return Vec::new();
+        }
+        let (taken, freed) = self.tenants.claim(service, inside, terms);
+        for address in taken {
+            self.occupied(address);
+        }
+        for address in freed {
+            self.vacated(address, true, now);
+        }
+        // Terms may have changed, or one of several claims gone.
+        self.frees += 1;
+        let clash = |address: &IpAddr| {
+            let holder = self.tenants.holder_beside(*address, service, terms)?;
+            Some((*address, holder.clone()))
+        };
+        self.tenants.claimed(service).iter().filter_map(clash).collect()
+    }
+
+    /// The Service is gone, with its status and its externalIPs.
     pub fn release(&mut self, service: &ObjectName, now: Instant) {
         self.leave(service);
-        for address in self.tenants.leaving(service) {
-            self.vacate(address, service, now);
+        self.refused.remove(service);
+        for address in self.tenants.leaving(service).to_vec() {
+            let empty = self.tenants.remove(address, service);
+            self.vacated(address, empty, now);
         }
+        self.claim(service, &[], &Terms::default(), now);
     }
 
     /// Addresses whose cool-down is over are free like others.
     pub fn cool(&mut self, now: Instant) {
         for address in self.cooling.expire(now) {
-            if let Some(pool) = self.pool_of(address) {
-                self.pools[pool].freed(address);
+            if let Some(Place { pool, piece }) = self.places.of(address) {
+                self.pools[pool].freed(piece, to_bits(address));
             }
         }
     }
 
-    fn vacate(&mut self, address: IpAddr, service: &ObjectName, now: Instant) {
-        if self.tenants.remove(address, service) {
+    /// The Service does not hold the address any more, but its status may show it.
+    fn give_up(&mut self, address: IpAddr, service: &ObjectName) {
+        self.tenants.leave(address, service);
+        if !self.quotas.is_empty() {
+            self.holdings.remove(&service.namespace, address);
+        }
+    }
+
+    /// Somebody went from the address; `empty`: nobody has it now.
+    fn vacated(&mut self, address: IpAddr, empty: bool, now: Instant) {
+        if let Some(Place { pool, piece }) = self.places.of(address).filter(|_| empty) {
             self.cooling.begin(address, now);
-            if let Some(pool) = self.pool_of(address) {
-                self.pools[pool].in_use = self.pools[pool].in_use.saturating_sub(1);
-                if !self.cooling.is_cooling(address) {
-                    self.pools[pool].freed(address);
-                }
+            let state = &mut self.pools[pool];
+            let usage = &mut state.usage[Family::of(address) as usize];
+            usage.in_use = usage.in_use.saturating_sub(1);
+            if !self.cooling.is_cooling(address) {
+                state.freed(piece, to_bits(address));
             }
         }
         // Also one sharer less may be what another one waits for.
@@ -275,119 +387,40 @@ impl Allocator {
     }
 
     fn assign(&mut self, demand: Demand<'_>, addresses: Vec<IpAddr>, pool: usize) -> Assignment {
+        let service = demand.service;
+        let before = self.assigned.get(service).map(|held| held.addresses.clone()).unwrap_or_default();
+        for &address in before.iter().filter(|address| !addresses.contains(address)) {
+            self.give_up(address, service);
+        }
         for &address in &addresses {
-            let Occupied { first, opened } = self.tenants.occupy(address, demand.service, demand.terms);
+            let Occupied { first, opened } = self.tenants.occupy(address, service, demand.terms);
             if first {
                 self.occupied(address);
             }
             if opened {
                 self.frees += 1;
             }
+            if !self.quotas.is_empty() && !before.contains(&address) {
+                self.holdings.add(&service.namespace, address);
+            }
         }
-        let assignment = Assignment { addresses, pool: self.pools[pool].name.clone() };
-        self.assigned.insert(demand.service.clone(), assignment.clone());
+        self.refused.remove(service);
+        let held = Held { addresses, pool };
+        let assignment = self.told(&held);
+        self.assigned.insert(service.clone(), held);
         assignment
     }
 
+    fn told(&self, held: &Held) -> Assignment {
+        Assignment { addresses: held.addresses.clone(), pool: self.pools[held.pool].name().to_owned() }
+    }
+
+    /// Somebody has the address who is the first.
     fn occupied(&mut self, address: IpAddr) {
         self.cooling.forget(address);
-        if let Some(pool) = self.pool_of(address) {
-            self.pools[pool].in_use += 1;
+        if let Some(Place { pool, piece }) = self.places.of(address) {
+            self.pools[pool].taken(piece, to_bits(address));
+            self.pools[pool].usage[Family::of(address) as usize].in_use += 1;
         }
-    }
-
-    fn pool_of(&self, address: IpAddr) -> Option<usize> {
-        self.pools.iter().position(|pool| pool.contains(address))
-    }
-
-    /// The pool if the Service may hold exactly these addresses. `anew`: it does not hold them yet, so that also who
-    /// is about to leave is in the way.
-    fn admissible(&self, demand: Demand<'_>, addresses: &[IpAddr], anew: bool) -> Result<usize, Reason> {
-        let families: Vec<Family> = addresses.iter().map(|&address| Family::of(address)).collect();
-        let fits = match (demand.want, families.as_slice()) {
-            (Want::One(family), [one]) => family == *one,
-            (Want::Both { .. } | Want::BothOrOne { .. }, [one, two]) => one != two,
-            // MetalLB: an explicit request must name both.
-            (Want::BothOrOne { .. }, [_]) => demand.request.addresses.is_empty(),
-            _ => false,
-        };
-        if !fits {
-            return Err(Reason::FamilyMismatch);
-        }
-        let asked = &demand.request.addresses;
-        if !asked.is_empty()
-            && (asked.len() != addresses.len() || !addresses.iter().all(|a| asked.contains(a)))
-        {
-            return Err(Reason::FamilyMismatch);
-        }
-        let mut found = None;
-        for &address in addresses {
-            let pool = self.pool_of(address).ok_or(Reason::OutsidePools(address))?;
-            let name = &self.pools[pool].name;
-            if let Some(wish) = demand.request.pool.as_ref().filter(|wish| *wish != name) {
-                return Err(Reason::OtherPool(address, wish.clone()));
-            }
-            // Two addresses come from one pool, except when both were asked for by name.
-            if asked.is_empty() && found.is_some_and(|found| found != pool) {
-                return Err(Reason::OtherPool(address, name.clone()));
-            }
-            if self.pools[pool].leaves_out(address) {
-                return Err(Reason::Buggy(address));
-            }
-            if let Some(holder) = self.tenants.conflict(address, demand.service, demand.terms, anew) {
-                return Err(Reason::InUse(address, holder.to_string()));
-            }
-            found.get_or_insert(pool);
-        }
-        found.ok_or(Reason::FamilyMismatch)
-    }
-
-    fn candidates(&self, demand: Demand<'_>) -> Result<Vec<usize>, Reason> {
-        if let Some(wish) = &demand.request.pool {
-            let found = self.pools.iter().position(|pool| pool.name == *wish);
-            return found.map(|pool| vec![pool]).ok_or_else(|| Reason::UnknownPool(wish.clone()));
-        }
-        Ok((0..self.pools.len()).filter(|&pool| self.pools[pool].auto_assign).collect())
-    }
-
-    /// The lowest address of the pool that is free or may be shared; if it is `scarce`, the one that cools longest.
-    fn pick(&mut self, pool: usize, family: Family, demand: Demand<'_>, scarce: bool) -> Option<IpAddr> {
-        let Self { pools, tenants, cooling, .. } = self;
-        let pool = &mut pools[pool];
-        let free =
-            pool.lowest_free(family, |address| !tenants.is_occupied(address) && !cooling.is_cooling(address));
-        let shared = tenants.shareable(demand.service, demand.terms).filter_map(|address| {
-            let usable = Family::of(address) == family && !pool.leaves_out(address);
-            pool.order(address).filter(|_| usable).map(|order| (order, address))
-        });
-        let free = free.and_then(|address| pool.order(address).map(|order| (order, address)));
-        if let Some((_, address)) = shared.chain(free).min() {
-            return Some(address);
-        }
-        let usable = |address: &IpAddr| {
-            Family::of(*address) == family && pool.contains(*address) && !pool.leaves_out(*address)
-        };
-        scarce.then(|| cooling.longest().find(usable)).flatten()
-    }
-
-    /// Adds the missing family from the same pool, where one of two is held and both are preferred.
-    fn completed(&mut self, demand: Demand<'_>, pool: usize, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-        if let (Want::BothOrOne { primary }, [one]) = (demand.want, addresses.as_slice()) {
-            // Never by a cooling address: what the Service has works.
-            let missing = Family::of(*one).other();
-            if let Some(other) = self.pick(pool, missing, demand, false) {
-                addresses.insert(usize::from(missing != primary), other);
-            }
-        }
-        addresses
-    }
-
-    /// The requested addresses, primary family first.
-    fn in_order(&self, demand: Demand<'_>) -> Vec<IpAddr> {
-        let mut addresses = demand.request.addresses.clone();
-        if let Want::Both { primary } | Want::BothOrOne { primary } = demand.want {
-            addresses.sort_by_key(|&address| Family::of(address) != primary);
-        }
-        addresses
     }
 }

@@ -23,6 +23,16 @@ impl Index {
         self.listed
     }
 
+    /// How many Services there are.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
     /// A Service.
     pub fn get(&self, name: &ObjectName) -> Option<&ServiceView> {
         self.services.get(name)
@@ -75,6 +85,12 @@ impl Index {
         if let Some(view) = self.services.get(name) {
             self.dirty.insert((view.created, name.clone()));
         }
+    }
+
+    /// Marks those for which it holds.
+    pub fn mark_where(&mut self, meant: impl Fn(&ServiceView) -> bool) {
+        let meant = self.services.values().filter(|view| meant(view));
+        self.dirty.extend(meant.map(|view| (view.created, view.name.clone())));
     }
 
     /// Marks all.

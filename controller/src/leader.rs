@@ -4,23 +4,27 @@
 //! leader is missed, and end with the leadership, so that nothing stale is acted upon. A follower needs no view: lists are
 //! quick compared with a lease.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use herald_runtime::ObjectName;
 use herald_runtime::events::EventRecorder;
 use herald_runtime::readiness::Readiness;
-use herald_runtime::watch::Watch;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use herald_runtime::watch::{Watch, WatchEvent};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config_map::ConfigView;
 use crate::metrics::ControllerMetrics;
+use crate::namespaces::NamespaceView;
 use crate::plan::{Action, Tell};
 use crate::planner::{Event, Outcome, Planner};
+use crate::pool_status;
 use crate::service::ServiceView;
 use crate::writer;
 
@@ -52,22 +56,40 @@ impl Leader {
         let services = Watch::<Service>::all(self.client.clone())
             .keep_managed_fields()
             .metrics(self.metrics.client.clone())
-            .run(ServiceView::new, Event::Service, sender.clone(), readiness.handle("services"));
+            .run(ServiceView::new, timed(Event::Service), sender.clone(), readiness.handle("services"));
         let config = Watch::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
             .named(&self.config_map)
             .metrics(self.metrics.client.clone())
-            .run(ConfigView::new, Event::ConfigMap, sender, readiness.handle("config"));
-        let mut watches = pin!(async { tokio::try_join!(services, config) });
+            .run(ConfigView::new, timed(Event::ConfigMap), sender.clone(), readiness.handle("config"));
+        // Without the right to see them, no pool selects any by label.
+        let namespaces = Watch::<Namespace>::all(self.client.clone())
+            .optional()
+            .metrics(self.metrics.client.clone())
+            .run(NamespaceView::new, timed(Event::Namespace), sender, readiness.handle("namespaces"));
+        let mut watches = pin!(async { tokio::try_join!(services, config, namespaces) });
 
         let mut planner = Planner::new(self.class.clone());
         let mut writes = FuturesUnordered::new();
+        // When a Service's event came that is not decided yet.
+        let mut arrived = HashMap::new();
+        let (begin, mut adopted) = (Instant::now(), false);
+        let mut statuses = FuturesUnordered::new();
         let mut metrics_due = tokio::time::interval(METRICS);
         let mut pools = Vec::new();
         loop {
             let now = Instant::now();
             while !stop.is_cancelled() && writes.len() < IN_FLIGHT {
-                let Some(action) = planner.next(now) else { break };
-                writes.push(self.write(action));
+                let Some(action) = planner.next(now) else {
+                    arrived.clear();
+                    if planner.ready() && !adopted {
+                        adopted = true;
+                        let seconds = begin.elapsed().as_secs_f64();
+                        tracing::info!(services = planner.services(), seconds, "all Services are decided");
+                    }
+                    break;
+                };
+                let since = arrived.remove(&action.target.name);
+                writes.push(self.write(action, since));
             }
             for tell in planner.take_tells() {
                 self.tell(tell);
@@ -79,10 +101,10 @@ impl Leader {
             tokio::select! {
                 ended = &mut watches => { ended?; anyhow::bail!("the watches ended"); }
                 Some(event) = events.recv() => {
-                    planner.handle(event, Instant::now());
+                    take(&mut planner, event, &mut arrived);
                     // What is there already belongs to the same view.
                     while let Ok(event) = events.try_recv() {
-                        planner.handle(event, Instant::now());
+                        take(&mut planner, event, &mut arrived);
                     }
                 }
                 Some((action, outcome)) = writes.next() => {
@@ -97,13 +119,27 @@ impl Leader {
                         pools = named;
                     }
                     self.metrics.update(&planner);
+                    // One round of writes at a time.
+                    if statuses.is_empty() {
+                        for (pool, status) in planner.pool_statuses(Instant::now()) {
+                            let (client, namespace) = (self.client.clone(), self.namespace.clone());
+                            statuses.push(async move {
+                                pool_status::write(client, &namespace, &pool, status).await;
+                            });
+                        }
+                    }
                 }
+                Some(()) = statuses.next() => {}
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
             }
         }
     }
 
-    async fn write(&self, action: Action) -> (Action, Outcome) {
+    /// `since`: when the event came that caused it.
+    async fn write(&self, action: Action, since: Option<Instant>) -> (Action, Outcome) {
+        if let Some(since) = since {
+            self.metrics.decision.observe(since.elapsed().as_secs_f64());
+        }
         let outcome = writer::perform(self.client.clone(), &action, self.write_deadline).await;
         (action, outcome)
     }
@@ -111,10 +147,9 @@ impl Leader {
     fn finished(&self, planner: &mut Planner, action: Action, outcome: Outcome) {
         match &outcome {
             Outcome::Written(_) => {
+                self.metrics.writes.inc();
                 tracing::info!(service = %action.target.name, "written: {}", action.change);
-                if let Some(tell) = action.then {
-                    self.tell(tell);
-                }
+                action.then.into_iter().for_each(|tell| self.tell(tell));
             }
             Outcome::Failed => {
                 self.metrics.client.update_errors.inc();
@@ -129,6 +164,18 @@ impl Leader {
     fn tell(&self, tell: Tell) {
         self.recorder.publish(tell.regarding, tell.kind, tell.reason, tell.note);
     }
+}
+
+/// An event with the moment when the watch had it.
+fn timed<T>(wrap: fn(WatchEvent<T>) -> Event) -> impl Fn(WatchEvent<T>) -> (Instant, Event) + Send {
+    move |event| (Instant::now(), wrap(event))
+}
+
+fn take(planner: &mut Planner, (at, event): (Instant, Event), arrived: &mut HashMap<ObjectName, Instant>) {
+    if let Event::Service(WatchEvent::Applied(view)) = &event {
+        arrived.entry(view.name.clone()).or_insert(at);
+    }
+    planner.handle(event, Instant::now());
 }
 
 async fn sleep_until(at: Option<Instant>) {

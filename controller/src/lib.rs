@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  lease::run ──leading?──> supervise ──while leading──> Leader::lead                                   1x each
-//!                                                        │ Watch<Service>, Watch<ConfigMap>            1x each
+//!                                                        │ Watch of Services, ConfigMap, Namespaces    1x each
 //!                                                        │   └─mpsc 1024 (back-pressure)─> Planner     index, allocator, plan
 //!                                                        │ writer::perform                             <= 16 at a time
+//!                                                        │ pool_status::write                          one round a second
 //!                                                        └─EventRecorder ─mpsc 4096 (drops)─> EventWriter 1x
 //!  AdminServer: /livez /readyz /metrics                                                                1x
 //! ```
@@ -17,12 +18,15 @@
 //! write at a time. A leader that loses its lease drops its loop where it stands.
 
 pub mod allocator;
+pub mod cleanup;
 pub mod config_map;
 pub mod index;
 mod leader;
 pub mod metrics;
+pub mod namespaces;
 pub mod plan;
 pub mod planner;
+pub mod pool_status;
 pub mod reason;
 pub mod service;
 pub mod writer;

@@ -9,9 +9,9 @@ use herald_runtime::ObjectName;
 use herald_runtime::events::EventType;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use crate::allocator::Assignment;
+use crate::allocator::{Assignment, Grant};
 use crate::reason::Reason;
-use crate::service::{EXTERNAL_TRAFFIC, ServiceType, ServiceView};
+use crate::service::{Condition, EXTERNAL_TRAFFIC, Form, ServiceType, ServiceView};
 
 /// A Kubernetes Event to publish.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,13 +40,23 @@ pub struct Target {
 /// One write to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The whole `status.loadBalancer.ingress`, and the pool as annotation.
+    /// The whole `status.loadBalancer.ingress`, the condition, and the pool as annotation.
     Status {
         /// Empty: the list is cleared.
         addresses: Vec<IpAddr>,
+        /// What stands beside each.
+        form: Form,
         /// The pool that they are from.
         pool: Option<String>,
+        /// `None`: it is taken away.
+        condition: Option<Condition>,
     },
+    /// Removes the pool's annotation, which somebody else (MetalLB, before Herald) owns too.
+    ForgetPool,
+    /// Adds the finalizer.
+    AddFinalizer,
+    /// Gives the finalizer up.
+    ReleaseFinalizer,
     /// `spec.externalTrafficPolicy: Local`, and the health port in the old annotation once there is one.
     LocalTraffic {
         /// `spec.healthCheckNodePort`.
@@ -60,12 +70,18 @@ impl fmt::Display for Change {
     /// As the log says it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status { addresses, .. } if addresses.is_empty() => write!(f, "no address"),
-            Self::Status { addresses, pool } => {
+            Self::Status { addresses, condition, .. } if addresses.is_empty() => {
+                write!(f, "no address")?;
+                condition.as_ref().map_or(Ok(()), |condition| write!(f, " ({})", condition.reason))
+            }
+            Self::Status { addresses, pool, .. } => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 write!(f, "address {}", addresses.join(" and "))?;
                 pool.as_ref().map_or(Ok(()), |pool| write!(f, " from pool {pool}"))
             }
+            Self::ForgetPool => write!(f, "no pool"),
+            Self::AddFinalizer => write!(f, "finalizer"),
+            Self::ReleaseFinalizer => write!(f, "no finalizer"),
             Self::LocalTraffic { health_port: None } => write!(f, "externalTrafficPolicy Local"),
             Self::LocalTraffic { health_port: Some(port) } => {
                 write!(f, "externalTrafficPolicy Local, health-check node port {port}")
@@ -83,65 +99,139 @@ pub struct Action {
     /// What to write.
     pub change: Change,
     /// Told after the API server accepted it.
-    pub then: Option<Tell>,
+    pub then: Vec<Tell>,
 }
 
-/// What the allocator says about a Service.
+/// What is decided about a Service's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allotment {
-    /// It holds these.
-    Holds(Assignment),
+    /// It holds these; `finalizer`: it is not to go before they are withdrawn.
+    Holds {
+        /// What it has.
+        grant: Grant,
+        /// Whether the configuration wants the finalizer.
+        finalizer: bool,
+    },
     /// It is to have an address but there is none for it.
     Waits(Reason),
+    /// It is deleted and our finalizer keeps it; `done`: for long enough.
+    Withdraws {
+        /// The finalizer can go.
+        done: bool,
+    },
     /// It is ours but needs no address (any more): whatever its status shows goes.
     Nothing,
-    /// Not ours, or nothing is known yet: its status is left alone.
+    /// Somebody else's: its status is left alone, and nothing of ours stays on it.
+    Foreign,
+    /// Nothing is known yet: it is left as it is.
     Untouched,
 }
 
-/// The next write for the Service, if any. The traffic policy goes first: it changes what the status depends on.
+/// The next write for the Service, if any. The traffic policy goes first, it changes what the status depends on; then the
+/// finalizer, so that no address is announced without it.
 pub fn plan(view: &ServiceView, allotment: &Allotment) -> Option<Action> {
-    let (change, then) = traffic(view).or_else(|| status(view, allotment))?;
+    let silent = |change| (change, Vec::new());
+    let (change, then) = traffic(view)
+        .or_else(|| finalizer(view, allotment).map(silent))
+        .or_else(|| forgotten_pool(view, allotment).map(silent))
+        .or_else(|| status(view, allotment))?;
     let target = Target { name: view.name.clone(), uid: view.uid.clone(), version: view.version.clone() };
     Some(Action { target, change, then })
 }
 
-fn status(view: &ServiceView, allotment: &Allotment) -> Option<(Change, Option<Tell>)> {
-    let tell =
-        |reason, note| Some(Tell { regarding: view.reference(), kind: EventType::Normal, reason, note });
+fn finalizer(view: &ServiceView, allotment: &Allotment) -> Option<Change> {
     match allotment {
-        Allotment::Untouched => None,
-        Allotment::Holds(Assignment { addresses, pool }) => {
-            let shown = view.status.iter().copied().eq(addresses.iter().copied().map(Some));
-            if shown && view.pool_told.as_ref() == Some(pool) {
+        Allotment::Holds { finalizer: true, .. } => {
+            (!view.finalizer && !view.deleting).then_some(Change::AddFinalizer)
+        }
+        // One that waits keeps it: who takes it away would have to add it again.
+        Allotment::Waits(_) | Allotment::Untouched => None,
+        Allotment::Withdraws { done } => {
+            (view.status.is_empty() && *done && view.finalizer_owned).then_some(Change::ReleaseFinalizer)
+        }
+        Allotment::Holds { finalizer: false, .. } | Allotment::Nothing | Allotment::Foreign => {
+            view.finalizer_owned.then_some(Change::ReleaseFinalizer)
+        }
+    }
+}
+
+/// Without an address the annotation of its pool is wrong. If others own it too, it does not go by not applying it.
+fn forgotten_pool(view: &ServiceView, allotment: &Allotment) -> Option<Change> {
+    let none = match allotment {
+        Allotment::Waits(reason) => !reason.leaves_status(),
+        Allotment::Nothing | Allotment::Withdraws { .. } => true,
+        Allotment::Holds { .. } | Allotment::Foreign | Allotment::Untouched => false,
+    };
+    (none && view.pool_told.is_some() && !view.pool_told_solely).then_some(Change::ForgetPool)
+}
+
+fn status(view: &ServiceView, allotment: &Allotment) -> Option<(Change, Vec<Tell>)> {
+    let tell = |reason, note| Tell { regarding: view.reference(), kind: EventType::Normal, reason, note };
+    let cleared =
+        |condition| Change::Status { addresses: Vec::new(), form: Form::default(), pool: None, condition };
+    match allotment {
+        Allotment::Foreign | Allotment::Untouched => None,
+        Allotment::Holds { grant, .. } => held(view, grant),
+        Allotment::Waits(reason) if reason.leaves_status() => None,
+        Allotment::Waits(reason) => {
+            let condition = Condition::new(false, reason.word(), reason.to_string());
+            if view.status.is_empty() && view.pool_told.is_none() && condition.is_shown(view.condition) {
                 return None;
             }
-            let change = Change::Status { addresses: addresses.clone(), pool: Some(pool.clone()) };
-            let listed: Vec<String> =
-                addresses.iter().map(|address| format!("{:?}", address.to_string())).collect();
-            let then = (!shown)
-                .then(|| tell("IPAllocated", format!("Assigned IP [{}]", listed.join(" "))))
-                .flatten();
-            Some((change, then))
-        }
-        Allotment::Waits(_) | Allotment::Nothing if view.status.is_empty() => {
-            // The API server clears the status of other types by itself, but not our annotation.
-            let stale = view.pool_told.is_some() && view.pool_told_owned;
-            stale.then_some((Change::Status { addresses: Vec::new(), pool: None }, None))
-        }
-        Allotment::Waits(reason) => {
             let note = format!("Its address is taken away: {reason}");
-            Some((Change::Status { addresses: Vec::new(), pool: None }, tell("ClearAssignment", note)))
+            let tells = match view.status.is_empty() {
+                true => Vec::new(),
+                false => vec![tell("ClearAssignment", note)],
+            };
+            Some((cleared(Some(condition.after(view.condition))), tells))
         }
-        Allotment::Nothing => Some((Change::Status { addresses: Vec::new(), pool: None }, None)),
+        Allotment::Withdraws { .. } | Allotment::Nothing => {
+            // The API server clears the status of other types by itself, but neither our annotation nor our condition.
+            let stale = !view.status.is_empty() || view.pool_told.is_some() || view.condition_owned;
+            stale.then(|| (cleared(None), Vec::new()))
+        }
     }
+}
+
+fn held(view: &ServiceView, grant: &Grant) -> Option<(Change, Vec<Tell>)> {
+    let tell = |reason, note| Tell { regarding: view.reference(), kind: EventType::Normal, reason, note };
+    let Grant { assignment: Assignment { addresses, pool }, lost, lacks } = grant;
+    let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let lacking = lacks.as_ref().map(|reason| format!("; no second address: {reason}")).unwrap_or_default();
+    let message = format!("{} from pool {pool}{lacking}", listed.join(" and "));
+    let condition = Condition::new(true, "Assigned", message);
+    let shown = view.status.iter().copied().eq(addresses.iter().copied().map(Some));
+    let told = view.pool_told.as_ref() == Some(pool) && condition.is_shown(view.condition);
+    if shown && view.in_form && told {
+        return None;
+    }
+    let mut tells = Vec::new();
+    if !shown {
+        let gone: Vec<String> = view
+            .status_addresses()
+            .filter(|address| !addresses.contains(address))
+            .map(|address| address.to_string())
+            .collect();
+        if let (Some(reason), false) = (lost, gone.is_empty()) {
+            tells.push(tell("ClearAssignment", format!("{} is taken away: {reason}", gone.join(" and "))));
+        }
+        let quoted: Vec<String> = listed.iter().map(|address| format!("{address:?}")).collect();
+        tells.push(tell("IPAllocated", format!("Assigned IP [{}]", quoted.join(" "))));
+    }
+    let change = Change::Status {
+        addresses: addresses.clone(),
+        form: view.form.clone(),
+        pool: Some(pool.clone()),
+        condition: Some(condition.after(view.condition)),
+    };
+    Some((change, tells))
 }
 
 /// The old annotation `external-traffic`: OnlyLocal is policy Local, which we set by a field manager of our own, so
 /// that removing the annotation gives the field back to its default.
-fn traffic(view: &ServiceView) -> Option<(Change, Option<Tell>)> {
+fn traffic(view: &ServiceView) -> Option<(Change, Vec<Tell>)> {
     let tell = |reason, note: String| {
-        Some(Tell { regarding: view.reference(), kind: EventType::Normal, reason, note })
+        vec![Tell { regarding: view.reference(), kind: EventType::Normal, reason, note }]
     };
     let wants_local =
         view.kind != ServiceType::Other && view.external_traffic.as_deref() == Some("OnlyLocal");
@@ -160,7 +250,7 @@ fn traffic(view: &ServiceView) -> Option<(Change, Option<Tell>)> {
     }
     let port = health_port?;
     let told = view.health_port_told.as_deref() == Some(port.to_string().as_str());
-    (!told).then_some((Change::LocalTraffic { health_port: Some(port) }, None))
+    (!told).then(|| (Change::LocalTraffic { health_port: Some(port) }, Vec::new()))
 }
 
 #[cfg(test)]
@@ -171,7 +261,9 @@ mod tests {
     fn changes_are_said_in_words() {
         let status = |addresses: &[&str], pool: Option<&str>| Change::Status {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            form: Form::default(),
             pool: pool.map(str::to_owned),
+            condition: None,
         };
         assert_eq!(
             status(&["192.0.2.1"], Some("default")).to_string(),

@@ -10,24 +10,31 @@
 //! address is given. The answer to a write is applied like an event, so that the next plan sees it without
 //! waiting for the watch. A Service whose write failed waits on its own and holds up no other.
 
+mod allot;
 mod backoff;
+mod notes;
 #[cfg(test)]
 mod tests;
+mod withdrawals;
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use herald_config::Config;
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventType;
 use herald_runtime::watch::WatchEvent;
 
-use crate::allocator::{Allocator, Demand};
+use crate::allocator::Allocator;
 use crate::config_map::{ConfigState, ConfigView};
 use crate::index::Index;
-use crate::plan::{Action, Allotment, Tell, plan};
-use crate::reason::Reason;
-use crate::service::{ServiceType, ServiceView};
+use crate::namespaces::{NamespaceView, Namespaces};
+use crate::plan::{Action, Tell, plan};
+use crate::pool_status::{PoolStatus, PoolStatuses};
+use crate::service::ServiceView;
+use allot::{demand, is_foreign, is_ours};
 use backoff::Backoff;
+use notes::{Note, Notes};
+use withdrawals::Withdrawals;
 
 /// What the watches deliver.
 #[derive(Debug, Clone)]
@@ -40,6 +47,8 @@ pub enum Event {
     Service(WatchEvent<ServiceView>),
     /// The ConfigMap.
     ConfigMap(WatchEvent<ConfigView>),
+    /// Namespaces.
+    Namespace(WatchEvent<NamespaceView>),
 }
 
 /// How a write ended.
@@ -60,6 +69,7 @@ pub enum Outcome {
 pub struct Planner {
     class: Option<String>,
     index: Index,
+    namespaces: Namespaces,
     config: ConfigState,
     config_listed: bool,
     /// Only with at least one pool: without any nothing is touched.
@@ -68,10 +78,12 @@ pub struct Planner {
     adopted: bool,
     in_flight: HashSet<ObjectName>,
     backoff: Backoff,
-    /// Who waits for an address, and what it was told.
-    waiting: BTreeMap<ObjectName, Reason>,
+    withdrawals: Withdrawals,
+    notes: Notes,
+    pool_statuses: PoolStatuses,
     frees_seen: u64,
-    tells: Vec<Tell>,
+    /// Zero: without finalizer.
+    finalizer_wait: Duration,
 }
 
 impl Planner {
@@ -80,15 +92,18 @@ impl Planner {
         Self {
             class,
             index: Index::default(),
+            namespaces: Namespaces::default(),
             config: ConfigState::default(),
             config_listed: false,
             allocator: None,
             adopted: false,
             in_flight: HashSet::new(),
             backoff: Backoff::default(),
-            waiting: BTreeMap::new(),
+            withdrawals: Withdrawals::default(),
+            notes: Notes::default(),
+            pool_statuses: PoolStatuses::default(),
             frees_seen: 0,
-            tells: Vec::new(),
+            finalizer_wait: Duration::ZERO,
         }
     }
 
@@ -114,9 +129,15 @@ impl Planner {
                     WatchEvent::Deleted(_) => None,
                     WatchEvent::Reset(mut live) => live.pop(),
                 };
-                if self.config.update(view, &mut self.tells) {
-                    self.reconfigure();
+                let changed = self.config.update(view, self.notes.tells());
+                if let Some(config) = self.config.in_force().filter(|_| changed).cloned() {
+                    self.configure(config, now);
                 }
+            }
+            Event::Namespace(event) => {
+                // Only pools that select namespaces by label ask for them; Services elsewhere come to the same plan.
+                let changed = self.namespaces.update(event);
+                self.index.mark_where(|view| changed.contains(&view.name.namespace));
                 self.adopt_all(now);
             }
         }
@@ -129,7 +150,7 @@ impl Planner {
         if !self.ready() {
             return None;
         }
-        for name in self.backoff.due(now) {
+        for name in self.backoff.due(now).into_iter().chain(self.withdrawals.due(now)) {
             self.index.mark(&name);
         }
         while let Some(name) = self.index.next_dirty() {
@@ -139,7 +160,7 @@ impl Planner {
             let Some(view) = self.index.get(&name).cloned() else { continue };
             let allotment = self.allot(&view, now);
             self.wake_waiting();
-            self.note_waiting(&view, &allotment);
+            self.notes.decided(&view, &allotment);
             if let Some(action) = plan(&view, &allotment) {
                 self.in_flight.insert(name);
                 return Some(action);
@@ -169,17 +190,17 @@ impl Planner {
 
     /// When [`Planner::next`] is worth a call although nothing happened.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.backoff.next_deadline()
+        [self.backoff.next_deadline(), self.withdrawals.next_deadline()].into_iter().flatten().min()
     }
 
     /// Takes the Events to publish.
     pub fn take_tells(&mut self) -> Vec<Tell> {
-        std::mem::take(&mut self.tells)
+        self.notes.take()
     }
 
-    /// Both watches delivered and every status is adopted.
+    /// All watches delivered and every status is adopted.
     pub fn ready(&self) -> bool {
-        self.index.listed() && self.config_listed
+        self.index.listed() && self.config_listed && self.namespaces.listed()
     }
 
     /// The configuration's state.
@@ -192,9 +213,27 @@ impl Planner {
         self.allocator.as_ref()
     }
 
+    /// Which pools are objects, and what their statuses show.
+    pub fn shown_pool_statuses(&mut self, shown: BTreeMap<String, Option<PoolStatus>>) {
+        self.pool_statuses.shown(shown);
+    }
+
+    /// The statuses of pools to write now.
+    pub fn pool_statuses(&mut self, now: Instant) -> Vec<(String, PoolStatus)> {
+        if !self.ready() {
+            return Vec::new();
+        }
+        self.pool_statuses.due(self.allocator.iter().flat_map(Allocator::usage), now)
+    }
+
+    /// How many Services there are.
+    pub fn services(&self) -> usize {
+        self.index.len()
+    }
+
     /// How many Services wait for an address.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.notes.waiting()
     }
 
     fn applied(&mut self, view: ServiceView, now: Instant) {
@@ -204,62 +243,75 @@ impl Planner {
             // Deleted and created again while the watch looked elsewhere.
             self.gone(&old, now);
         }
-        let status: Vec<_> = view.status_addresses().collect();
-        if self.index.apply(view) {
-            self.backoff.changed(&name);
-            if let Some(allocator) = self.allocator.as_mut().filter(|_| self.adopted) {
-                allocator.settle(&name, status.into_iter(), now);
-            }
+        if !self.index.apply(view) {
+            return;
+        }
+        self.backoff.changed(&name);
+        if !self.adopted {
+            return;
+        }
+        if let (Some(allocator), Some(view)) = (&mut self.allocator, self.index.get(&name)) {
+            allocator.settle(&name, view.status_addresses(), now);
+            claim(allocator, &mut self.notes, view, now);
+            let deprecated = (view.deprecated && is_ours(view, self.class.as_deref())).then(|| {
+                "the prefix metallb.universe.tf/ of annotations is deprecated: write metallb.io/".to_owned()
+            });
+            self.notes.say(view, Note::Deprecated, deprecated);
         }
     }
 
     fn gone(&mut self, view: &ServiceView, now: Instant) {
-        self.waiting.remove(&view.name);
+        self.notes.forget(&view.name);
+        self.withdrawals.forget(&view.name);
         self.backoff.succeeded(&view.name);
         if let Some(allocator) = &mut self.allocator {
             allocator.release(&view.name, now);
         }
     }
 
-    /// Other pools: what is held stays held where the new pools allow it.
-    fn reconfigure(&mut self) {
-        let Some(config) = self.config.in_force() else { return };
+    /// Another configuration is in force: what is held stays held where its pools allow it.
+    pub fn configure(&mut self, config: Config, now: Instant) {
         if config.pools.is_empty() {
             self.allocator = None;
         } else {
-            let mut allocator = Allocator::new(&config.pools, config.herald.cool_down);
+            let mut allocator = Allocator::new(&config.pools, &config.herald);
             if let Some(old) = self.allocator.take() {
                 allocator.keep_cooling(&old);
                 for view in self.index.by_age() {
-                    let (Some(held), Some(demand)) = (old.assignment(&view.name), demand(view)) else {
+                    let demand = demand(view, &self.namespaces);
+                    let (Some(held), Some(demand)) = (old.assignment(&view.name), demand) else {
                         continue;
                     };
                     // What is refused here is given anew by the plan.
-                    let _ = allocator.adopt(demand, &held.addresses);
+                    allocator.adopt(demand, &held.addresses);
                 }
             }
             self.allocator = Some(allocator);
         }
+        self.finalizer_wait = config.herald.finalizer_wait;
         self.adopted = false;
         self.index.mark_all();
+        self.adopt_all(now);
     }
 
-    /// Adopts the statuses of all Services that hold nothing yet, oldest first.
+    /// Adopts the statuses of all Services that hold nothing yet, oldest first; then what must be given to nobody.
     fn adopt_all(&mut self, now: Instant) {
-        let Some(allocator) = self.allocator.as_mut().filter(|_| self.index.listed()) else { return };
+        let listed = self.index.listed() && self.namespaces.listed();
+        let Some(allocator) = self.allocator.as_mut().filter(|_| listed) else { return };
         let all = self.index.by_age();
         for view in &all {
-            let ours = is_ours(view, self.class.as_deref());
-            if let Some(demand) = demand(view).filter(|_| ours && allocator.assignment(&view.name).is_none())
-            {
-                let addresses: Option<Vec<_>> = view.status.iter().copied().collect();
-                if let Some(addresses) = addresses.filter(|addresses| !addresses.is_empty()) {
-                    let _ = allocator.adopt(demand, &addresses);
-                }
+            let ours = is_ours(view, self.class.as_deref()) && is_foreign(view, allocator).is_none();
+            let demand = demand(view, &self.namespaces).filter(|_| ours && !allocator.holds(&view.name));
+            let addresses: Option<Vec<_>> = view.status.iter().copied().collect();
+            if let (Some(demand), Some(addresses)) = (demand, addresses.filter(|some| !some.is_empty())) {
+                allocator.adopt(demand, &addresses);
             }
         }
-        for view in all {
+        for view in &all {
             allocator.settle(&view.name, view.status_addresses(), now);
+        }
+        for view in all {
+            claim(allocator, &mut self.notes, view, now);
         }
         if !self.adopted {
             self.adopted = true;
@@ -268,80 +320,28 @@ impl Planner {
         }
     }
 
-    fn allot(&mut self, view: &ServiceView, now: Instant) -> Allotment {
-        let ours = is_ours(view, self.class.as_deref());
-        let Some(allocator) = &mut self.allocator else {
-            return if ours && view.status.is_empty() {
-                Allotment::Waits(Reason::NoPools)
-            } else {
-                Allotment::Untouched
-            };
-        };
-        if !ours {
-            allocator.leave(&view.name);
-            allocator.settle(&view.name, view.status_addresses(), now);
-            // A type that has no address at all shows none, whoever wrote it; another class is somebody else's.
-            let empty = view.kind != ServiceType::LoadBalancer && view.class.is_none();
-            return if empty { Allotment::Nothing } else { Allotment::Untouched };
-        }
-        let (request, want) = match (&view.request, &view.want) {
-            (Ok(request), Ok(want)) => (request, *want),
-            (Err(reason), _) | (_, Err(reason)) => {
-                let reason = reason.clone();
-                allocator.leave(&view.name);
-                allocator.settle(&view.name, view.status_addresses(), now);
-                return Allotment::Waits(reason);
-            }
-        };
-        if view.deleting && allocator.assignment(&view.name).is_none() {
-            return Allotment::Untouched;
-        }
-        let demand = Demand { service: &view.name, want, request, terms: &view.terms };
-        let result = allocator.converge(demand, now);
-        allocator.settle(&view.name, view.status_addresses(), now);
-        match result {
-            Ok(assignment) => Allotment::Holds(assignment),
-            Err(reason) => Allotment::Waits(reason),
-        }
-    }
-
-    /// Tells a Service once why it waits, and remembers that it does.
-    fn note_waiting(&mut self, view: &ServiceView, allotment: &Allotment) {
-        let Allotment::Waits(reason) = allotment else {
-            self.waiting.remove(&view.name);
-            return;
-        };
-        if self.waiting.get(&view.name) == Some(reason) {
-            return;
-        }
-        tracing::info!(service = %view.name, reason = reason.word(), "no address: {reason}");
-        self.tells.push(Tell {
-            regarding: view.reference(),
-            kind: EventType::Warning,
-            reason: "AllocationFailed",
-            note: format!("Failed to allocate IP for \"{}\": {reason}", view.name),
-        });
-        self.waiting.insert(view.name.clone(), reason.clone());
-    }
-
     /// After anything was freed, who waits is worth another look.
     fn wake_waiting(&mut self) {
         let frees = self.allocator.as_ref().map_or(0, Allocator::frees);
         if frees != self.frees_seen {
             self.frees_seen = frees;
-            for name in self.waiting.keys() {
+            for name in self.notes.hopeful() {
                 self.index.mark(name);
             }
         }
     }
 }
 
-fn is_ours(view: &ServiceView, class: Option<&str>) -> bool {
-    view.kind == ServiceType::LoadBalancer && view.class.as_deref() == class
-}
-
-fn demand(view: &ServiceView) -> Option<Demand<'_>> {
-    let request = view.request.as_ref().ok()?;
-    let want = *view.want.as_ref().ok()?;
-    Some(Demand { service: &view.name, want, request, terms: &view.terms })
+/// The Service's externalIPs are given to nobody else.
+fn claim(allocator: &mut Allocator, notes: &mut Notes, view: &ServiceView, now: Instant) {
+    let clashes = allocator.claim(&view.name, &view.external_ips, &view.terms, now);
+    let told: Vec<String> =
+        clashes.iter().map(|(address, holder)| format!("{address} is the address of {holder}")).collect();
+    let text = (!told.is_empty()).then(|| {
+        format!(
+            "{}: request another externalIP; both Services would be meant by one address",
+            told.join(", ")
+        )
+    });
+    notes.say(view, Note::ExternalIp, text);
 }

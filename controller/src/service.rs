@@ -2,21 +2,36 @@
 //!
 //! Nothing in here fails: what a user wrote wrongly becomes a [`Reason`] of that one Service.
 
+mod managed;
+mod status;
+
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
 use herald_runtime::events::regarding;
 use k8s_openapi::api::core::v1::{ObjectReference, Service, ServiceSpec};
 
-use crate::allocator::{Family, Request, Terms, Want};
+use crate::allocator::{Family, Labels, Request, Terms, Want};
 use crate::reason::Reason;
+use managed::Managed;
+pub use status::{Condition, Form, IpMode, ShownCondition};
 
 /// Field manager of the status and of [`POOL_TOLD`].
 pub const STATUS_MANAGER: &str = "herald-controller";
 /// Field manager of the writes that obey the old external-traffic annotation.
 pub const TRAFFIC_MANAGER: &str = "herald-controller-external-traffic";
+/// Field manager of the finalizer.
+pub const FINALIZER_MANAGER: &str = "herald-controller-finalizer";
+/// Kubernetes' finalizer for load balancers.
+pub const CLEANUP_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
+/// Type of the condition that tells whether a Service has its address.
+pub const CONDITION: &str = "herald.io/AddressAssigned";
 /// Output: the pool that the addresses come from.
 pub const POOL_TOLD: &str = "metallb.io/ip-allocated-from-pool";
+/// Input: `VIP` (the default) or `Proxy`, for `status.loadBalancer.ingress[].ipMode`.
+pub const IP_MODE: &str = "herald.io/ip-mode";
+/// Input: `true` lists the ports in `status.loadBalancer.ingress[].ports`.
+pub const STATUS_PORTS: &str = "herald.io/status-ports";
 /// Input of Kubernetes 1.4 to 1.6: `OnlyLocal` or `Global`.
 pub const EXTERNAL_TRAFFIC: &str = "service.beta.kubernetes.io/external-traffic";
 /// Output for Services with [`EXTERNAL_TRAFFIC`]: the health-check node port.
@@ -50,18 +65,40 @@ pub struct ServiceView {
     pub kind: ServiceType,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
+    /// Its labels.
+    pub labels: Labels,
     /// Which families of addresses it needs.
     pub want: Result<Want, Reason>,
     /// What its user asks for.
     pub request: Result<Request, Reason>,
+    /// An input annotation has MetalLB's old prefix.
+    pub deprecated: bool,
     /// What decides about sharing an address.
     pub terms: Terms,
+    /// `spec.externalIPs`, of any type of Service.
+    pub external_ips: Vec<IpAddr>,
+    /// What is asked to stand in the status beside an address.
+    pub form: Form,
+    /// An annotation of Herald's own that cannot be understood, and what to write.
+    pub complaint: Option<String>,
     /// `status.loadBalancer.ingress`: an entry that is no plain address is `None`.
     pub status: Vec<Option<IpAddr>>,
+    /// Every entry is of [`Self::form`].
+    pub in_form: bool,
+    /// Somebody else wrote it: the name of the field manager.
+    pub status_of: Option<Box<str>>,
+    /// [`CONDITION`].
+    pub condition: Option<ShownCondition>,
+    /// [`STATUS_MANAGER`] owns the condition, so that it can take it away.
+    pub condition_owned: bool,
     /// [`POOL_TOLD`].
     pub pool_told: Option<String>,
-    /// [`STATUS_MANAGER`] owns that annotation, so that it can take it away.
-    pub pool_told_owned: bool,
+    /// Only [`STATUS_MANAGER`] owns that annotation, so that it can take it away by not applying it.
+    pub pool_told_solely: bool,
+    /// [`CLEANUP_FINALIZER`] is there.
+    pub finalizer: bool,
+    /// [`FINALIZER_MANAGER`] put it there.
+    pub finalizer_owned: bool,
     /// Value of [`EXTERNAL_TRAFFIC`].
     pub external_traffic: Option<String>,
     /// `spec.externalTrafficPolicy` is `Local`.
@@ -81,14 +118,24 @@ impl ServiceView {
         let spec = service.spec.unwrap_or_default();
         let annotations = meta.annotations.unwrap_or_default();
         let annotation = |key: &str| annotations.get(key).cloned();
+        let mut deprecated = false;
         // The prefix of MetalLB before 0.13.8; the new one wins.
-        let input = |suffix: &str| {
-            annotation(&format!("metallb.io/{suffix}"))
-                .or_else(|| annotation(&format!("metallb.universe.tf/{suffix}")))
+        let mut input = |suffix: &str| {
+            let old = annotation(&format!("metallb.universe.tf/{suffix}"));
+            deprecated |= old.is_some();
+            annotation(&format!("metallb.io/{suffix}")).or(old)
         };
-        let status = service.status.and_then(|status| status.load_balancer).and_then(|lb| lb.ingress);
-        let managed = meta.managed_fields.unwrap_or_default();
+        let (ips, pool, key) = (input("loadBalancerIPs"), input("address-pool"), input("allow-shared-ip"));
+        let status = service.status.unwrap_or_default();
+        let ingress = status.load_balancer.and_then(|lb| lb.ingress).unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let managed = Managed::new(&meta.managed_fields.unwrap_or_default());
         let local = spec.external_traffic_policy.as_deref() == Some("Local");
+        let (form, complaint) = match form(&spec, annotations.get(IP_MODE), annotations.get(STATUS_PORTS)) {
+            Ok(form) => (form, None),
+            Err(complaint) => (Form::default(), Some(complaint)),
+        };
+        let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect();
         Self {
             name: ObjectName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()),
             uid: meta.uid.unwrap_or_default(),
@@ -100,24 +147,23 @@ impl ServiceView {
                 Some("NodePort") => ServiceType::NodePort,
                 _ => ServiceType::Other,
             },
+            labels: meta.labels.unwrap_or_default().into(),
             want: want(&spec),
-            request: request(&spec, input("loadBalancerIPs"), input("address-pool")),
-            terms: terms(&spec, local, input("allow-shared-ip")),
-            status: status
-                .unwrap_or_default()
-                .into_iter()
-                .map(|ingress| match ingress.hostname.as_deref() {
-                    None | Some("") => ingress.ip.and_then(|ip| ip.parse().ok()),
-                    Some(_) => None,
-                })
-                .collect(),
+            request: request(&spec, ips, pool),
+            deprecated,
+            terms: terms(&spec, local, key),
+            external_ips,
+            status: status::addresses(&ingress),
+            in_form: status::is_of_form(&ingress, &form),
+            form,
+            complaint,
+            status_of: managed.ingress_of.filter(|_| !managed.ingress),
+            condition: conditions.iter().find(|c| c.type_ == CONDITION).map(ShownCondition::new),
+            condition_owned: managed.condition,
             pool_told: annotation(POOL_TOLD),
-            pool_told_owned: managed.iter().any(|entry| {
-                let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-                let path = ["f:metadata", "f:annotations", "f:metallb.io/ip-allocated-from-pool"];
-                let owned = fields.and_then(|fields| path.iter().try_fold(fields, |at, key| at.get(key)));
-                entry.manager.as_deref() == Some(STATUS_MANAGER) && owned.is_some()
-            }),
+            pool_told_solely: managed.pool_told_solely,
+            finalizer: meta.finalizers.iter().flatten().any(|finalizer| finalizer == CLEANUP_FINALIZER),
+            finalizer_owned: managed.finalizer,
             external_traffic: annotation(EXTERNAL_TRAFFIC),
             local,
             health_port: spec
@@ -125,7 +171,7 @@ impl ServiceView {
                 .and_then(|port| u16::try_from(port).ok())
                 .filter(|port| *port > 0),
             health_port_told: annotation(HEALTH_PORT_TOLD),
-            traffic_owned: managed.iter().any(|entry| entry.manager.as_deref() == Some(TRAFFIC_MANAGER)),
+            traffic_owned: managed.traffic,
             class: spec.load_balancer_class.filter(|class| !class.is_empty()),
         }
     }
@@ -157,7 +203,7 @@ fn want(spec: &ServiceSpec) -> Result<Want, Reason> {
     };
     match (spec.ip_family_policy.as_deref(), dual) {
         (Some("RequireDualStack"), true) => Ok(Want::Both { primary }),
-        (Some("RequireDualStack"), false) => Err(Reason::NoClusterIp),
+        (Some("RequireDualStack"), false) => Err(Reason::NotEnoughClusterIps),
         (Some("PreferDualStack"), true) => Ok(Want::BothOrOne { primary }),
         _ => Ok(Want::One(first)),
     }
@@ -209,6 +255,27 @@ fn terms(spec: &ServiceSpec, local: bool, key: Option<String>) -> Terms {
     Terms { key, ports, backend }
 }
 
+/// What is asked to stand beside the address, or what is wrong with the annotation that asks.
+fn form(spec: &ServiceSpec, ip_mode: Option<&String>, ports: Option<&String>) -> Result<Form, String> {
+    let wrong = |key: &str, value: &str, words: &str| {
+        let value: String = value.chars().take(64).collect();
+        Err(format!("{key}: {value:?} is not understood: write {words}"))
+    };
+    let ip_mode = match ip_mode.map(|mode| mode.trim()) {
+        None | Some("VIP") => IpMode::Vip,
+        Some("Proxy") => IpMode::Proxy,
+        Some(other) => return wrong(IP_MODE, other, "VIP or Proxy"),
+    };
+    let listed = match ports.map(|ports| ports.trim()) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return wrong(STATUS_PORTS, other, "true or false"),
+    };
+    let ports = spec.ports.iter().flatten().filter(|_| listed);
+    let ports = ports.map(|port| (port.protocol.as_deref().unwrap_or("TCP").into(), port.port)).collect();
+    Ok(Form { ip_mode, ports })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -232,7 +299,7 @@ mod tests {
             (json!("SingleStack"), json!(["10.96.0.1"]), Ok(Want::One(Family::V4))),
             (Value::Null, six.clone(), Ok(Want::One(Family::V6))),
             (json!("RequireDualStack"), dual.clone(), Ok(Want::Both { primary: Family::V4 })),
-            (json!("RequireDualStack"), six.clone(), Err(Reason::NoClusterIp)),
+            (json!("RequireDualStack"), six.clone(), Err(Reason::NotEnoughClusterIps)),
             (json!("PreferDualStack"), dual, Ok(Want::BothOrOne { primary: Family::V4 })),
             (json!("PreferDualStack"), six, Ok(Want::One(Family::V6))),
             (Value::Null, json!(["None"]), Err(Reason::NoClusterIp)),
@@ -279,14 +346,68 @@ mod tests {
 
     #[test]
     fn what_our_field_managers_own_is_read_from_the_managed_fields() {
-        let fields = json!({"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}}});
-        for (manager, pool, traffic) in
-            [("herald-controller", true, false), (TRAFFIC_MANAGER, false, true), ("kubectl", false, false)]
-        {
+        let pool = json!({"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}}});
+        for (managers, solely, traffic) in [
+            (vec!["herald-controller"], true, false),
+            (vec![TRAFFIC_MANAGER], false, true),
+            (vec!["kubectl"], false, false),
+            (vec!["herald-controller", "controller"], false, false),
+        ] {
             let view = view(|o| {
-                o["metadata"]["managedFields"] = json!([{"manager": manager, "fieldsV1": fields}]);
+                let entry = |manager: &&str| json!({"manager": manager, "fieldsV1": pool});
+                o["metadata"]["managedFields"] = managers.iter().map(entry).collect();
             });
-            assert_eq!((view.pool_told_owned, view.traffic_owned), (pool, traffic), "{manager}");
+            assert_eq!((view.pool_told_solely, view.traffic_owned), (solely, traffic), "{managers:?}");
         }
+        let condition = "k:{\"type\":\"herald.io/AddressAssigned\"}";
+        let status =
+            json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}, "f:conditions": {condition: {}}}});
+        for (manager, other) in [("herald-controller", None), ("cloud", Some("cloud"))] {
+            let view = view(|o| {
+                o["metadata"]["managedFields"] = json!([{"manager": manager, "fieldsV1": status}]);
+            });
+            assert_eq!(
+                (view.status_of.as_deref(), view.condition_owned),
+                (other, other.is_none()),
+                "{manager}"
+            );
+        }
+        let finalizer = json!({"f:metadata": {"f:finalizers": {"v:\"service.kubernetes.io/load-balancer-cleanup\"": {}}}});
+        for (manager, owned) in [(FINALIZER_MANAGER, true), ("cloud", false)] {
+            let view = view(|o| {
+                o["metadata"]["finalizers"] = json!([CLEANUP_FINALIZER]);
+                o["metadata"]["managedFields"] = json!([{"manager": manager, "fieldsV1": finalizer}]);
+            });
+            assert!(view.finalizer);
+            assert_eq!(view.finalizer_owned, owned, "{manager}");
+        }
+    }
+
+    #[test]
+    fn ip_mode_and_ports_stand_in_the_status_where_asked_for() {
+        let plain =
+            view(|o| o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
+        assert!(plain.in_form, "VIP is what the API server writes by itself");
+        let asks = |o: &mut Value| {
+            o["metadata"]["annotations"] = json!({IP_MODE: "Proxy", STATUS_PORTS: "true"});
+            o["spec"]["ports"] = json!([{"port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]);
+            o["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.1"}]);
+        };
+        let asked = view(asks);
+        assert!(!asked.in_form);
+        let entry = asked.form.entry("192.0.2.1".parse().unwrap());
+        assert_eq!(
+            entry,
+            json!({"ip": "192.0.2.1", "ipMode": "Proxy",
+                   "ports": [{"port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]})
+        );
+        let written = view(|o| {
+            asks(o);
+            o["status"]["loadBalancer"]["ingress"] = json!([entry.clone()]);
+        });
+        assert!(written.in_form);
+        let wrong = view(|o| o["metadata"]["annotations"][IP_MODE] = json!("vip"));
+        assert_eq!(wrong.form, Form::default());
+        assert!(wrong.complaint.unwrap().contains("write VIP or Proxy"));
     }
 }

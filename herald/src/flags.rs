@@ -47,6 +47,16 @@ struct RoleFlags {
     admin_address: SocketAddr,
 }
 
+/// `herald cleanup`.
+#[derive(Debug, Args)]
+pub(crate) struct CleanupFlags {
+    /// Instead: takes Herald's finalizer off all Services of the cluster. Stop the controllers first.
+    #[arg(long)]
+    pub(crate) cluster: bool,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+}
+
 /// `herald controller`.
 #[derive(Debug, Args)]
 pub(crate) struct ControllerFlags {

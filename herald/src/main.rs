@@ -15,7 +15,7 @@ use herald_runtime::{client, shutdown};
 use herald_speaker::SpeakerOptions;
 
 use crate::explain::ExplainFlags;
-use crate::flags::{ControllerFlags, SpeakerFlags};
+use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
 
@@ -35,8 +35,9 @@ enum Command {
     Controller(ControllerFlags),
     /// The node role: serves Services' addresses on this node and announces them. Run one on every node.
     Speaker(SpeakerFlags),
-    /// Removes from this node what a stopped speaker left: nftables tables and local addresses.
-    Cleanup,
+    /// Removes from this node what a stopped speaker left (nftables tables and local addresses), or from the cluster
+    /// what a stopped controller left (finalizers).
+    Cleanup(CleanupFlags),
     /// Prints the CustomResourceDefinitions of metallb.io, for `kubectl apply -f -`.
     Crds,
     /// Judges configuration without a cluster: objects of metallb.io and the ConfigMap. Exit code 0: all of it would be taken,
@@ -91,7 +92,13 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let options = SpeakerOptions { api_servers, ..flags.into_options(client) };
             shutdown::run(|stop| herald_speaker::run(options, stop)).await
         }
-        Command::Cleanup => {
+        Command::Cleanup(CleanupFlags { cluster: true, client }) => {
+            let client = client::connect(&client.options()).await.context("no API client")?;
+            let removed = herald_controller::cleanup::finalizers(client).await?;
+            println!("finalizers: {removed} removed");
+            Ok(())
+        }
+        Command::Cleanup(CleanupFlags { cluster: false, .. }) => {
             let cleaned = herald_speaker::cleanup().await?;
             println!(
                 "nftables tables: {}; local addresses: {} removed",

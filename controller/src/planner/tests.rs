@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use herald_config::{LabelSelector, ServiceAllocation};
 use k8s_openapi::api::core::v1::Service;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::plan::Change;
+use crate::service::{Condition, ServiceType};
 
-mod restart;
+mod behaviours;
+mod laws;
+mod model;
 
 const CONFIG: &str =
     "address-pools:\n- name: default\n  cidr: [192.0.2.0/29]\n  advertisements: [{aggregation-length: 32}]\n";
@@ -45,7 +49,8 @@ impl Api {
         self.uids += 1;
         let object = json!({
             "metadata": {
-                "namespace": "default", "name": name, "uid": format!("uid-{}", self.uids), "annotations": {},
+                "namespace": named(name).namespace, "name": named(name).name,
+                "uid": format!("uid-{}", self.uids), "annotations": {},
                 "creationTimestamp": jiff_time(self.uids),
                 "managedFields": [{"manager": crate::service::STATUS_MANAGER, "fieldsV1":
                     {"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}}}}],
@@ -70,10 +75,12 @@ impl Api {
     }
 
     fn delete(&mut self, name: &str) {
-        if self.services.remove(name).is_some() {
-            self.version += 1;
-            self.events.push_back(WatchEvent::Deleted(ObjectName::new("default", name)));
+        self.change(name, |object| object["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z"));
+        if self.services.get(name).is_some_and(|stored| !stored.object["metadata"]["finalizers"].is_array()) {
+            // Gone at once: the deletion timestamp is never seen.
+            self.events.pop_back();
         }
+        self.collect(name);
     }
 
     fn view(&self, name: &str) -> ServiceView {
@@ -88,21 +95,38 @@ impl Api {
     }
 
     fn perform(&mut self, action: &Action) -> Outcome {
-        let name = action.target.name.name.clone();
+        let name = key_of(&action.target.name);
         let Some(stored) = self.services.get(&name) else { return Outcome::Gone };
         let uid = stored.object["metadata"]["uid"] == json!(action.target.uid);
         if !uid || stored.version.to_string() != action.target.version {
             return Outcome::Conflict;
         }
         self.change(&name, |object| match &action.change {
-            Change::Status { addresses, pool } => {
-                let ingress: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
+            Change::Status { addresses, form, pool, condition } => {
+                let ingress: Vec<Value> = addresses.iter().map(|a| form.entry(*a)).collect();
                 object["status"]["loadBalancer"]["ingress"] = json!(ingress);
+                object["status"]["conditions"] = condition.iter().map(told_condition).collect();
+                let fields = json!({"f:metadata": {"f:annotations": {"f:metallb.io/ip-allocated-from-pool": {}}},
+                    "f:status": {"f:loadBalancer": {"f:ingress": {}}, "f:conditions":
+                        if condition.is_some() { json!({CONDITION_KEY: {}}) } else { json!({}) }}});
+                own(object, crate::service::STATUS_MANAGER, Some(fields));
                 let annotations = object["metadata"]["annotations"].as_object_mut().unwrap();
                 annotations.remove(crate::service::POOL_TOLD);
                 if let Some(pool) = pool {
                     annotations.insert(crate::service::POOL_TOLD.to_owned(), json!(pool));
                 }
+            }
+            Change::ForgetPool => {
+                object["metadata"]["annotations"].as_object_mut().unwrap().remove(crate::service::POOL_TOLD);
+            }
+            Change::AddFinalizer => {
+                object["metadata"]["finalizers"] = json!([crate::service::CLEANUP_FINALIZER]);
+                let item = format!("v:\"{}\"", crate::service::CLEANUP_FINALIZER);
+                own(object, crate::service::FINALIZER_MANAGER, Some(json!({"f:metadata": {"f:finalizers": {item: {}}}})));
+            }
+            Change::ReleaseFinalizer => {
+                object["metadata"]["finalizers"] = json!([]);
+                own(object, crate::service::FINALIZER_MANAGER, None);
             }
             Change::LocalTraffic { health_port } => {
                 object["spec"]["externalTrafficPolicy"] = json!("Local");
@@ -126,12 +150,50 @@ impl Api {
                 }
             }
         });
-        Outcome::Written(Box::new(self.view(&name)))
+        let written = Outcome::Written(Box::new(self.view(&name)));
+        self.collect(&name);
+        written
+    }
+
+    /// A deleted object without finalizers goes.
+    fn collect(&mut self, name: &str) {
+        let metadata = self.services.get(name).map(|stored| &stored.object["metadata"]);
+        let kept = metadata.is_some_and(|m| m["finalizers"].as_array().is_some_and(|list| !list.is_empty()));
+        if metadata.is_some_and(|metadata| metadata["deletionTimestamp"].is_string()) && !kept {
+            self.services.remove(name);
+            self.version += 1;
+            self.events.push_back(WatchEvent::Deleted(named(name)));
+        }
     }
 
     fn addresses(&self, name: &str) -> Vec<IpAddr> {
         self.services.get(name).map_or(Vec::new(), |_| self.view(name).status_addresses().collect())
     }
+}
+
+const CONDITION_KEY: &str = "k:{\"type\":\"herald.io/AddressAssigned\"}";
+
+/// A name as tests write it: without a namespace it is in `default`.
+fn named(key: &str) -> ObjectName {
+    let (namespace, name) = key.split_once('/').unwrap_or(("default", key));
+    ObjectName::new(namespace, name)
+}
+
+fn key_of(name: &ObjectName) -> String {
+    if name.namespace == "default" { name.name.clone() } else { name.to_string() }
+}
+
+fn told_condition(condition: &Condition) -> Value {
+    json!({"type": crate::service::CONDITION, "status": if condition.met { "True" } else { "False" },
+           "reason": condition.reason, "message": condition.message,
+           "lastTransitionTime": jiff_time(condition.since.map_or(0, |since| u64::try_from(since).unwrap() % 86_400))})
+}
+
+/// The field manager owns these fields now, or nothing.
+fn own(object: &mut Value, manager: &str, fields: Option<Value>) {
+    let managed = object["metadata"]["managedFields"].as_array_mut().unwrap();
+    managed.retain(|entry| entry["manager"] != json!(manager));
+    managed.extend(fields.map(|fields| json!({"manager": manager, "fieldsV1": fields})));
 }
 
 fn jiff_time(n: u64) -> String {
@@ -149,6 +211,7 @@ fn start(api: &mut Api, config: Option<&str>, now: Instant) -> Planner {
     api.events.clear();
     planner.handle(Event::Service(WatchEvent::Reset(api.list())), now);
     planner.handle(Event::ConfigMap(WatchEvent::Reset(config.map(config_view).into_iter().collect())), now);
+    planner.handle(Event::Namespace(WatchEvent::Reset(Vec::new())), now);
     planner
 }
 
@@ -178,14 +241,14 @@ fn a_service_is_given_the_first_address_and_then_there_is_nothing_to_do() {
     let mut planner = start(&mut api, Some(CONFIG), now);
     let actions = settle(&mut planner, &mut api, now);
     assert_eq!(actions.len(), 1);
-    assert_eq!(actions[0].then.as_ref().unwrap().note, "Assigned IP [\"192.0.2.0\"]");
+    assert_eq!(actions[0].then[0].note, "Assigned IP [\"192.0.2.0\"]");
     assert_eq!(api.addresses("web"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
     assert_eq!(settle(&mut planner, &mut api, now), []);
     assert_eq!(settle(&mut start(&mut api, Some(CONFIG), now), &mut api, now), []);
 }
 
 #[test]
-fn nothing_is_planned_before_both_lists_are_there() {
+fn nothing_is_planned_before_all_lists_are_there() {
     let (mut api, now) = (Api::default(), Instant::now());
     api.create("web", &load_balancer());
     let mut planner = Planner::new(None);
@@ -194,6 +257,8 @@ fn nothing_is_planned_before_both_lists_are_there() {
     planner.handle(Event::Service(WatchEvent::Applied(api.view("web"))), now);
     assert_eq!(planner.next(now), None);
     planner.handle(Event::Service(WatchEvent::Reset(api.list())), now);
+    assert_eq!(planner.next(now), None);
+    planner.handle(Event::Namespace(WatchEvent::Reset(Vec::new())), now);
     assert!(planner.next(now).is_some());
 }
 
@@ -274,6 +339,7 @@ fn another_class_is_somebody_elses() {
     let mut own = Planner::new(Some("example.com/other".to_owned()));
     own.handle(Event::Service(WatchEvent::Reset(api.list())), now);
     own.handle(Event::ConfigMap(WatchEvent::Reset(vec![config_view(CONFIG)])), now);
+    own.handle(Event::Namespace(WatchEvent::Reset(Vec::new())), now);
     settle(&mut own, &mut api, now);
     assert_eq!(api.addresses("other"), ["192.0.2.0".parse::<IpAddr>().unwrap()]);
 }

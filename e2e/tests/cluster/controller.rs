@@ -1,7 +1,9 @@
 //! Services and their addresses: what `herald controller` gives, to whom, and what it tells about it.
 //!
-//! The election and what a killed controller leaves behind are in [`election`] and [`killed`].
+//! The election and what a killed controller leaves behind are in [`election`] and [`killed`]; what MetalLB does not have in
+//! [`beyond`].
 
+mod beyond;
 mod election;
 mod killed;
 
@@ -99,13 +101,17 @@ fn services_get_what_they_ask_for_or_are_told_what_to_do() -> Result<()> {
             annotated("no-address", "metallb.io/loadBalancerIPs", "localhost"),
         ],
     )?;
-    for (name, remedy) in [
-        ("outside", "198.51.100.1 was requested but is in no pool: add it to one or request another"),
-        ("held", "192.0.2.18 was requested but default/by-field has it"),
-        ("no-pool", "there is no pool \"nowhere\": correct the annotation"),
-        ("no-address", "\"localhost\" is no IP address: request one like 192.0.2.10"),
+    for (name, reason, remedy) in [
+        (
+            "outside",
+            "AllocationFailed",
+            "198.51.100.1 was requested but is in no pool: add it to one or request another",
+        ),
+        ("held", "AllocationFailed", "192.0.2.18 was requested but default/by-field has it"),
+        ("no-pool", "AllocationFailed", "there is no pool \"nowhere\": correct the annotation"),
+        ("no-address", "LoadBalancerFailed", "\"localhost\" is no IP address: request one like 192.0.2.10"),
     ] {
-        await_event(&lab, "default", name, "AllocationFailed", remedy)?;
+        await_event(&lab, "default", name, reason, remedy)?;
     }
     let described = lab.kubectl(&["describe", "service", "held"])?;
     assert!(described.contains("AllocationFailed") && described.contains("Warning"), "{described}");
