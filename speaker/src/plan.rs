@@ -75,7 +75,7 @@ pub(crate) struct ServicePlan {
     pub(crate) rules: Option<Arc<ServiceRules>>,
     /// Routes and local addresses.
     pub(crate) claims: Claims,
-    /// Each load balancer address, and whether it is announced.
+    /// Each load balancer address (and externalIP of a pool, where those are announced), and whether it is announced.
     pub(crate) verdicts: BTreeMap<IpAddr, Verdict>,
     /// What is to be probed on this node.
     pub(crate) probes: Option<Targets>,
@@ -112,19 +112,34 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
     let rules = rules(&admitted, endpoints, view.node);
     let ours = service.class.as_deref() == view.class;
     if ours {
-        announce(view, &admitted, &rules, &mut plan);
+        announce(view, &admitted.load_balancer_ips, FrontendKind::LoadBalancer, &rules, &mut plan);
+    }
+    if view.config.herald.announce_external_ips {
+        // They have no class; outside the pools nobody said how to announce them.
+        let inside = |address: &&IpAddr| view.config.pool_containing(**address).is_some();
+        let external: Vec<IpAddr> = admitted.external_ips.iter().filter(inside).copied().collect();
+        announce(view, &external, FrontendKind::ExternalIp, &rules, &mut plan);
     }
     local_addresses(view, ours, &admitted, &rules, &mut plan);
     plan.rules = (view.proxies && !rules.frontends.is_empty()).then(|| Arc::new(rules));
     plan
 }
 
-/// Judges each load balancer address and claims the routes of those that are announced.
-fn announce(view: &View<'_>, service: &ServiceView, rules: &ServiceRules, plan: &mut ServicePlan) {
-    for address in &service.load_balancer_ips {
+/// Judges each address and claims the routes of those that are announced.
+fn announce(
+    view: &View<'_>,
+    addresses: &[IpAddr],
+    kind: FrontendKind,
+    rules: &ServiceRules,
+    plan: &mut ServicePlan,
+) {
+    for address in addresses {
+        if plan.verdicts.contains_key(address) {
+            continue;
+        }
         let judged = announced_pool(view, *address)
             .and_then(|pool| view.node_refusal.map_or(Ok(pool), Err))
-            .and_then(|pool| attracts(rules, *address).map(|()| pool));
+            .and_then(|pool| attracts(rules, *address, kind).map(|()| pool));
         match judged {
             Ok(pool) => {
                 for advertisement in &pool.advertisements {
@@ -158,13 +173,9 @@ fn announced_pool<'a>(view: &View<'a>, address: IpAddr) -> Result<&'a Pool, Reas
 }
 
 /// Whether new clients may be attracted to an address, by the endpoints behind it: any of its ports will do.
-fn attracts(rules: &ServiceRules, address: IpAddr) -> Result<(), Reason> {
-    let frontends = || {
-        rules
-            .frontends
-            .iter()
-            .filter(|rules| rules.kind == FrontendKind::LoadBalancer && rules.frontend.address == address)
-    };
+fn attracts(rules: &ServiceRules, address: IpAddr, kind: FrontendKind) -> Result<(), Reason> {
+    let frontends =
+        || rules.frontends.iter().filter(|rules| rules.kind == kind && rules.frontend.address == address);
     if !frontends().any(|rules| rules.backends.has_any) {
         return Err(Reason::NoEndpoints);
     }

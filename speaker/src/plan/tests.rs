@@ -239,6 +239,25 @@ fn a_refused_external_ip_is_remarked_and_the_rest_is_served() {
 }
 
 #[test]
+fn external_ips_inside_a_pool_are_announced_where_configured_whatever_the_class() {
+    let mut case = Case::new(VIP).with("externalIPs", json!(["192.0.2.77", "169.10.10.1", VIP]));
+    assert_eq!(case.plan().verdicts.keys().collect::<Vec<_>>(), [&ip(VIP)]);
+    case.config.herald.announce_external_ips = true;
+    let plan = case.plan();
+    assert_eq!(plan.verdicts, [(ip(VIP), Verdict::Announce), (ip("192.0.2.77"), Verdict::Announce)].into());
+    assert_eq!(plan.claims.routes.len(), 2);
+    let mut other =
+        case.with("loadBalancerClass", json!("example.com/other")).with("type", json!("ClusterIP"));
+    other.service["status"] = json!({});
+    assert_eq!(
+        other.plan().verdicts,
+        [(ip(VIP), Verdict::Announce), (ip("192.0.2.77"), Verdict::Announce)].into()
+    );
+    let idle = other.endpoints(json!([]));
+    assert_eq!(idle.plan().verdicts[&ip("192.0.2.77")], Verdict::Skip(Reason::NoEndpoints));
+}
+
+#[test]
 fn a_service_that_is_not_proxied_is_nothing_here() {
     let plan = Case::new(VIP).with("clusterIP", json!("None")).with("clusterIPs", json!(["None"])).plan();
     assert_eq!(plan, ServicePlan::default());
