@@ -73,6 +73,13 @@ bench-proxy: build cluster ## Measures the service proxy at scale, beside kube-p
 	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-proxy \
 	  --json $(or $(CARGO_TARGET_DIR),target)/bench-proxy.json $(ARGS)
 
+.PHONY: bench-controller
+bench-controller: build cluster ## Measures the controller with ten thousand Services (ARGS="--only more,restart")
+	@echo "bench-controller: its own programs (release)"
+	@cargo build --locked --release --target $(TARGET) --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-controller \
+	  --json $(or $(CARGO_TARGET_DIR),target)/bench-controller.json $(ARGS)
+
 .PHONY: fmt
 fmt: ## Checks the formatting
 	@cargo fmt --all --check

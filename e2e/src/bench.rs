@@ -11,6 +11,7 @@
 //! the two systems it measures.
 
 mod bird;
+pub mod controller;
 pub mod create;
 mod first_byte;
 pub mod herald;

@@ -15,7 +15,7 @@
 //! Herald takes itself (from its watch to the kernel's acknowledgement), which are read from its metrics.
 
 pub mod change;
-mod etcd;
+pub(super) mod etcd;
 pub mod latency;
 pub mod more;
 pub mod planned;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Writes objects under their keys, from the control plane's namespace. `told` is called after each transaction with the
 /// number written so far.
-pub(super) fn put(
+pub(in crate::bench) fn put(
     control_plane: &Namespace,
     objects: impl Iterator<Item = (String, Value)> + Send,
     told: impl Fn(usize) + Send,

@@ -8,6 +8,7 @@ use crate::await_until::pause;
 use crate::bench::metallb::start_kube_proxy;
 use crate::client::HttpOptions;
 use crate::lab::{Lab, at};
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::topology::Node;
 
@@ -97,16 +98,12 @@ impl System {
 
     /// What it has used by now.
     pub fn usage(&self) -> Result<Usage> {
-        let pid = self.process.pid();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        usage(&status, &stat).with_context(|| format!("the usage of process {pid}"))
+        Usage::of(&self.process)
     }
 
     /// Herald's metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        let options = HttpOptions::default().path("/metrics").timeout(Duration::from_secs(5));
-        Ok(Metrics(self.node.ns.http(at("127.0.0.1", ADMIN), &options)?.body))
+        Metrics::of(&self.node.ns)
     }
 
     /// Ends it; its rules stay.
@@ -117,6 +114,16 @@ impl System {
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         self.process.log_tail()
+    }
+}
+
+impl Usage {
+    /// What a process has used by now.
+    pub fn of(process: &Process) -> Result<Self> {
+        let pid = process.pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        usage(&status, &stat).with_context(|| format!("the usage of process {pid}"))
     }
 }
 
@@ -136,6 +143,12 @@ fn usage(status: &str, stat: &str) -> Option<Usage> {
 pub struct Metrics(String);
 
 impl Metrics {
+    /// Those of the Herald that runs in this namespace.
+    pub fn of(namespace: &Namespace) -> Result<Self> {
+        let options = HttpOptions::default().path("/metrics").timeout(Duration::from_secs(5));
+        Ok(Self(namespace.http(at("127.0.0.1", ADMIN), &options)?.body))
+    }
+
     /// The one series of this name, with these labels as they are written.
     pub fn value(&self, series: &str) -> Option<f64> {
         self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
