@@ -42,6 +42,7 @@ demo-down: ## Ends the lab of `make demo` and leaves nothing behind
 
 .PHONY: test
 test: setup cluster ## Runs every test of every level: pure, network namespaces, cluster
+	@e2e/peers/build.sh >/dev/null
 	@echo "test: building"
 	@cargo build --locked --package herald --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test
@@ -56,6 +57,7 @@ test-netns: setup ## Runs the tests that need network namespaces
 
 .PHONY: test-cluster
 test-cluster: setup cluster ## Runs the suites on a real API server
+	@e2e/peers/build.sh >/dev/null
 	@cargo build --locked --package herald --package herald-e2e --bins
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test cluster
 

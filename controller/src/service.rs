@@ -278,6 +278,7 @@ fn form(spec: &ServiceSpec, ip_mode: Option<&String>, ports: Option<&String>) ->
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -409,5 +410,39 @@ mod tests {
         let wrong = view(|o| o["metadata"]["annotations"][IP_MODE] = json!("vip"));
         assert_eq!(wrong.form, Form::default());
         assert!(wrong.complaint.unwrap().contains("write VIP or Proxy"));
+    }
+
+    /// What people write, and what breaks parsers.
+    fn scrap() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "\\PC{0,40}",
+            Just(",".repeat(10_000)),
+            Just("192.0.2.1,".repeat(5_000)),
+            "[0-9a-f:.,/ -]{0,60}",
+            Just("2001:db8::1, 192.0.2.1".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_annotation_and_no_field_makes_a_view_fail_or_grow(
+            texts in prop::collection::vec(scrap(), 8),
+        ) {
+            let keys = ["metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs",
+                        "metallb.io/address-pool", "metallb.io/allow-shared-ip", IP_MODE, STATUS_PORTS];
+            let view = view(|o| {
+                for (key, text) in keys.iter().zip(&texts) {
+                    o["metadata"]["annotations"][*key] = json!(text);
+                }
+                o["spec"]["loadBalancerIP"] = json!(texts[6]);
+                o["spec"]["externalIPs"] = json!([texts[7]]);
+                o["status"]["loadBalancer"]["ingress"] = json!([{"ip": texts[7]}]);
+            });
+            match &view.request {
+                Ok(request) => prop_assert!(request.addresses.len() <= 2),
+                Err(reason) => prop_assert!(reason.to_string().len() < 1_000),
+            }
+            prop_assert!(view.complaint.is_none_or(|complaint| complaint.len() < 1_000));
+        }
     }
 }

@@ -34,11 +34,22 @@ pub struct MetalLb {
 impl MetalLb {
     /// Starts both with one pool of this prefix, announced to the lab's BIRD, and waits for the sessions.
     pub fn start(lab: &Lab, pool: &str) -> Result<Self> {
+        Self::install(lab, pool)?;
+        Self::run(lab)
+    }
+
+    /// All objects that they need.
+    fn install(lab: &Lab, pool: &str) -> Result<()> {
         let directory = programs()?.join("metallb");
         apply_crds(lab, &directory.join("crds"))?;
         let configuration = configuration(pool);
         await_ok(PATIENCE, "the CRDs to be served", || lab.apply(&configuration))?;
-        make_pods(lab)?;
+        make_pods(lab)
+    }
+
+    /// Starts what was started before and is ended, on the objects that are there.
+    pub fn run(lab: &Lab) -> Result<Self> {
+        let directory = programs()?.join("metallb");
         let secret = lab.directory().join("memberlist");
         std::fs::create_dir_all(&secret)?;
         std::fs::write(secret.join("secretkey"), "herald-bench-memberlist")?;

@@ -9,6 +9,7 @@ mod faults;
 mod kernel;
 mod kube_proxy;
 mod local_addresses;
+mod metallb_switch;
 mod order;
 mod planned_work;
 mod probe;
