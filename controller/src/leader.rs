@@ -53,8 +53,7 @@ impl Leader {
     pub(crate) async fn lead(&self, stop: CancellationToken) -> anyhow::Result<()> {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let readiness = Readiness::new();
-        let services = Watch::<Service>::all(self.client.clone())
-            .keep_managed_fields()
+        let services = Watch::<Service, true>::all(self.client.clone())
             .metrics(self.metrics.client.clone())
             .run(ServiceView::new, timed(Event::Service), sender.clone(), readiness.handle("services"));
         let config = Watch::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)

@@ -11,7 +11,7 @@
 //! again) at the latest [`LONGEST_WAIT`] after the server is back.
 //!
 //! `fold` turns an object into the role's own compact value at once; full objects of a large cluster never stand in
-//! memory together. `managedFields` are removed before `fold` sees the object, unless asked for. An object that
+//! memory together. `managedFields` are not even decoded, unless asked for. An object that
 //! cannot be decoded is logged and left out; it hurts no other.
 
 mod lenient;
@@ -55,17 +55,16 @@ pub enum WatchEvent<T> {
     Reset(Vec<T>),
 }
 
-/// A watch that does not run yet.
+/// A watch that does not run yet. With `MANAGED` the objects have their `metadata.managedFields`, else they have none.
 #[derive(Debug)]
-pub struct Watch<K> {
-    api: Api<Lenient<K>>,
+pub struct Watch<K, const MANAGED: bool = false> {
+    api: Api<Lenient<K, MANAGED>>,
     config: watcher::Config,
-    keep_managed_fields: bool,
     metrics: Option<ClientMetrics>,
     optional: bool,
 }
 
-impl<K> Watch<K>
+impl<K, const MANAGED: bool> Watch<K, MANAGED>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -91,13 +90,6 @@ where
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
         self.config = self.config.labels(selector);
-        self
-    }
-
-    /// Leaves `metadata.managedFields` in what `fold` sees.
-    #[must_use]
-    pub fn keep_managed_fields(mut self) -> Self {
-        self.keep_managed_fields = true;
         self
     }
 
@@ -131,8 +123,7 @@ where
         E: Send,
     {
         let kind = K::kind(&()).into_owned();
-        let mut collector =
-            Collector { fold, keep_managed_fields: self.keep_managed_fields, listing: Vec::new() };
+        let mut collector = Collector { fold, listing: Vec::new() };
         let mut outage = Outage::default();
         // While this is true, a refusal to list means that there is nothing to watch.
         let mut may_be_absent = self.optional;
@@ -197,13 +188,13 @@ where
         }
     }
 
-    fn new(api: Api<Lenient<K>>) -> Self {
+    fn new(api: Api<Lenient<K, MANAGED>>) -> Self {
         let config = watcher::Config::default().page_size(PAGE);
-        Self { api, config, keep_managed_fields: false, metrics: None, optional: false }
+        Self { api, config, metrics: None, optional: false }
     }
 }
 
-impl<K> Watch<K>
+impl<K, const MANAGED: bool> Watch<K, MANAGED>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -218,7 +209,7 @@ where
     }
 }
 
-impl<K> Watch<K>
+impl<K, const MANAGED: bool> Watch<K, MANAGED>
 where
     K: Resource<DynamicType = (), Scope = ClusterResourceScope>
         + Clone
@@ -236,12 +227,14 @@ where
 /// Turns the watcher's events into ours; a list is kept back until it is complete.
 struct Collector<F, T> {
     fold: F,
-    keep_managed_fields: bool,
     listing: Vec<T>,
 }
 
 impl<F, T> Collector<F, T> {
-    fn collect<K>(&mut self, event: watcher::Event<Lenient<K>>) -> Option<WatchEvent<T>>
+    fn collect<K, const MANAGED: bool>(
+        &mut self,
+        event: watcher::Event<Lenient<K, MANAGED>>,
+    ) -> Option<WatchEvent<T>>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(K) -> T,
@@ -262,7 +255,7 @@ impl<F, T> Collector<F, T> {
         }
     }
 
-    fn read<K>(&self, object: Lenient<K>) -> Option<T>
+    fn read<K, const MANAGED: bool>(&self, object: Lenient<K, MANAGED>) -> Option<T>
     where
         K: Resource<DynamicType = ()>,
         F: Fn(K) -> T,
@@ -270,7 +263,7 @@ impl<F, T> Collector<F, T> {
         let name = object.object_name();
         match object.into_result() {
             Ok(mut object) => {
-                if !self.keep_managed_fields {
+                if !MANAGED {
                     object.meta_mut().managed_fields = None;
                 }
                 Some((self.fold)(object))

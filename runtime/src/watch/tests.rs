@@ -4,7 +4,7 @@ use kube::core::{ObjectList, Status};
 
 use super::*;
 
-fn service(name: &str) -> Lenient<Service> {
+fn service(name: &str) -> Lenient<Service, false> {
     let text = format!(
         r#"{{"metadata":{{"namespace":"default","name":"{name}","managedFields":[{{"manager":"kubectl"}}]}}}}"#
     );
@@ -16,27 +16,27 @@ fn collector() -> Collector<impl Fn(Service) -> String, String> {
         assert!(service.managed_fields().is_empty(), "managedFields are removed before fold");
         service.name_any()
     };
-    Collector { fold, keep_managed_fields: false, listing: Vec::new() }
+    Collector { fold, listing: Vec::new() }
 }
 
 #[test]
 fn a_list_arrives_as_one_reset_when_it_is_complete() {
     let mut collector = collector();
-    assert_eq!(collector.collect(watcher::Event::<Lenient<Service>>::Init), None);
+    assert_eq!(collector.collect(watcher::Event::<Lenient<Service, false>>::Init), None);
     assert_eq!(collector.collect(watcher::Event::InitApply(service("a"))), None);
     assert_eq!(collector.collect(watcher::Event::InitApply(service("b"))), None);
-    let done = collector.collect(watcher::Event::<Lenient<Service>>::InitDone);
+    let done = collector.collect(watcher::Event::<Lenient<Service, false>>::InitDone);
     assert_eq!(done, Some(WatchEvent::Reset(vec!["a".to_owned(), "b".to_owned()])));
 }
 
 #[test]
 fn a_list_that_broke_off_leaves_nothing_in_the_next_one() {
     let mut collector = collector();
-    collector.collect(watcher::Event::<Lenient<Service>>::Init);
+    collector.collect(watcher::Event::<Lenient<Service, false>>::Init);
     collector.collect(watcher::Event::InitApply(service("old")));
-    collector.collect(watcher::Event::<Lenient<Service>>::Init);
+    collector.collect(watcher::Event::<Lenient<Service, false>>::Init);
     collector.collect(watcher::Event::InitApply(service("new")));
-    let done = collector.collect(watcher::Event::<Lenient<Service>>::InitDone);
+    let done = collector.collect(watcher::Event::<Lenient<Service, false>>::InitDone);
     assert_eq!(done, Some(WatchEvent::Reset(vec!["new".to_owned()])));
 }
 
@@ -58,12 +58,12 @@ fn one_object_that_cannot_be_decoded_does_not_hurt_the_list() {
     let text = r#"{"apiVersion":"v1","kind":"ServiceList","metadata":{"resourceVersion":"7"},"items":[
         {"metadata":{"namespace":"default","name":"good"}},
         {"metadata":{"namespace":"default","name":"bad"},"spec":{"ports":"nonsense"}}]}"#;
-    let list: ObjectList<Lenient<Service>> = serde_json::from_str(text).unwrap();
+    let list: ObjectList<Lenient<Service, false>> = serde_json::from_str(text).unwrap();
     let mut collector = collector();
     for object in list.items {
         collector.collect(watcher::Event::InitApply(object));
     }
-    let done = collector.collect(watcher::Event::<Lenient<Service>>::InitDone);
+    let done = collector.collect(watcher::Event::<Lenient<Service, false>>::InitDone);
     assert_eq!(done, Some(WatchEvent::Reset(vec!["good".to_owned()])));
 }
 
@@ -71,7 +71,7 @@ fn one_object_that_cannot_be_decoded_does_not_hurt_the_list() {
 fn an_object_that_became_unreadable_can_still_be_deleted() {
     let text =
         r#"{"type":"DELETED","object":{"metadata":{"namespace":"default","name":"bad"},"spec":{"ports":1}}}"#;
-    let event: kube::core::WatchEvent<Lenient<Service>> = serde_json::from_str(text).unwrap();
+    let event: kube::core::WatchEvent<Lenient<Service, false>> = serde_json::from_str(text).unwrap();
     let kube::core::WatchEvent::Deleted(object) = event else { panic!("not a deletion") };
     assert_eq!(
         collector().collect(watcher::Event::Delete(object)),

@@ -92,7 +92,9 @@ pub(crate) fn explain(rules: &Rules<'_>, question: &PacketQuestion) -> PacketAns
     let (verdict, steps) = tracer.walk(&Packet { hook, source: from, destination: to });
 
     let holder = rules.program.and_then(|program| program.holder(&to));
-    let service = holder.map(|holder| ObjectName::clone(holder.service)).or_else(|| rules.index.has_address(to.address));
+    let service = holder
+        .map(|holder| ObjectName::clone(holder.service))
+        .or_else(|| rules.index.has_address(to.address));
     let mut answer = PacketAnswer {
         node: rules.node.to_owned(),
         from: from.to_string(),
