@@ -19,6 +19,10 @@ use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
 
+/// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Gives Services of `type: LoadBalancer` addresses that work: assigns them, announces them and serves them.
 #[derive(Debug, Parser)]
 #[command(name = "herald", version)]

@@ -1,7 +1,7 @@
 //! `bare-list`: lists what a service proxy has to know, by the library that Herald uses, and does nothing with it.
 //!
 //! The yardstick of a cold start: the kinds, selectors and pages are those of Herald's watches, all kinds at the same
-//! time, each object decoded into the type that `k8s-openapi` has for it and dropped.
+//! time, each object decoded into the type that `k8s-openapi` has for it and dropped. It has Herald's allocator, too.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -15,6 +15,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Herald's selector of Services and slices.
 const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
