@@ -137,7 +137,7 @@ impl Planner {
             Event::Namespace(event) => {
                 // Only pools that select namespaces by label ask for them; Services elsewhere come to the same plan.
                 let changed = self.namespaces.update(event);
-                self.index.mark_where(|view| changed.contains(&view.name.namespace));
+                self.index.mark_where(|view| changed.contains(&*view.name.namespace));
                 self.adopt_all(now);
             }
         }

@@ -61,7 +61,7 @@ pub async fn perform(client: Client, action: &Action, deadline: Duration) -> Out
 fn body(action: &Action, now: Timestamp) -> Value {
     let Target { name, uid, version } = &action.target;
     let mut metadata =
-        json!({ "name": name.name, "namespace": name.namespace, "uid": uid, "resourceVersion": version });
+        json!({ "name": &*name.name, "namespace": &*name.namespace, "uid": uid, "resourceVersion": version });
     let mut object = json!({ "apiVersion": "v1", "kind": "Service" });
     match &action.change {
         Change::Status { addresses, form, pool, condition } => {

@@ -54,8 +54,8 @@ pub fn regarding(kind: &str, name: &ObjectName, uid: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some(kind.to_owned()),
-        namespace: Some(name.namespace.clone()).filter(|namespace| !namespace.is_empty()),
-        name: Some(name.name.clone()),
+        namespace: Some(name.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+        name: Some(name.name.to_string()),
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     }

@@ -185,8 +185,8 @@ impl Counters {
     fn labels(&self, frontend: &Frontend) -> Option<ServiceLabels> {
         let name = self.names.of(frontend)?;
         Some(ServiceLabels {
-            namespace: name.namespace.clone(),
-            service: name.name.clone(),
+            namespace: name.namespace.to_string(),
+            service: name.name.to_string(),
             address: frontend.address.to_string(),
             port: frontend.port.to_string(),
             protocol: match frontend.protocol {

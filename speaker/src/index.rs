@@ -424,7 +424,7 @@ impl Index {
                 nodes.insert(node.name.clone(), node);
             }
             WatchEvent::Deleted(name) => {
-                nodes.remove(&name.name);
+                nodes.remove(&*name.name);
             }
             WatchEvent::Reset(all) => {
                 nodes = all.into_iter().map(|node| (node.name.clone(), node)).collect();

@@ -38,7 +38,7 @@ impl ServiceCidrs {
                 self.0.insert(object.name, object.cidrs);
             }
             WatchEvent::Deleted(name) => {
-                self.0.remove(&name.name);
+                self.0.remove(&*name.name);
             }
             WatchEvent::Reset(objects) => {
                 self.0 = objects.into_iter().map(|object| (object.name, object.cidrs)).collect();

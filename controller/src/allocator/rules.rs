@@ -121,7 +121,7 @@ impl Allocator {
     /// What the quota leaves to the Service's namespace. To move costs nothing: the Service may have as many as it is to
     /// lose.
     pub(super) fn room<'a>(&self, service: &'a ObjectName) -> Room<'a> {
-        let namespace = service.namespace.as_str();
+        let namespace = &*service.namespace;
         let limit = self.quotas.of(namespace);
         let free = |limit: u32| (limit as usize).saturating_sub(self.holdings.count(namespace));
         let left = limit.map_or(0, |limit| free(limit).max(self.tenants.leaving(service).len()));

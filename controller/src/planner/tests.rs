@@ -49,7 +49,7 @@ impl Api {
         self.uids += 1;
         let object = json!({
             "metadata": {
-                "namespace": named(name).namespace, "name": named(name).name,
+                "namespace": &*named(name).namespace, "name": &*named(name).name,
                 "uid": format!("uid-{}", self.uids), "annotations": {},
                 "creationTimestamp": jiff_time(self.uids),
                 "managedFields": [{"manager": crate::service::STATUS_MANAGER, "fieldsV1":
@@ -180,7 +180,7 @@ fn named(key: &str) -> ObjectName {
 }
 
 fn key_of(name: &ObjectName) -> String {
-    if name.namespace == "default" { name.name.clone() } else { name.to_string() }
+    if &*name.namespace == "default" { name.name.to_string() } else { name.to_string() }
 }
 
 fn told_condition(condition: &Condition) -> Value {
@@ -318,7 +318,7 @@ fn an_address_that_a_status_still_shows_is_given_to_nobody_even_if_its_service_m
     api.create("new", &load_balancer());
     let mut planner = start(&mut api, Some(CONFIG), now);
     let on_their_way = [planner.next(now).unwrap(), planner.next(now).unwrap()];
-    assert_eq!(on_their_way[1].target.name.name, "new");
+    assert_eq!(&*on_their_way[1].target.name.name, "new");
     for action in on_their_way.iter().rev() {
         let outcome = api.perform(action);
         planner.finished(&action.target.name, outcome, now);
@@ -480,7 +480,7 @@ fn a_write_that_fails_is_tried_again_and_holds_up_nobody() {
     api.create("second", &load_balancer());
     let mut planner = start(&mut api, Some(CONFIG), now);
     let action = planner.next(now).unwrap();
-    assert_eq!(action.target.name.name, "first");
+    assert_eq!(&*action.target.name.name, "first");
     planner.finished(&action.target.name, Outcome::Failed, now);
     settle(&mut planner, &mut api, now);
     assert!(api.addresses("first").is_empty() && api.addresses("second").len() == 1);

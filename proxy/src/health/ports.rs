@@ -137,8 +137,8 @@ fn respond(health: Option<&HealthPort>, proxy_healthy: bool, text: bool) -> Resp
         };
         ("text/plain; charset=utf-8", body)
     } else {
-        let service =
-            health.map(|health| json!({"namespace": health.service.namespace, "name": health.service.name}));
+        let service = health
+            .map(|health| json!({"namespace": &*health.service.namespace, "name": &*health.service.name}));
         let body = json!({"service": service, "localEndpoints": count, "serviceProxyHealthy": proxy_healthy});
         ("application/json", body.to_string())
     };

@@ -98,7 +98,7 @@ fn unknown(index: &Index, name: &ObjectName, node: &str) -> String {
 /// The same name in other namespaces, and names of the same namespace that differ in two letters.
 pub(super) fn near<'n>(names: impl Iterator<Item = &'n ObjectName>, wanted: &ObjectName) -> Vec<String> {
     let alike = |name: &ObjectName| {
-        let (a, b) = (name.name.as_str(), wanted.name.as_str());
+        let (a, b) = (&*name.name, &*wanted.name);
         if a == b {
             return true;
         }
