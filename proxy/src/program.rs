@@ -23,10 +23,13 @@ use herald_runtime::ObjectName;
 use crate::element::{Changes, Element, Frontend, Scope};
 use crate::rules::{Backends, FrontendKind, FrontendRules, ServiceRules};
 
+/// Elements that a frontend with three endpoints has to itself.
+const USUAL: usize = 6;
+
 /// All Services' claims on the kernel's sets and maps.
 #[derive(Debug, Default)]
 pub struct Program {
-    services: BTreeMap<Arc<ObjectName>, Keys>,
+    services: HashMap<Arc<ObjectName>, Keys>,
     /// Never empty per key; sorted, so that the first claim is the one that stands in the kernel.
     claims: HashMap<Frontend, Vec<Claim>>,
     /// How many standing frontends need each shared element.
@@ -125,7 +128,7 @@ impl Program {
         let mut keys: Vec<&Frontend> = self.claims.keys().collect();
         keys.sort_unstable();
         let standing = keys.into_iter().filter_map(|key| self.claims[key].first());
-        let mut all: Vec<Element> = Vec::new();
+        let mut all: Vec<Element> = Vec::with_capacity(self.claims.len() * USUAL + self.shared.len());
         for claim in standing {
             let of_frontend = claim.rules.elements();
             all.extend(of_frontend.into_iter().filter(|element| !is_shared(element)));

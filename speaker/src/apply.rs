@@ -50,7 +50,7 @@ pub(crate) trait Effects {
     /// Tells routes to the peers.
     async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>);
     /// Makes the kernel hold exactly these rules, in one atomic swap with whatever an earlier run left.
-    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Self::Rules>) -> anyhow::Result<()>;
+    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Option<Self::Rules>>) -> anyhow::Result<()>;
     /// Changes the rules of some Services, atomically; what they no longer want lingers. After an error the kernel and
     /// what is known of it are as before, which for Services is `former`.
     async fn install(
@@ -149,9 +149,13 @@ impl<E: Effects> Applier<E> {
         }
         let mut rules: BTreeMap<_, _> =
             batch.into_iter().map(|(service, desired)| (service, desired.rules)).collect();
+        let mut recovered: BTreeSet<_> =
+            self.failures.keys().filter(|service| rules.contains_key(service)).cloned().collect();
         let mut failed = BTreeMap::new();
         if !self.programmed {
-            let first = rules.iter().filter(|(_, rules)| rules.is_some()).map(owned).collect();
+            // What the kernel takes of them is as desired, and needs no comparison.
+            let mut first = std::mem::take(&mut rules);
+            first.retain(|_, rules| rules.is_some());
             failed = self.install(first).await;
         }
         loop {
@@ -159,6 +163,7 @@ impl<E: Effects> Applier<E> {
                 touched.extend(self.ledger.claim(&service, Claims::default()));
                 // What the kernel has of it stays as it is until the next try.
                 rules.remove(&service);
+                recovered.remove(&service);
                 self.fail(now, service, reason, error);
             }
             let (desired, applied) = self.compare(&rules, &touched);
@@ -167,9 +172,7 @@ impl<E: Effects> Applier<E> {
                 break;
             }
         }
-        for service in rules.keys() {
-            self.failures.remove(service);
-        }
+        self.failures.retain(|service, _| !recovered.contains(service));
     }
 
     /// Others may have edited Herald's tables.
@@ -417,14 +420,18 @@ impl<E: Effects> Applier<E> {
             let result = if self.programmed {
                 self.effects.install(&batch, &self.applied.rules).await
             } else {
-                let all =
-                    batch.iter().filter_map(|(name, rules)| Some((name.clone(), rules.clone()?))).collect();
-                self.effects.replace(&all).await
+                self.effects.replace(&batch).await
             };
             match result {
                 Ok(()) => {
                     taken = true;
                     self.programmed = true;
+                    if self.applied.rules.is_empty() {
+                        // In order, and so without a search for each.
+                        let all = batch.into_iter().filter_map(|(service, rules)| Some((service, rules?)));
+                        self.applied.rules = all.collect();
+                        continue;
+                    }
                     for (service, rules) in batch {
                         match rules {
                             Some(rules) => self.applied.rules.insert(service, rules),
@@ -448,10 +455,6 @@ impl<E: Effects> Applier<E> {
         }
         failed
     }
-}
-
-fn owned<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
-    (key.clone(), value.clone())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! annotation; it counts if it is not older than this process, for what came before is another process' delay, and it is
 //! forgotten when a slice of the Service is deleted, as kube-proxy has it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use herald_proxy::{IpFamily, ServiceView};
 use herald_runtime::ObjectName;
@@ -24,8 +24,8 @@ pub(crate) struct Changes {
     /// The same of slices.
     endpoints: u64,
     families: BTreeSet<IpFamily>,
-    waiting_services: BTreeSet<ObjectName>,
-    waiting_endpoints: BTreeSet<ObjectName>,
+    waiting_services: HashSet<ObjectName>,
+    waiting_endpoints: HashSet<ObjectName>,
     triggers: BTreeMap<ObjectName, Vec<(IpFamily, Timestamp)>>,
 }
 

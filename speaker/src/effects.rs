@@ -41,7 +41,10 @@ impl Effects for NodeEffects {
         self.peers.announce(routes);
     }
 
-    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Arc<ServiceRules>>) -> anyhow::Result<()> {
+    async fn replace(
+        &mut self,
+        rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
+    ) -> anyhow::Result<()> {
         match &mut self.proxy {
             Some(proxy) => Ok(proxy.fill(rules).await?),
             None => Ok(()),

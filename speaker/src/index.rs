@@ -7,7 +7,7 @@
 //! Dirty is what an event touches: a Service by its own object or slices; Services that name an address as externalIP
 //! whose holder changed; and all of them when the node, any node's addresses or the configuration changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,6 +36,13 @@ pub(crate) struct ServiceObject {
     pub(crate) class: Option<Box<str>>,
     /// What is proxied of it, and what was left out.
     pub(crate) view: Result<(ServiceView, Vec<Note>), NotProxied>,
+}
+
+impl ServiceObject {
+    /// What is proxied of it.
+    fn view(&self) -> Option<&ServiceView> {
+        self.view.as_ref().ok().map(|(view, _)| view)
+    }
 }
 
 /// Cuts a Service down.
@@ -159,14 +166,19 @@ pub(crate) enum ConfigNews {
 impl Index {
     /// Takes what a watch says; news of the configuration are for the log.
     pub(crate) fn observe(&mut self, observed: Observed) -> Option<ConfigNews> {
+        let was_ready = self.is_ready();
+        let mut news = None;
         match observed {
             Observed::Services(event) => self.services(event),
             Observed::Slices(event) => self.slices(event),
             Observed::Nodes(event) => self.nodes(event),
-            Observed::Config(event) => return self.config_event(event),
+            Observed::Config(event) => news = self.config_event(event),
             Observed::ServiceCidrs(event) => self.service_cidrs(event),
         }
-        None
+        if !was_ready && self.is_ready() {
+            self.mark_all();
+        }
+        news
     }
 
     /// Whether every watch has delivered its first full list.
@@ -175,15 +187,19 @@ impl Index {
         services && slices && nodes && config && service_cidrs
     }
 
-    /// Marks one Service.
+    /// Marks one Service. Until the index is ready nobody looks, and then all are marked.
     pub(crate) fn mark(&mut self, service: ObjectName) {
-        self.dirty.insert(service);
+        if self.is_ready() {
+            self.dirty.insert(service);
+        }
     }
 
     /// Marks all Services: something that all depend on has changed.
     pub(crate) fn mark_all(&mut self) {
         self.changes.everything();
-        self.dirty.extend(self.services.keys().cloned());
+        // In order, and so without a search for each.
+        let mut all: BTreeSet<ObjectName> = self.services.keys().cloned().collect();
+        self.dirty.append(&mut all);
     }
 
     /// The Services to look at again, also those that are gone.
@@ -259,11 +275,12 @@ impl Index {
             WatchEvent::Applied(service) => self.put_service(service),
             WatchEvent::Deleted(name) => self.drop_service(&name),
             WatchEvent::Reset(services) => {
-                let live: BTreeSet<ObjectName> =
-                    services.iter().map(|service| service.name.clone()).collect();
-                let gone: Vec<_> =
-                    self.services.keys().filter(|name| !live.contains(name)).cloned().collect();
-                gone.iter().for_each(|name| self.drop_service(name));
+                if !self.services.is_empty() {
+                    let live: HashSet<&ObjectName> = services.iter().map(|service| &service.name).collect();
+                    let gone: Vec<_> =
+                        self.services.keys().filter(|name| !live.contains(name)).cloned().collect();
+                    gone.iter().for_each(|name| self.drop_service(name));
+                }
                 services.into_iter().for_each(|service| self.put_service(service));
                 self.listed.services = true;
             }
@@ -271,17 +288,15 @@ impl Index {
     }
 
     fn put_service(&mut self, service: ServiceObject) {
-        if self.services.get(&service.name) == Some(&service) {
+        let known = self.services.get(&service.name);
+        if known == Some(&service) {
             return;
         }
         let name = service.name.clone();
-        self.forget_external_ips(&name);
-        let view = service.view.as_ref().ok().map(|(view, _)| view);
-        for ip in view.iter().flat_map(|view| &view.external_ips) {
-            self.named_externally.entry(*ip).or_default().insert(name.clone());
-        }
-        let before = self.services.get(&name).and_then(|service| service.view.as_ref().ok());
-        self.changes.service(&name, before.map(|(view, _)| view), view);
+        let before = known.and_then(ServiceObject::view);
+        let view = service.view();
+        name_externally(&mut self.named_externally, &name, before, view);
+        self.changes.service(&name, before, view);
         let changed = self.holders.set(&name, view);
         self.mark_naming(&changed);
         self.services.insert(name.clone(), service);
@@ -289,31 +304,20 @@ impl Index {
     }
 
     fn drop_service(&mut self, name: &ObjectName) {
-        self.forget_external_ips(name);
         if let Some(service) = self.services.remove(name) {
-            self.changes.service(name, service.view.as_ref().ok().map(|(view, _)| view), None);
+            name_externally(&mut self.named_externally, name, service.view(), None);
+            self.changes.service(name, service.view(), None);
             let changed = self.holders.set(name, None);
             self.mark_naming(&changed);
             self.mark(name.clone());
         }
     }
 
-    fn forget_external_ips(&mut self, name: &ObjectName) {
-        let Some(Ok((view, _))) = self.services.get(name).map(|service| &service.view) else { return };
-        for ip in &view.external_ips {
-            if let Some(services) = self.named_externally.get_mut(ip) {
-                services.remove(name);
-                if services.is_empty() {
-                    self.named_externally.remove(ip);
-                }
-            }
-        }
-    }
-
     /// Services that name one of these addresses as externalIP are to be judged again.
     fn mark_naming(&mut self, addresses: &BTreeSet<IpAddr>) {
         let naming = addresses.iter().filter_map(|address| self.named_externally.get(address)).flatten();
-        self.dirty.extend(naming.cloned());
+        let naming: Vec<ObjectName> = naming.cloned().collect();
+        naming.into_iter().for_each(|name| self.mark(name));
     }
 
     fn slices(&mut self, event: WatchEvent<SliceObject>) {
@@ -321,10 +325,12 @@ impl Index {
             WatchEvent::Applied(slice) => self.put_slice(slice),
             WatchEvent::Deleted(name) => self.drop_slice(&name),
             WatchEvent::Reset(slices) => {
-                let live: BTreeSet<&ObjectName> = slices.iter().map(|slice| &slice.name).collect();
-                let gone: Vec<_> =
-                    self.slice_owners.keys().filter(|name| !live.contains(name)).cloned().collect();
-                gone.iter().for_each(|name| self.drop_slice(name));
+                if !self.slice_owners.is_empty() {
+                    let live: HashSet<&ObjectName> = slices.iter().map(|slice| &slice.name).collect();
+                    let gone: Vec<_> =
+                        self.slice_owners.keys().filter(|name| !live.contains(name)).cloned().collect();
+                    gone.iter().for_each(|name| self.drop_slice(name));
+                }
                 slices.into_iter().for_each(|slice| self.put_slice(slice));
                 self.listed.slices = true;
             }
@@ -478,6 +484,26 @@ impl Index {
                 Some(ConfigNews::Refused(errors.to_string()))
             }
         }
+    }
+}
+
+/// Keeps who names which address as externalIP.
+fn name_externally(
+    named: &mut BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    name: &ObjectName,
+    before: Option<&ServiceView>,
+    now: Option<&ServiceView>,
+) {
+    for ip in before.into_iter().flat_map(|view| &view.external_ips) {
+        if let Some(services) = named.get_mut(ip) {
+            services.remove(name);
+            if services.is_empty() {
+                named.remove(ip);
+            }
+        }
+    }
+    for ip in now.into_iter().flat_map(|view| &view.external_ips) {
+        named.entry(*ip).or_default().insert(name.clone());
     }
 }
 

@@ -172,11 +172,11 @@ impl ProxyKernel {
     /// Makes the tables hold exactly these rules, whatever stood there.
     pub(crate) async fn fill(
         &mut self,
-        rules: &BTreeMap<ObjectName, Arc<ServiceRules>>,
+        rules: &BTreeMap<ObjectName, Option<Arc<ServiceRules>>>,
     ) -> Result<(), CallError> {
         let former = std::mem::take(&mut self.program);
         for (service, rules) in rules {
-            self.program.install(service, Some((**rules).clone()));
+            self.program.install(service, rules.as_deref().cloned());
         }
         if let Err(error) = self.replace_all().await {
             // Whatever an earlier run left is still in force, and the next try is again a replacement.

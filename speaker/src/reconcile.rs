@@ -201,14 +201,12 @@ impl Reconciler {
         let Some(settings) = &self.settings else { return };
         let view = settings.view(&self.index, &self.options);
         let none = EndpointsView::default();
-        let mut plans: BTreeMap<ObjectName, ServicePlan> = BTreeMap::new();
-        for name in dirty {
-            let plan = self
-                .index
-                .service(&name)
-                .map(|service| plan(&view, service, self.index.endpoints(&name).unwrap_or(&none)));
-            plans.insert(name, plan.unwrap_or_default());
-        }
+        let planned = dirty.into_iter().map(|name| {
+            let endpoints = || self.index.endpoints(&name).unwrap_or(&none);
+            let plan = self.index.service(&name).map(|service| plan(&view, service, endpoints()));
+            (name, plan.unwrap_or_default())
+        });
+        let mut plans: BTreeMap<ObjectName, ServicePlan> = planned.collect();
         self.metrics.plan_duration.observe(started.elapsed().as_secs_f64());
 
         let count = plans.len();

@@ -59,12 +59,12 @@ impl Effects for World {
         self.routes.extend(routes.clone());
     }
 
-    async fn replace(&mut self, rules: &BTreeMap<ObjectName, u8>) -> anyhow::Result<()> {
+    async fn replace(&mut self, rules: &BTreeMap<ObjectName, Option<u8>>) -> anyhow::Result<()> {
         self.installs += 1;
         self.refuses(rules)?;
         self.tables_gone = false;
         self.log.push("replace".to_owned());
-        self.rules = rules.clone();
+        self.rules = rules.iter().filter_map(|(service, rules)| Some((service.clone(), (*rules)?))).collect();
         Ok(())
     }
 
