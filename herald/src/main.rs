@@ -19,7 +19,8 @@ use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
 
-/// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with it.
+/// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with
+/// it. Without huge pages, which would double what a small cluster takes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
