@@ -23,7 +23,7 @@ const TIMES: usize = 3;
 const LIST_PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks from the pod.
 const LOOK: Duration = Duration::from_millis(5);
-/// After the start, before memory is read: what is left of the lists has gone by then.
+/// Before memory is read, and before the next start: what is left of lists and former rules has gone by then.
 const SETTLE: Duration = Duration::from_secs(3);
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -35,9 +35,11 @@ pub fn herald(lab: &Lab, scale: &Scale, node: &Node, pod: &Namespace, table: &mu
     let size = scale.count();
     let (mut bare, mut starts, mut kernel, mut running) = (Vec::new(), Vec::new(), Vec::new(), None);
     for _ in 0..TIMES {
-        bare.push(bare_list(lab, node)?.as_secs_f64());
         drop(running.take());
         node.ns.exec(&["nft", "flush", "ruleset"])?;
+        // What stood there is freed in the background, at the cost of whoever starts next.
+        pause(SETTLE);
+        bare.push(bare_list(lab, node)?.as_secs_f64());
         let system = System::start(lab, Kind::Herald, node)?;
         let said = system.await_programmed(Duration::from_secs(120))?;
         await_service(&system, pod, scale, Duration::from_secs(5))?;
