@@ -28,6 +28,11 @@ impl Index {
         self.services.len()
     }
 
+    /// How many of them are marked.
+    pub fn dirty(&self) -> usize {
+        self.dirty.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventRecorder;
+use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::readiness::Readiness;
 use herald_runtime::watch::{Watch, WatchEvent};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
@@ -32,6 +32,8 @@ use crate::writer;
 const IN_FLIGHT: usize = 16;
 /// Events between the watches and the loop: a slow loop slows the watches down, nothing is lost.
 const EVENTS: usize = 1024;
+/// With more Services to be decided than this, good news are not told by Events.
+const BUSY: usize = 500;
 /// How often the gauges are brought up to date at most.
 const METRICS: Duration = Duration::from_millis(500);
 
@@ -148,7 +150,10 @@ impl Leader {
             Outcome::Written(_) => {
                 self.metrics.writes.inc();
                 tracing::info!(service = %action.target.name, "written: {}", action.change);
-                action.then.into_iter().for_each(|tell| self.tell(tell));
+                // With thousands under way, Events would take from the writes that matter. Status and log say the same.
+                let busy = planner.backlog() > BUSY;
+                let tells = action.then.into_iter().filter(|tell| !busy || tell.kind == EventType::Warning);
+                tells.for_each(|tell| self.tell(tell));
             }
             Outcome::Failed => {
                 self.metrics.client.update_errors.inc();

@@ -226,6 +226,11 @@ impl Planner {
         self.pool_statuses.due(self.allocator.iter().flat_map(Allocator::usage), now)
     }
 
+    /// How many Services are still to be decided.
+    pub fn backlog(&self) -> usize {
+        self.index.dirty()
+    }
+
     /// How many Services there are.
     pub fn services(&self) -> usize {
         self.index.len()

@@ -30,8 +30,8 @@ struct Arguments {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let begin = Instant::now();
-    eprintln!("the lab: one node, Kubernetes");
-    let lab = Lab::builder().nodes(1).control_plane().start()?;
+    eprintln!("the lab: one node, BIRD, Kubernetes");
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
     let (_, kubernetes) = create::versions(&lab)?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
