@@ -58,7 +58,7 @@ pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, Service
 pub use problem::{ConfigError, ConfigErrors, Warning};
 pub use schema::{Kind, definitions};
 pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
-pub use sources::{Document, Notice, Outcome, Sources, Subject};
+pub use sources::{Document, Notice, Outcome, Sources, Subject, Watched};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -18,6 +18,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use crate::assemble::{Assembler, Problem, Secret, Secrets, Severity};
 use crate::document::parse;
 use crate::objects::{Content, Key, Object, ObjectKey};
@@ -110,6 +112,63 @@ impl Sources {
     /// All objects of a kind as they are now; none where the API has no such kind.
     pub fn set_objects(&mut self, kind: Kind, objects: Vec<Object>) {
         self.objects.insert(kind, objects);
+    }
+
+    /// The kinds that are watched: group, version, name, plural, and which of them.
+    pub fn watched(&self) -> Vec<Watched> {
+        let kind = |kind: Kind| Watched {
+            group: "metallb.io",
+            version: kind.version(),
+            kind: kind.name(),
+            plural: kind.plural(),
+            fields: None,
+        };
+        let mut watched: Vec<Watched> = Kind::CONFIGURATION.into_iter().map(kind).collect();
+        if self.reads_secrets {
+            watched.push(Watched {
+                group: "",
+                version: "v1",
+                kind: SECRET,
+                plural: "secrets",
+                fields: Some("type=kubernetes.io/basic-auth"),
+            });
+        }
+        watched
+    }
+
+    /// The API has none of these kinds, or is not asked for them.
+    pub fn without_objects(&mut self) {
+        for kind in Kind::CONFIGURATION {
+            self.set_objects(kind, Vec::new());
+        }
+    }
+
+    /// All objects of a watched kind as the API server has them.
+    pub fn reset_json(&mut self, kind: &str, values: &[Value]) {
+        if kind == SECRET {
+            let named = |value: &Value| (name_of(value).to_owned(), secret(value));
+            self.set_secrets(values.iter().map(named).collect());
+        } else if let Some(kind) = Kind::named(kind) {
+            self.set_objects(kind, values.iter().map(|value| Object::from_json(kind, value)).collect());
+        }
+    }
+
+    /// One object as the API server has it.
+    pub fn apply_json(&mut self, kind: &str, value: &Value) {
+        if kind == SECRET {
+            self.set_secret(name_of(value), Some(secret(value)));
+        } else if let Some(kind) = Kind::named(kind) {
+            self.apply(Object::from_json(kind, value));
+        }
+    }
+
+    /// One object is gone.
+    pub fn delete_named(&mut self, kind: &str, name: &str) {
+        if kind == SECRET {
+            self.set_secret(name, None);
+        } else if let Some(kind) = Kind::named(kind) {
+            self.delete(&ObjectKey { kind, name: name.to_owned() });
+        }
     }
 
     /// One object as it is now.
@@ -329,6 +388,57 @@ impl Sources {
             Some(Document::Gone) | None => {}
         }
     }
+}
+
+const SECRET: &str = "Secret";
+
+/// A kind to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// Empty for the core.
+    pub group: &'static str,
+    /// The version to read.
+    pub version: &'static str,
+    /// As objects name it.
+    pub kind: &'static str,
+    /// As URLs name it.
+    pub plural: &'static str,
+    /// A field selector.
+    pub fields: Option<&'static str>,
+}
+
+fn name_of(value: &Value) -> &str {
+    value["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+fn secret(value: &Value) -> Secret {
+    Secret {
+        of_type: value["type"].as_str().unwrap_or_default().to_owned(),
+        password: value["data"]["password"].as_str().and_then(from_base64),
+    }
+}
+
+/// RFC 4648 §4, as the API server writes it; none for anything else.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0_u32, 0_u8);
+    for c in text.trim_end_matches('=').bytes() {
+        let value = match c {
+            b'A'..=b'Z' => c - b'A',
+            b'a'..=b'z' => c - b'a' + 26,
+            b'0'..=b'9' => c - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(value)) & 0xffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    Some(bytes)
 }
 
 fn notice_of(problem: &Problem, uid: String) -> Notice {

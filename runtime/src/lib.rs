@@ -15,6 +15,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod config_report;
 pub mod events;
 pub mod fetch;
 pub mod lease;
@@ -23,6 +24,7 @@ mod name;
 pub mod readiness;
 pub mod shutdown;
 mod tasks;
+pub mod untyped;
 pub mod watch;
 
 pub use name::ObjectName;

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -39,7 +41,9 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const BACK_AFTER: Duration = Duration::from_secs(5);
 /// While the API server is away, how often the log says so.
 const REMIND: Duration = Duration::from_secs(60);
-/// How often a kind is asked for that the API server does not show.
+/// First wait before a kind is asked for again that the API server does not show; doubled with each further one.
+const FIRST_ABSENT: Duration = Duration::from_secs(1);
+/// The longest of these waits.
 const ABSENT: Duration = Duration::from_secs(300);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -59,6 +63,8 @@ pub enum WatchEvent<T> {
 #[derive(Debug)]
 pub struct Watch<K, const MANAGED: bool = false> {
     api: Api<Lenient<K, MANAGED>>,
+    /// As the log names it.
+    kind: String,
     config: watcher::Config,
     metrics: Option<ClientMetrics>,
     optional: bool,
@@ -70,9 +76,21 @@ where
 {
     /// All objects of the kind, in all namespaces if it has any.
     pub fn all(client: Client) -> Self {
-        Self::new(Api::all(client))
+        Self::new(Api::all(client), K::kind(&()).into_owned())
     }
+}
 
+impl Watch<DynamicObject> {
+    /// The objects of one namespace of a kind that there is no type for.
+    pub fn untyped(client: Client, namespace: &str, of: &ApiResource) -> Self {
+        Self::new(Api::namespaced_with(client, namespace, of), of.kind.clone())
+    }
+}
+
+impl<K, const MANAGED: bool> Watch<K, MANAGED>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
     /// Only the object of this name (within what is watched).
     #[must_use]
     pub fn named(self, name: &str) -> Self {
@@ -122,11 +140,12 @@ where
         T: Send,
         E: Send,
     {
-        let kind = K::kind(&()).into_owned();
-        let mut collector = Collector { fold, listing: Vec::new() };
+        let kind = self.kind;
+        let mut collector = Collector { fold, kind: kind.clone(), listing: Vec::new() };
         let mut outage = Outage::default();
         // While this is true, a refusal to list means that there is nothing to watch.
         let mut may_be_absent = self.optional;
+        let mut absent = FIRST_ABSENT;
         let stream = watcher(self.api, self.config);
         pin_mut!(stream);
         loop {
@@ -170,9 +189,10 @@ where
                         listed.ready();
                     }
                     tokio::select! {
-                        () = tokio::time::sleep(ABSENT) => {}
+                        () = tokio::time::sleep(absent) => {}
                         () = events.closed() => return Ok(()),
                     }
+                    absent = absent.saturating_mul(2).min(ABSENT);
                 }
                 Some(Err(error)) => {
                     if let Some(metrics) = &self.metrics {
@@ -188,9 +208,9 @@ where
         }
     }
 
-    fn new(api: Api<Lenient<K, MANAGED>>) -> Self {
+    fn new(api: Api<Lenient<K, MANAGED>>, kind: String) -> Self {
         let config = watcher::Config::default().page_size(PAGE);
-        Self { api, config, metrics: None, optional: false }
+        Self { api, kind, config, metrics: None, optional: false }
     }
 }
 
@@ -205,7 +225,7 @@ where
 {
     /// The objects of one namespace.
     pub fn namespaced(client: Client, namespace: &str) -> Self {
-        Self::new(Api::namespaced(client, namespace))
+        Self::new(Api::namespaced(client, namespace), K::kind(&()).into_owned())
     }
 }
 
@@ -227,6 +247,7 @@ where
 /// Turns the watcher's events into ours; a list is kept back until it is complete.
 struct Collector<F, T> {
     fold: F,
+    kind: String,
     listing: Vec<T>,
 }
 
@@ -236,7 +257,7 @@ impl<F, T> Collector<F, T> {
         event: watcher::Event<Lenient<K, MANAGED>>,
     ) -> Option<WatchEvent<T>>
     where
-        K: Resource<DynamicType = ()>,
+        K: Resource,
         F: Fn(K) -> T,
     {
         match event {
@@ -257,7 +278,7 @@ impl<F, T> Collector<F, T> {
 
     fn read<K, const MANAGED: bool>(&self, object: Lenient<K, MANAGED>) -> Option<T>
     where
-        K: Resource<DynamicType = ()>,
+        K: Resource,
         F: Fn(K) -> T,
     {
         let name = object.object_name();
@@ -269,7 +290,7 @@ impl<F, T> Collector<F, T> {
                 Some((self.fold)(object))
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), object = %name, error, "object cannot be decoded and is left out");
+                tracing::warn!(kind = %self.kind, object = %name, error, "object cannot be decoded and is left out");
                 None
             }
         }
@@ -321,8 +342,8 @@ impl Outage {
 
 /// The API server has no such kind, or does not show it.
 fn is_absent(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status))
-        if status.is_not_found() || status.is_forbidden())
+    // By the code: a path that does not exist is answered in plain text, without a reason.
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if matches!(status.code, 403 | 404))
 }
 
 fn is_expired(error: &watcher::Error) -> bool {

@@ -176,3 +176,32 @@ fn a_document_is_judged_as_before_where_there_are_no_objects() {
     let outcome = sources.settle();
     assert_eq!((outcome.changed, sources.refusals().len()), (false, 0), "the same one again");
 }
+
+#[test]
+fn secrets_and_objects_are_taken_as_the_api_server_sends_them() {
+    let mut sources = sources(Document::Gone);
+    let peer = serde_json::json!({ "metadata": { "name": "tor", "uid": "u" }, "spec":
+        { "myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1", "passwordSecret": { "name": "s" } } });
+    let secret = serde_json::json!({ "metadata": { "name": "s" }, "type": "kubernetes.io/basic-auth",
+        "data": { "password": "czNjcjN0" } });
+    sources.reset_json("BGPPeer", &[peer]);
+    sources.reset_json("Secret", &[secret]);
+    assert!(sources.settle().changed);
+    let peer = &sources.in_force().expect("a configuration").peers[0];
+    assert_eq!(peer.password.as_ref().and_then(|password| password.expose()), Some("s3cr3t"));
+    sources.delete_named("Secret", "s");
+    assert_eq!(sources.settle().notices.len(), 1);
+    sources.delete_named("BGPPeer", "tor");
+    assert_eq!(reasons(&sources.settle()), ["ConfigDeleted"]);
+    assert!(sources.watched().iter().any(|watched| watched.plural == "secrets"));
+}
+
+#[test]
+fn base64_is_read_as_the_api_server_writes_it() {
+    for (text, bytes) in
+        [("", &b""[..]), ("Zg==", b"f"), ("Zm8=", b"fo"), ("Zm9v", b"foo"), ("+/+/", &[0xfb, 0xff, 0xbf])]
+    {
+        assert_eq!(from_base64(text).as_deref(), Some(bytes), "{text}");
+    }
+    assert_eq!(from_base64("a b"), None);
+}

@@ -16,7 +16,7 @@ fn collector() -> Collector<impl Fn(Service) -> String, String> {
         assert!(service.managed_fields().is_empty(), "managedFields are removed before fold");
         service.name_any()
     };
-    Collector { fold, listing: Vec::new() }
+    Collector { fold, kind: "Service".to_owned(), listing: Vec::new() }
 }
 
 #[test]
