@@ -343,7 +343,7 @@ impl Sources {
 
     fn document_counts(&mut self, notices: &mut Vec<Notice>) {
         let again = self.source == Source::Objects;
-        if self.document == self.seen && !again && self.source != Source::None {
+        if self.document == self.seen && !again {
             return;
         }
         let gone = matches!(self.seen, Some(Document::Text(_) | Document::NoKey));

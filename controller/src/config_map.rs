@@ -1,11 +1,14 @@
-//! The ConfigMap: from its text to a configuration in force, or to words about why not.
+//! The ConfigMap and the objects of `metallb.io`: from what they say to a configuration in force, or to words about why
+//! not.
 //!
-//! A document is taken whole or refused whole; while one is refused, or after the ConfigMap was deleted, the last
-//! good one stays in force. The controller's leader is the one that tells it by Events; speakers only log.
+//! Which of the two counts, and what stays in force while something is refused or gone, is decided in
+//! [`herald_config::Sources`]. The controller's leader is the one that tells it by Events; speakers only log.
 
-use herald_config::Config;
+use herald_config::{Config, Document, Sources, Subject, Watched};
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventType, regarding};
+use herald_runtime::untyped::{UntypedEvent, UntypedKind};
+use herald_runtime::watch::WatchEvent;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 
 use crate::plan::Tell;
@@ -41,91 +44,125 @@ impl ConfigView {
 }
 
 /// The configuration in force, and what is to be said about the newest one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConfigState {
-    in_force: Option<Config>,
+    sources: Sources,
+    /// The ConfigMap that was seen last, also after it is gone.
     seen: Option<ConfigView>,
-    stale: bool,
+    /// Where objects are.
+    namespace: String,
+}
+
+impl Default for ConfigState {
+    /// The ConfigMap alone.
+    fn default() -> Self {
+        let mut sources = Sources::new(false);
+        sources.without_objects();
+        Self { sources, seen: None, namespace: String::new() }
+    }
 }
 
 impl ConfigState {
+    /// The ConfigMap and the objects of `metallb.io` of a namespace.
+    pub fn with_objects(namespace: &str) -> Self {
+        Self { sources: Sources::new(false), seen: None, namespace: namespace.to_owned() }
+    }
+
     /// The last good configuration.
     pub fn in_force(&self) -> Option<&Config> {
-        self.in_force.as_ref()
+        self.sources.in_force()
     }
 
     /// The newest one is not the one in force.
     pub fn stale(&self) -> bool {
-        self.stale
+        !self.sources.refusals().is_empty()
+    }
+
+    /// What of the newest one is not in force.
+    pub fn refusals(&self) -> &[String] {
+        self.sources.refusals()
+    }
+
+    /// Everything that counts was told once.
+    pub fn listed(&self) -> bool {
+        self.sources.ready()
     }
 
     /// The ConfigMap as it is now (`None`: there is none). True if another configuration is in force now.
     pub fn update(&mut self, view: Option<ConfigView>, tells: &mut Vec<Tell>) -> bool {
-        if view == self.seen {
-            return false;
-        }
-        let Some(view) = view else { return self.deleted(tells) };
-        let text = self.seen.as_ref().and_then(|seen| seen.text.as_deref());
-        let known = self.seen.is_some() && text == view.text.as_deref();
-        let document = view.text.clone();
-        let reference = view.reference();
-        self.seen = Some(view);
-        if known {
-            return false;
-        }
-        let Some(document) = document else {
-            self.refuse(
-                reference,
-                &format!("the key {KEY:?} is missing: put the document under data.{KEY}"),
-                tells,
-            );
-            return false;
+        let document = match &view {
+            None => Document::Gone,
+            Some(ConfigView { text: None, .. }) => Document::NoKey,
+            Some(ConfigView { text: Some(text), .. }) => Document::Text(text.clone()),
         };
-        match herald_config::parse(&document) {
-            Ok(parsed) => {
-                for warning in parsed.warnings {
-                    tracing::warn!(%warning, "configuration");
-                    tells.push(tell(&reference, EventType::Warning, "ConfigWarning", warning.to_string()));
-                }
-                self.stale = false;
-                tracing::info!(
-                    pools = parsed.config.pools.len(),
-                    peers = parsed.config.peers.len(),
-                    "configuration taken"
-                );
-                let changed = self.in_force.as_ref() != Some(&parsed.config);
-                self.in_force = Some(parsed.config);
-                changed
-            }
-            Err(errors) => {
-                self.refuse(reference, &errors.to_string(), tells);
-                false
-            }
+        if view.is_some() {
+            self.seen = view;
         }
+        self.sources.set_document(document);
+        self.settle(tells)
     }
 
-    fn deleted(&mut self, tells: &mut Vec<Tell>) -> bool {
-        if let Some(seen) = self.seen.take() {
-            self.stale = self.in_force.is_some();
-            let note =
-                "the ConfigMap is gone; the last configuration stays in force until there is a new one";
-            tracing::warn!(config_map = %seen.name, note);
-            tells.push(tell(&seen.reference(), EventType::Warning, "ConfigDeleted", note.to_owned()));
+    /// An object of `metallb.io` as it is now. True if another configuration is in force now.
+    pub fn object(&mut self, event: &UntypedEvent, tells: &mut Vec<Tell>) -> bool {
+        match &event.event {
+            WatchEvent::Reset(live) => self.sources.reset_json(event.kind, live),
+            WatchEvent::Applied(object) => self.sources.apply_json(event.kind, object),
+            WatchEvent::Deleted(name) => self.sources.delete_named(event.kind, &name.name),
         }
-        false
+        self.settle(tells)
     }
 
-    fn refuse(&mut self, reference: ObjectReference, errors: &str, tells: &mut Vec<Tell>) {
-        self.stale = true;
-        let then =
-            if self.in_force.is_some() { "the last good one stays in force" } else { "nothing is done yet" };
-        tracing::error!(errors, then, "configuration refused");
-        tells.push(tell(&reference, EventType::Warning, "ConfigRejected", format!("{errors}\n({then})")));
+    fn settle(&mut self, tells: &mut Vec<Tell>) -> bool {
+        let outcome = self.sources.settle();
+        for notice in outcome.notices {
+            match notice.refused {
+                true => tracing::error!(about = ?notice.about, "configuration: {}", notice.text),
+                false => tracing::warn!(about = ?notice.about, "configuration: {}", notice.text),
+            }
+            tells.push(Tell {
+                regarding: self.reference(&notice.about),
+                kind: EventType::Warning,
+                reason: notice.reason,
+                note: notice.text,
+            });
+        }
+        if let Some(config) = self.sources.in_force().filter(|_| outcome.changed) {
+            let objects = self.sources.from_objects();
+            tracing::info!(
+                objects,
+                pools = config.pools.len(),
+                peers = config.peers.len(),
+                "configuration taken"
+            );
+        }
+        outcome.changed
+    }
+
+    fn reference(&self, about: &Subject) -> ObjectReference {
+        match about {
+            Subject::ConfigMap => match &self.seen {
+                Some(seen) => seen.reference(),
+                None => regarding("ConfigMap", &ObjectName::new(&*self.namespace, KEY), ""),
+            },
+            Subject::Object(key, uid) => {
+                let name = ObjectName::new(&*self.namespace, &*key.name);
+                let api_version = Some(format!("metallb.io/{}", key.kind.version()));
+                ObjectReference { api_version, ..regarding(key.kind.name(), &name, uid) }
+            }
+        }
     }
 }
 
-fn tell(reference: &ObjectReference, kind: EventType, reason: &'static str, note: String) -> Tell {
-    Tell { regarding: reference.clone(), kind, reason, note }
+/// The kinds that the controller watches.
+pub fn watched() -> Vec<UntypedKind> {
+    let kind = |Watched { group, version, kind, plural, fields }| UntypedKind {
+        group,
+        version,
+        kind,
+        plural,
+        fields,
+    };
+    Sources::new(false).watched().into_iter().map(kind).collect()
 }
 
 #[cfg(test)]
@@ -186,5 +223,35 @@ mod tests {
         empty.text = None;
         state.update(Some(empty), &mut tells);
         assert_eq!(tells[0].reason, "ConfigRejected");
+    }
+
+    #[test]
+    fn a_refused_object_is_told_on_the_object_and_a_configmap_beside_objects_on_itself() {
+        let mut state = ConfigState::with_objects("metallb-system");
+        let mut tells = Vec::new();
+        assert!(!state.update(view(GOOD), &mut tells) && !state.listed(), "objects may come");
+        for kind in watched() {
+            state.object(&UntypedEvent { kind: kind.kind, event: WatchEvent::Reset(Vec::new()) }, &mut tells);
+        }
+        assert!(state.listed() && tells.is_empty());
+        assert_eq!(state.in_force().map(|config| config.pools[0].name.clone()).as_deref(), Some("default"));
+        let pool = |name: &str, range: &str| UntypedEvent {
+            kind: "IPAddressPool",
+            event: WatchEvent::Applied(serde_json::json!({
+                "metadata": { "name": name, "uid": format!("uid-{name}") }, "spec": { "addresses": [range] }
+            })),
+        };
+        assert!(state.object(&pool("good", "198.51.100.0/24"), &mut tells));
+        assert_eq!(
+            (tells[0].reason, tells[0].regarding.kind.as_deref()),
+            ("ConfigIgnored", Some("ConfigMap"))
+        );
+        tells.clear();
+        state.object(&pool("bad", "nonsense"), &mut tells);
+        assert_eq!(tells[0].reason, "ConfigRejected");
+        assert_eq!(tells[0].regarding.api_version.as_deref(), Some("metallb.io/v1beta1"));
+        assert_eq!(tells[0].regarding.uid.as_deref(), Some("uid-bad"));
+        assert!(state.stale() && state.refusals()[0].starts_with("IPAddressPool bad, spec.addresses[0]: "));
+        assert_eq!(state.in_force().map(|config| config.refused_pools.clone()), Some(vec!["bad".to_owned()]));
     }
 }

@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use herald_runtime::ObjectName;
+use herald_runtime::config_report::{self, Component, Refusals};
 use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::readiness::Readiness;
+use herald_runtime::untyped::{self, UntypedEvent};
 use herald_runtime::watch::{Watch, WatchEvent};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config_map::ConfigView;
+use crate::config_map::{ConfigView, watched};
 use crate::metrics::ControllerMetrics;
 use crate::namespaces::NamespaceView;
 use crate::plan::{Action, Tell};
@@ -34,6 +36,8 @@ const IN_FLIGHT: usize = 16;
 const EVENTS: usize = 1024;
 /// With more Services to be decided than this, good news are not told by Events.
 const BUSY: usize = 500;
+/// Objects on their way to the loop; more of them slow their watches down.
+const OBJECTS: usize = 64;
 /// How often the gauges are brought up to date at most.
 const METRICS: Duration = Duration::from_millis(500);
 
@@ -66,10 +70,25 @@ impl Leader {
         let namespaces = Watch::<Namespace>::all(self.client.clone())
             .optional()
             .metrics(self.metrics.client.clone())
-            .run(NamespaceView::new, timed(Event::Namespace), sender, readiness.handle("namespaces"));
-        let mut watches = pin!(async { tokio::try_join!(services, config, namespaces) });
+            .run(NamespaceView::new, timed(Event::Namespace), sender.clone(), readiness.handle("namespaces"));
+        let (untyped, objects) = mpsc::channel(OBJECTS);
+        let watching = untyped::watch_group(
+            self.client.clone(),
+            self.namespace.clone(),
+            "metallb.io",
+            watched(),
+            self.metrics.client.clone(),
+            untyped,
+            readiness.clone(),
+        );
+        let (refusals, told) = tokio::sync::watch::channel(None);
+        let (client, namespace) = (self.client.clone(), self.namespace.clone());
+        let telling = config_report::run(client, namespace, Component::Controller, told);
+        let objects = pass_on(objects, sender);
+        let mut watches =
+            pin!(async { tokio::try_join!(services, config, namespaces, watching, objects, telling) });
 
-        let mut planner = Planner::new(self.class.clone());
+        let mut planner = Planner::new(self.class.clone()).with_objects(&self.namespace);
         let mut writes = FuturesUnordered::new();
         // When a Service's event came that is not decided yet.
         let mut arrived = HashMap::new();
@@ -120,6 +139,7 @@ impl Leader {
                         pools = named;
                     }
                     self.metrics.update(&planner);
+                    report(&planner, &refusals);
                     // One round of writes at a time.
                     if statuses.is_empty() {
                         for (pool, status) in planner.pool_statuses(Instant::now()) {
@@ -180,6 +200,34 @@ fn take(planner: &mut Planner, (at, event): (Instant, Event), arrived: &mut Hash
         arrived.entry(view.name.clone()).or_insert(at);
     }
     planner.handle(event, Instant::now());
+}
+
+/// Hands the objects on to the loop.
+async fn pass_on(
+    mut objects: mpsc::Receiver<UntypedEvent>,
+    events: mpsc::Sender<(Instant, Event)>,
+) -> anyhow::Result<()> {
+    while let Some(event) = objects.recv().await {
+        if events.send((Instant::now(), Event::Object(event))).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Brings the ConfigurationState up to date.
+fn report(planner: &Planner, refusals: &tokio::sync::watch::Sender<Refusals>) {
+    if !planner.config().listed() {
+        return;
+    }
+    refusals.send_if_modified(|told| {
+        let now = planner.config().refusals();
+        let differs = told.as_deref() != Some(now);
+        if differs {
+            *told = Some(now.to_vec());
+        }
+        differs
+    });
 }
 
 async fn sleep_until(at: Option<Instant>) {

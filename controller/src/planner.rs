@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use herald_config::Config;
 use herald_runtime::ObjectName;
+use herald_runtime::untyped::UntypedEvent;
 use herald_runtime::watch::WatchEvent;
 
 use crate::allocator::Allocator;
@@ -47,6 +48,8 @@ pub enum Event {
     Service(WatchEvent<ServiceView>),
     /// The ConfigMap.
     ConfigMap(WatchEvent<ConfigView>),
+    /// Objects of `metallb.io`.
+    Object(UntypedEvent),
     /// Namespaces.
     Namespace(WatchEvent<NamespaceView>),
 }
@@ -71,7 +74,8 @@ pub struct Planner {
     index: Index,
     namespaces: Namespaces,
     config: ConfigState,
-    config_listed: bool,
+    /// Pools that are objects, and what their statuses show.
+    pool_objects: BTreeMap<String, Option<PoolStatus>>,
     /// Only with at least one pool: without any nothing is touched.
     allocator: Option<Allocator>,
     /// The allocator stands on all statuses.
@@ -94,7 +98,7 @@ impl Planner {
             index: Index::default(),
             namespaces: Namespaces::default(),
             config: ConfigState::default(),
-            config_listed: false,
+            pool_objects: BTreeMap::new(),
             allocator: None,
             adopted: false,
             in_flight: HashSet::new(),
@@ -105,6 +109,12 @@ impl Planner {
             frees_seen: 0,
             finalizer_wait: Duration::ZERO,
         }
+    }
+
+    /// Objects of `metallb.io` in this namespace count too; nothing is ready before they are listed.
+    #[must_use]
+    pub fn with_objects(self, namespace: &str) -> Self {
+        Self { config: ConfigState::with_objects(namespace), ..self }
     }
 
     /// Takes one event.
@@ -123,16 +133,18 @@ impl Planner {
                 self.adopt_all(now);
             }
             Event::ConfigMap(event) => {
-                self.config_listed |= matches!(event, WatchEvent::Reset(_));
                 let view = match event {
                     WatchEvent::Applied(view) => Some(view),
                     WatchEvent::Deleted(_) => None,
                     WatchEvent::Reset(mut live) => live.pop(),
                 };
                 let changed = self.config.update(view, self.notes.tells());
-                if let Some(config) = self.config.in_force().filter(|_| changed).cloned() {
-                    self.configure(config, now);
-                }
+                self.configured(changed, now);
+            }
+            Event::Object(event) => {
+                self.show_pools(&event);
+                let changed = self.config.object(&event, self.notes.tells());
+                self.configured(changed, now);
             }
             Event::Namespace(event) => {
                 // Only pools that select namespaces by label ask for them; Services elsewhere come to the same plan.
@@ -200,7 +212,7 @@ impl Planner {
 
     /// All watches delivered and every status is adopted.
     pub fn ready(&self) -> bool {
-        self.index.listed() && self.config_listed && self.namespaces.listed()
+        self.index.listed() && self.config.listed() && self.namespaces.listed()
     }
 
     /// The configuration's state.
@@ -211,11 +223,6 @@ impl Planner {
     /// The allocator, once there are pools.
     pub fn allocator(&self) -> Option<&Allocator> {
         self.allocator.as_ref()
-    }
-
-    /// Which pools are objects, and what their statuses show.
-    pub fn shown_pool_statuses(&mut self, shown: BTreeMap<String, Option<PoolStatus>>) {
-        self.pool_statuses.shown(shown);
     }
 
     /// The statuses of pools to write now.
@@ -239,6 +246,31 @@ impl Planner {
     /// How many Services wait for an address.
     pub fn waiting(&self) -> usize {
         self.notes.waiting()
+    }
+
+    fn configured(&mut self, changed: bool, now: Instant) {
+        if let Some(config) = self.config.in_force().filter(|_| changed).cloned() {
+            self.configure(config, now);
+        }
+    }
+
+    /// What the statuses of pools show, for those that are objects.
+    fn show_pools(&mut self, event: &UntypedEvent) {
+        if event.kind != "IPAddressPool" {
+            return;
+        }
+        let shown = |object: &serde_json::Value| {
+            let name = object["metadata"]["name"].as_str()?.to_owned();
+            Some((name, PoolStatus::read(&object["status"])))
+        };
+        match &event.event {
+            WatchEvent::Reset(live) => self.pool_objects = live.iter().filter_map(shown).collect(),
+            WatchEvent::Applied(object) => self.pool_objects.extend(shown(object)),
+            WatchEvent::Deleted(name) => {
+                self.pool_objects.remove(&*name.name);
+            }
+        }
+        self.pool_statuses.shown(self.pool_objects.clone());
     }
 
     fn applied(&mut self, view: ServiceView, now: Instant) {

@@ -16,11 +16,13 @@ use herald_proxy::external_ips::Holders;
 use herald_proxy::probe::ServiceProbes;
 use herald_proxy::{EndpointsView, NotProxied, Note, ServiceView, SliceIgnored, SliceReading};
 use herald_runtime::ObjectName;
+use herald_runtime::untyped::UntypedEvent;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::Service;
 
 use crate::changes::Changes;
+use crate::configured::{ConfigNews, ConfigObject, Configured};
 use crate::floor::Look;
 use crate::node::{NodeObject, OwnNode};
 use crate::service_cidrs::{ServiceCidrObject, ServiceCidrs};
@@ -34,6 +36,8 @@ pub(crate) struct ServiceObject {
     pub(crate) uid: Box<str>,
     /// `spec.loadBalancerClass`.
     pub(crate) class: Option<Box<str>>,
+    /// `metadata.labels`, of one of type LoadBalancer: what advertisements select it by.
+    pub(crate) labels: BTreeMap<String, String>,
     /// What is proxied of it, and what was left out.
     pub(crate) view: Result<(ServiceView, Vec<Note>), NotProxied>,
 }
@@ -49,6 +53,7 @@ impl ServiceObject {
 pub(crate) fn fold_service(service: &Service) -> ServiceObject {
     let meta = &service.metadata;
     let class = service.spec.as_ref().and_then(|spec| spec.load_balancer_class.as_deref());
+    let balanced = service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
     ServiceObject {
         name: ObjectName::new(
             meta.namespace.clone().unwrap_or_default(),
@@ -56,6 +61,7 @@ pub(crate) fn fold_service(service: &Service) -> ServiceObject {
         ),
         uid: meta.uid.as_deref().unwrap_or_default().into(),
         class: class.filter(|class| !class.is_empty()).map(Into::into),
+        labels: meta.labels.clone().filter(|_| balanced).unwrap_or_default(),
         view: ServiceView::read(service),
     }
 }
@@ -69,15 +75,6 @@ pub(crate) struct SliceObject {
     pub(crate) reading: Result<SliceReading, SliceIgnored>,
 }
 
-/// The ConfigMap's document; `None` when the key is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConfigObject(pub(crate) Option<String>);
-
-/// Cuts the ConfigMap down to its document.
-pub(crate) fn fold_config(config: ConfigMap) -> ConfigObject {
-    ConfigObject(config.data.and_then(|mut data| data.remove("config")))
-}
-
 /// What a watch says.
 #[derive(Debug)]
 pub(crate) enum Observed {
@@ -89,6 +86,8 @@ pub(crate) enum Observed {
     Nodes(WatchEvent<NodeObject>),
     /// The one ConfigMap.
     Config(WatchEvent<ConfigObject>),
+    /// Objects of `metallb.io`, and Secrets.
+    Object(UntypedEvent),
     /// Networks of ClusterIPs, where the API has them.
     ServiceCidrs(WatchEvent<ServiceCidrObject>),
 }
@@ -125,14 +124,13 @@ pub(crate) struct Index {
     nodes: BTreeMap<String, NodeObject>,
     holders: Holders,
     named_externally: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
-    config: Option<Config>,
+    pub(crate) configured: Configured,
     service_cidrs: ServiceCidrs,
     node_addresses: BTreeSet<IpAddr>,
     pod_cidrs: Vec<IpNet>,
     dirty: BTreeSet<ObjectName>,
     pub(crate) changes: Changes,
     settings_changed: bool,
-    refused_config: bool,
 }
 
 impl Look for Index {
@@ -152,17 +150,6 @@ impl Look for Index {
     }
 }
 
-/// What became of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ConfigNews {
-    /// It is in force.
-    Taken,
-    /// It is not, in words that name the line; the last good one stays.
-    Refused(String),
-    /// There is none any more; the last good one stays.
-    Gone,
-}
-
 impl Index {
     /// Takes what a watch says; news of the configuration are for the log.
     pub(crate) fn observe(&mut self, observed: Observed) -> Option<ConfigNews> {
@@ -172,7 +159,14 @@ impl Index {
             Observed::Services(event) => self.services(event),
             Observed::Slices(event) => self.slices(event),
             Observed::Nodes(event) => self.nodes(event),
-            Observed::Config(event) => news = self.config_event(event),
+            Observed::Config(event) => {
+                let outcome = self.configured.document(event);
+                news = self.configured(outcome);
+            }
+            Observed::Object(event) => {
+                let outcome = self.configured.object(event);
+                news = self.configured(outcome);
+            }
             Observed::ServiceCidrs(event) => self.service_cidrs(event),
         }
         if !was_ready && self.is_ready() {
@@ -235,7 +229,7 @@ impl Index {
 
     /// The configuration in force.
     pub(crate) fn config(&self) -> Option<&Config> {
-        self.config.as_ref()
+        self.configured.in_force()
     }
 
     /// The own node, once its object has been seen.
@@ -454,36 +448,13 @@ impl Index {
         }
     }
 
-    fn config_event(&mut self, event: WatchEvent<ConfigObject>) -> Option<ConfigNews> {
-        let document = match event {
-            WatchEvent::Applied(config) => Some(config),
-            WatchEvent::Deleted(_) => None,
-            WatchEvent::Reset(configs) => {
-                self.listed.config = true;
-                configs.into_iter().next()
-            }
-        };
-        let Some(ConfigObject(document)) = document else { return Some(ConfigNews::Gone) };
-        let Some(document) = document else {
-            self.refused_config = true;
-            return Some(ConfigNews::Refused("the ConfigMap has no key \"config\"".to_owned()));
-        };
-        match herald_config::parse(&document) {
-            Ok(parsed) => {
-                let recovered = std::mem::take(&mut self.refused_config);
-                if self.config.as_ref() == Some(&parsed.config) {
-                    return recovered.then_some(ConfigNews::Taken);
-                }
-                self.config = Some(parsed.config);
-                self.settings_changed = true;
-                self.mark_all();
-                Some(ConfigNews::Taken)
-            }
-            Err(errors) => {
-                self.refused_config = true;
-                Some(ConfigNews::Refused(errors.to_string()))
-            }
+    fn configured(&mut self, (changed, news): (bool, Option<ConfigNews>)) -> Option<ConfigNews> {
+        self.listed.config |= self.configured.listed();
+        if changed {
+            self.settings_changed = true;
+            self.mark_all();
         }
+        news
     }
 }
 

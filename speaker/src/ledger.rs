@@ -21,11 +21,17 @@ pub(crate) struct Attributes {
     pub(crate) communities: BTreeSet<u32>,
     /// LOCAL_PREF; sent to internal peers only, 0 too.
     pub(crate) local_pref: u32,
+    /// The peers that are told; `None` means all.
+    pub(crate) peers: Option<BTreeSet<IpAddr>>,
 }
 
 impl Attributes {
     /// Adds what another claim of the same prefix wants.
     pub(crate) fn merge(&mut self, other: &Self) {
+        self.peers = match (self.peers.take(), &other.peers) {
+            (Some(mine), Some(theirs)) => Some(&mine | theirs),
+            _ => None,
+        };
         self.communities.extend(&other.communities);
         self.local_pref = self.local_pref.max(other.local_pref);
     }
@@ -105,12 +111,11 @@ impl Ledger {
 
     /// The attributes that a prefix is wanted with; `None` when nobody claims it.
     pub(crate) fn route(&self, prefix: &IpNet) -> Option<Attributes> {
-        let mut merged = Attributes::default();
-        for owner in self.routes.get(prefix)? {
-            if let Some(attributes) = self.claims.get(owner).and_then(|claims| claims.routes.get(prefix)) {
-                merged.merge(attributes);
-            }
-        }
+        let owners = self.routes.get(prefix)?.iter();
+        let mut claimed =
+            owners.filter_map(|owner| self.claims.get(owner).and_then(|claims| claims.routes.get(prefix)));
+        let mut merged = claimed.next()?.clone();
+        claimed.for_each(|attributes| merged.merge(attributes));
         Some(merged)
     }
 
@@ -147,7 +152,7 @@ mod tests {
     fn claims(routes: &[(&str, &[u32], u32)]) -> Claims {
         let routes = routes.iter().map(|(prefix, communities, local_pref)| {
             let communities = communities.iter().copied().collect();
-            (prefix.parse().unwrap(), Attributes { communities, local_pref: *local_pref })
+            (prefix.parse().unwrap(), Attributes { communities, local_pref: *local_pref, peers: None })
         });
         Claims { routes: routes.collect(), addresses: BTreeSet::new() }
     }
@@ -171,12 +176,27 @@ mod tests {
         ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], 200)]));
         ledger.claim(&name(3), claims(&[("192.0.2.0/24", &[3], 0)]));
         let route = ledger.route(&"192.0.2.0/24".parse().unwrap()).unwrap();
-        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: 200 });
+        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: 200, peers: None });
+    }
+
+    #[test]
+    fn a_route_is_for_the_peers_of_all_its_claims_and_one_for_all_is_for_all() {
+        let to = |peers: Option<&[u8]>| Attributes {
+            peers: peers.map(|peers| peers.iter().map(|n| IpAddr::from([10, 0, 0, *n])).collect()),
+            ..Attributes::default()
+        };
+        let merged = |mut one: Attributes, other: Attributes| {
+            one.merge(&other);
+            one
+        };
+        assert_eq!(merged(to(Some(&[1])), to(Some(&[2]))), to(Some(&[1, 2])));
+        assert_eq!(merged(to(Some(&[1])), to(None)), to(None));
+        assert_eq!(merged(to(None), to(Some(&[1]))), to(None));
     }
 
     fn any_claims() -> impl Strategy<Value = Claims> {
         let attributes = (proptest::collection::btree_set(0u32..4, 0..3), 0u32..3)
-            .prop_map(|(communities, local_pref)| Attributes { communities, local_pref });
+            .prop_map(|(communities, local_pref)| Attributes { communities, local_pref, peers: None });
         let routes = proptest::collection::btree_map(0u8..4, attributes, 0..3);
         let addresses = proptest::collection::btree_set(0u8..4, 0..3);
         (routes, addresses).prop_map(|(routes, addresses)| Claims {

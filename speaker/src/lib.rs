@@ -30,6 +30,7 @@ mod apply;
 mod bgp;
 mod changes;
 mod cleanup;
+mod configured;
 mod conntrack;
 mod counters;
 mod effects;

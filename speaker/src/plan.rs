@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_config::{Config, LocalAddresses, Pool};
+use herald_config::{Advertisement, Config, LocalAddresses, Peer, Pool, any_or_all};
 use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
 use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
@@ -112,13 +112,20 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
     let rules = rules(&admitted, endpoints, view.node);
     let ours = service.class.as_deref() == view.class;
     if ours {
-        announce(view, &admitted.load_balancer_ips, FrontendKind::LoadBalancer, &rules, &mut plan);
+        announce(
+            view,
+            &admitted.load_balancer_ips,
+            &service.labels,
+            FrontendKind::LoadBalancer,
+            &rules,
+            &mut plan,
+        );
     }
     if view.config.herald.announce_external_ips {
         // They have no class; outside the pools nobody said how to announce them.
         let inside = |address: &&IpAddr| view.config.pool_containing(**address).is_some();
         let external: Vec<IpAddr> = admitted.external_ips.iter().filter(inside).copied().collect();
-        announce(view, &external, FrontendKind::ExternalIp, &rules, &mut plan);
+        announce(view, &external, &service.labels, FrontendKind::ExternalIp, &rules, &mut plan);
     }
     local_addresses(view, ours, &admitted, &rules, &mut plan);
     plan.rules = (view.proxies && !rules.frontends.is_empty()).then(|| Arc::new(rules));
@@ -129,6 +136,7 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
 fn announce(
     view: &View<'_>,
     addresses: &[IpAddr],
+    labels: &BTreeMap<String, String>,
     kind: FrontendKind,
     rules: &ServiceRules,
     plan: &mut ServicePlan,
@@ -137,12 +145,14 @@ fn announce(
         if plan.verdicts.contains_key(address) {
             continue;
         }
-        let judged = announced_pool(view, *address)
+        let judged = announced_pool(view, *address, labels)
             .and_then(|pool| view.node_refusal.map_or(Ok(pool), Err))
             .and_then(|pool| attracts(rules, *address, kind).map(|()| pool));
         match judged {
             Ok(pool) => {
-                for advertisement in &pool.advertisements {
+                for advertisement in wanted(pool, labels) {
+                    let named = |peer: &&Peer| advertisement.peers.contains(&peer.name);
+                    let peers = view.config.peers.iter().filter(named).map(|peer| peer.address).collect();
                     let attributes = Attributes {
                         communities: advertisement
                             .communities
@@ -150,9 +160,11 @@ fn announce(
                             .map(|community| community.to_u32())
                             .collect(),
                         local_pref: advertisement.local_pref,
+                        peers: (!advertisement.peers.is_empty()).then_some(peers),
                     };
                     let prefix = advertisement.prefix_for(*address);
-                    plan.claims.routes.entry(prefix).or_default().merge(&attributes);
+                    let route = plan.claims.routes.entry(prefix);
+                    route.and_modify(|route| route.merge(&attributes)).or_insert(attributes);
                 }
                 plan.verdicts.insert(*address, Verdict::Announce);
             }
@@ -163,13 +175,22 @@ fn announce(
     }
 }
 
-fn announced_pool<'a>(view: &View<'a>, address: IpAddr) -> Result<&'a Pool, Reason> {
+fn announced_pool<'a>(
+    view: &View<'a>,
+    address: IpAddr,
+    labels: &BTreeMap<String, String>,
+) -> Result<&'a Pool, Reason> {
     let pool = view.config.pool_containing(address).ok_or(Reason::NotInPool)?;
-    match pool.advertisements.is_empty() {
-        false => Ok(pool),
-        true if pool.layer2.is_empty() => Err(Reason::NoAdvertisement),
-        true => Err(Reason::PoolNotBgp),
+    match wanted(pool, labels).next() {
+        Some(_) => Ok(pool),
+        None if pool.layer2.is_empty() => Err(Reason::NoAdvertisement),
+        None => Err(Reason::PoolNotBgp),
     }
+}
+
+/// The advertisements of a pool that are for a Service with these labels; those for other nodes are left out already.
+fn wanted<'p>(pool: &'p Pool, labels: &BTreeMap<String, String>) -> impl Iterator<Item = &'p Advertisement> {
+    pool.advertisements.iter().filter(move |of| any_or_all(&of.service_selectors, labels))
 }
 
 /// Whether new clients may be attracted to an address, by the endpoints behind it: any of its ports will do.

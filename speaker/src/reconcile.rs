@@ -22,11 +22,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
+use crate::configured::ConfigNews;
 use crate::effects::NodeEffects;
 use crate::explain::Asked;
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
-use crate::index::{ConfigNews, Index};
+use crate::index::Index;
 use crate::metrics::SpeakerMetrics;
 use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, plan};

@@ -11,9 +11,11 @@ use herald_proxy::probe::{self, ProbeMetrics};
 use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{Names, ProxyMetrics, SliceView};
 use herald_runtime::admin::AdminServer;
+use herald_runtime::config_report::{self, Component};
 use herald_runtime::events::EventRecorder;
 use herald_runtime::metrics::{ClientMetrics, Metrics};
 use herald_runtime::readiness::Readiness;
+use herald_runtime::untyped;
 use herald_runtime::watch::Watch;
 use herald_runtime::{ObjectName, Tasks};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
@@ -26,13 +28,14 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
 use crate::bgp::Peers;
+use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::Housekeeper;
 use crate::counters::Counters;
 use crate::effects::NodeEffects;
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
-use crate::index::{Index, Observed, SliceObject, fold_config, fold_service};
+use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
 use crate::metrics::SpeakerMetrics;
 use crate::neighbours::{Found, TakeOver};
@@ -52,6 +55,8 @@ use crate::traffic::Names as FrontendNames;
 const OBSERVED: usize = 256;
 /// How long all tasks may take to stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// Objects on their way to the loop; more of them slow their watches down.
+const OBJECTS: usize = 64;
 /// The name and key of the configuration.
 const CONFIG_MAP: &str = "config";
 /// Services and slices of another proxy, or of nobody's, as kube-proxy leaves them out.
@@ -141,7 +146,12 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
                 .context("cannot start the thread that reads counters")?,
         );
     }
+    let (refusals, told) = watch::channel(None);
+    let component = Component::Speaker(options.node_name.clone());
+    let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
+    tasks.spawn_until_shutdown("config-report", telling);
     let mut index = Index::default();
+    index.configured = Configured::with_objects(refusals);
     index.changes.started = Some(Timestamp::now());
     let reconciler = Reconciler {
         foreign,
@@ -252,6 +262,28 @@ fn spawn_watches(
             readiness.handle("config"),
         );
     tasks.spawn_until_shutdown("config", config);
+
+    // Objects of MetalLB's group, once the cluster has it.
+    let (untyped, mut objects) = mpsc::channel(OBJECTS);
+    let watching = untyped::watch_group(
+        client(),
+        options.namespace.clone(),
+        "metallb.io",
+        watched(),
+        metrics.clone(),
+        untyped,
+        readiness.clone(),
+    );
+    tasks.spawn_until_shutdown("objects", watching);
+    let observed = observed.clone();
+    tasks.spawn_until_shutdown("pass-on", async move {
+        while let Some(event) = objects.recv().await {
+            if observed.send(Received::now(Observed::Object(event))).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
 }
 
 /// Health check node ports and kube-proxy's own two ports.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_config::{Config, Masquerade, Peer, SourceRangesOtherFamily};
+use herald_config::{Config, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
 use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
@@ -61,7 +61,7 @@ impl Settings {
     /// `found` are the addresses of the node's interfaces, where they matter.
     pub(crate) fn of(index: &Index, options: &SpeakerOptions, found: &BTreeSet<IpAddr>) -> Self {
         let own = index.own_node(&options.node_name);
-        let config = index.config().cloned().unwrap_or_default();
+        let mut config = index.config().cloned().unwrap_or_default();
         let primary = own.map(|(_, own)| own.primary_ips()).unwrap_or_default();
         let port_addresses = options.nodeport_addresses.choose(&primary, found);
         let health_addresses = options.nodeport_addresses.listen(&port_addresses);
@@ -76,6 +76,17 @@ impl Settings {
             });
             settings.collect()
         });
+        if let Some((_, own)) = own {
+            let speaks = |name: &String| {
+                config.peers.iter().any(|peer| peer.name == *name && peer.selects(&own.labels))
+            };
+            for pool in &mut config.pools {
+                pool.advertisements.retain(|of| {
+                    any_or_all(&of.node_selectors, &own.labels)
+                        && (of.peers.is_empty() || of.peers.iter().any(speaks))
+                });
+            }
+        }
         let refusal = match own {
             None => Some(Reason::NodeUnknown),
             Some((_, own)) if own.network_unavailable => Some(Reason::NodeNetworkUnavailable),

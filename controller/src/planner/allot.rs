@@ -48,6 +48,11 @@ impl Planner {
             return if empty { Allotment::Nothing } else { Allotment::Foreign };
         }
         self.notes.say(view, Note::ForeignAddress, None);
+        let refused = self.config.in_force().is_some_and(|config| !config.refused_pools.is_empty());
+        if refused && view.status_addresses().any(|address| allocator.pool_of(address).is_none()) {
+            // It may belong to a pool that is refused and not known.
+            return Allotment::Untouched;
+        }
         self.notes.say(view, Note::Complaint, view.complaint.clone());
         let reason = is_foreign(view, allocator)
             .or_else(|| view.request.as_ref().err().cloned())

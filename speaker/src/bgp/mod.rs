@@ -7,7 +7,7 @@
 //!     └─ watch: generation handed to the socket <───────────────────
 //! ```
 //!
-//! Every peer of the node gets all routes of the node. A peer whose settings are equal before and after a change of
+//! Every peer of the node gets all routes of the node, but for those that name their peers. A peer whose settings are equal before and after a change of
 //! the configuration is not touched; one whose settings differ is stopped and started anew. What a session says and
 //! when is `herald-bgp`'s to decide, the socket is `peer.rs`' and `sockopt.rs`'.
 //!
@@ -21,6 +21,7 @@ mod router_id;
 mod sockopt;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,24 @@ const END: Duration = Duration::from_secs(2);
 pub(crate) struct Told {
     pub(crate) generation: Generation,
     pub(crate) routes: Arc<RouteSet>,
+    /// Routes that are for these peers only.
+    only: Arc<BTreeMap<IpNet, BTreeSet<IpAddr>>>,
+}
+
+impl Told {
+    /// What the peer with this address is told.
+    pub(crate) fn to(&self, peer: IpAddr) -> Arc<RouteSet> {
+        if self.only.is_empty() {
+            return Arc::clone(&self.routes);
+        }
+        let meant = |prefix: &IpNet| self.only.get(prefix).is_none_or(|peers| peers.contains(&peer));
+        let routes = self.routes.iter().filter(|(prefix, _)| meant(prefix));
+        let route = |(prefix, attributes): (IpNet, &Arc<herald_bgp::Attributes>)| Route {
+            prefix,
+            attributes: (**attributes).clone(),
+        };
+        Arc::new(routes.map(route).collect())
+    }
 }
 
 #[derive(Debug)]
@@ -158,7 +177,8 @@ impl Peers {
             .map(|(prefix, attributes)| Route { prefix: *prefix, attributes: to_bgp(attributes) })
             .collect();
         let generation = Generation(self.told.borrow().generation.0 + 1);
-        self.told.send_replace(Told { generation, routes: Arc::new(routes) });
+        let only = self.routes.iter().filter_map(|(prefix, of)| Some((*prefix, of.peers.clone()?))).collect();
+        self.told.send_replace(Told { generation, routes: Arc::new(routes), only: Arc::new(only) });
         generation
     }
 

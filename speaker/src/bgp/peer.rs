@@ -123,6 +123,7 @@ pub(crate) async fn run(
         last_failure: String::new(),
     };
     told.mark_changed();
+    let address = driver.settings.peer.address;
     driver.handle(Event::Start).await;
     loop {
         driver.draw();
@@ -136,7 +137,7 @@ pub(crate) async fn run(
             changed = told.changed() => match changed {
                 Ok(()) => {
                     let told = told.borrow_and_update().clone();
-                    Event::RoutesChanged(told.generation, told.routes)
+                    Event::RoutesChanged(told.generation, told.to(address))
                 }
                 Err(_) => break,
             },

@@ -22,7 +22,8 @@ fn peers(registry: &Metrics) -> Peers {
 }
 
 fn route(prefix: &str, communities: &[u32]) -> BTreeMap<IpNet, Attributes> {
-    let attributes = Attributes { communities: communities.iter().copied().collect(), local_pref: 0 };
+    let attributes =
+        Attributes { communities: communities.iter().copied().collect(), local_pref: 0, peers: None };
     BTreeMap::from([(prefix.parse().unwrap(), attributes)])
 }
 
@@ -151,9 +152,7 @@ fn ten_thousand_routes_arrive_and_the_last_withdrawal_waits_for_its_socket() {
         let mut peers = peers(&Metrics::new());
         peers.set(vec![settings("")]).await;
         let routes: BTreeMap<IpNet, Attributes> = (0..10_000u32)
-            .map(|n| {
-                (IpNet::from(std::net::IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default())
-            })
+            .map(|n| (IpNet::from(IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default()))
             .collect();
         peers.announce(&routes);
         bird.until("show route count", |answer| answer.contains("10000 of 10000")).await;

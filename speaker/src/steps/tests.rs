@@ -96,7 +96,7 @@ fn what_a_changed_service_no_longer_serves_goes_after_the_linger() {
 #[test]
 fn other_attributes_are_announced_over_the_old_ones_without_a_withdrawal() {
     let mut desired = served(&[1]);
-    let attributes = Attributes { communities: BTreeSet::from([7]), local_pref: 0 };
+    let attributes = Attributes { communities: BTreeSet::from([7]), ..Attributes::default() };
     desired.routes.insert(vip(1).into(), attributes.clone());
     assert_eq!(
         steps(&desired, &served(&[1])),
@@ -115,7 +115,7 @@ fn stopping_withdraws_and_leaves_rules_and_addresses() {
 /// Any plan: Services with and without address or route, and aggregates.
 fn any_plan() -> impl Strategy<Value = Plan> {
     let attributes = proptest::collection::btree_set(0u32..3, 0..3)
-        .prop_map(|communities| Attributes { communities, local_pref: 0 });
+        .prop_map(|communities| Attributes { communities, ..Attributes::default() });
     (
         proptest::collection::btree_map(0u8..6, 0u8..3, 0..6),
         proptest::collection::btree_set(0u8..6, 0..6),
