@@ -10,6 +10,7 @@ mod kernel;
 mod kube_proxy;
 mod local_addresses;
 mod metallb_switch;
+mod objects;
 mod order;
 mod planned_work;
 mod probe;
