@@ -25,7 +25,9 @@ fn definitions() -> Result<String> {
 fn install(lab: &Lab) -> Result<()> {
     lab.kubectl_with_input(&["apply", "--server-side", "-f", "-"], &definitions()?)?;
     lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
-    lab.apply(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string())?;
+    lab.apply(
+        &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
+    )?;
     Ok(())
 }
 
@@ -68,7 +70,10 @@ fn the_definitions_are_installed_explained_and_listed_and_both_versions_of_a_pee
     let edge = table.lines().find(|line| line.starts_with("edge")).unwrap_or_default();
     assert!(edge.contains("false") && edge.contains("true") && edge.contains("192.0.2.0/25"), "{table}");
     let plain = get(&lab, "ipaddresspool", "plain")?;
-    assert_eq!((&plain["spec"]["autoAssign"], &plain["spec"]["avoidBuggyIPs"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&plain["spec"]["autoAssign"], &plain["spec"]["avoidBuggyIPs"]),
+        (&json!(true), &json!(false))
+    );
     for (kind, column) in [
         ("bgppeers", "BFD PROFILE"),
         ("bgpadvertisements", "IPADDRESSPOOL SELECTORS"),
@@ -91,7 +96,8 @@ fn the_definitions_are_installed_explained_and_listed_and_both_versions_of_a_pee
     // What the API server refuses by itself is refused by `herald check` too; the rest Herald tells.
     let mut refused = 0;
     for example in REFUSED.split("---\n").skip(1) {
-        let example = example.replace("metadata: {name: x}", &format!("metadata: {{name: x, namespace: {NAMESPACE}}}"));
+        let example =
+            example.replace("metadata: {name: x}", &format!("metadata: {{name: x, namespace: {NAMESPACE}}}"));
         if lab.kubectl_with_input(&["apply", "--dry-run=server", "-f", "-"], &example).is_err() {
             refused += 1;
         }
@@ -187,14 +193,25 @@ fn a_speaker_peers_by_objects_with_a_password_from_a_secret_and_announces_to_who
     let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
         "metadata": { "name": "tor", "namespace": NAMESPACE }, "stringData": { "username": "x", "password": "s3cr3t" } });
     lab.apply(&pool("default", &["192.168.10.0/24"]))?;
-    lab.apply(&object("BGPPeer", "v1beta2", "tor", json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
-        "passwordSecret": { "name": "tor" } })))?;
+    lab.apply(&object(
+        "BGPPeer",
+        "v1beta2",
+        "tor",
+        json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
+        "passwordSecret": { "name": "tor" } }),
+    ))?;
     let only = lab.node(1).name.clone();
     lab.apply(&object("BGPAdvertisement", "v1beta1", "routes", json!({ "ipAddressPools": ["default"], "peers": ["tor"],
         "nodeSelectors": [{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": [only] }] }],
         "serviceSelectors": [{ "matchLabels": { "app": "web" } }] })))?;
     for node in lab.nodes() {
-        lab.kubectl(&["label", "node", &node.name, &format!("kubernetes.io/hostname={}", node.name), "--overwrite"])?;
+        lab.kubectl(&[
+            "label",
+            "node",
+            &node.name,
+            &format!("kubernetes.io/hostname={}", node.name),
+            "--overwrite",
+        ])?;
     }
     let _controller = lab.controller("controller", &[])?;
     let _speakers = lab.speakers(&[])?;
@@ -204,10 +221,13 @@ fn a_speaker_peers_by_objects_with_a_password_from_a_secret_and_announces_to_who
     lab.apply(&secret.to_string())?;
     await_state(&lab, &state, "Valid", "")?;
     let _pod = lab.pod(lab.node(1), "web-1", &herald_e2e::PodOptions::app("web"))?;
-    create(&lab, [
-        service("first", json!({ "metadata": { "labels": { "app": "web" } } })),
-        service("other", json!({ "metadata": { "labels": { "app": "db" } } })),
-    ])?;
+    create(
+        &lab,
+        [
+            service("first", json!({ "metadata": { "labels": { "app": "web" } } })),
+            service("other", json!({ "metadata": { "labels": { "app": "db" } } })),
+        ],
+    )?;
     lab.settle()?;
     let address = await_address(&lab, "first")?;
     let other = await_address(&lab, "other")?;
