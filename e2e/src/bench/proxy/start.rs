@@ -37,9 +37,11 @@ pub fn herald(lab: &Lab, scale: &Scale, node: &Node, pod: &Namespace, table: &mu
     for _ in 0..TIMES {
         drop(running.take());
         node.ns.exec(&["nft", "flush", "ruleset"])?;
-        // What stood there is freed in the background, at the cost of whoever starts next.
+        // What stood there is freed in the background, and so is the garbage that a list leaves in the API server: at the
+        // cost of whoever starts next.
         pause(SETTLE);
         bare.push(bare_list(lab, node)?.as_secs_f64());
+        pause(SETTLE);
         let system = System::start(lab, Kind::Herald, node)?;
         let said = system.await_programmed(Duration::from_secs(120))?;
         await_service(&system, pod, scale, Duration::from_secs(5))?;
