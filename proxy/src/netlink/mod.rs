@@ -15,6 +15,7 @@ mod decode;
 mod dump;
 mod error;
 mod expressions;
+mod fill;
 mod monitor;
 mod neighbours;
 mod objects;
@@ -47,7 +48,7 @@ use self::wire::{
 };
 use crate::element::{Changes, Element};
 use crate::family::IpFamily;
-use crate::ruleset::{Ruleset, Table, Timeouts, is_class};
+use crate::ruleset::{Ruleset, Timeouts, is_class};
 
 /// How long the kernel may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -90,62 +91,6 @@ impl Kernel {
         let monitor = Monitor::open(self.socket.port()).map_err(KernelError::Open)?;
         self.monitor = Some(monitor.clone());
         Ok(monitor)
-    }
-
-    /// Puts this ruleset with these elements in place of whatever is in our tables, in one transaction. Connections keep
-    /// their translations.
-    ///
-    /// Tables of the same layout, such as an earlier run's, are refilled rather than replaced: a packet that is between
-    /// two hooks while the kernel changes over would find the new hook too early and the old one too late, and go
-    /// untranslated. (That is some 100 ns; it can happen only when the layout changes, with a new version of Herald.)
-    pub fn replace(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
-        check_classes(elements)?;
-        let ruleset = &ruleset.clone().with_elements(elements);
-        if self.has_layout(ruleset)? {
-            self.refill(ruleset, elements)
-        } else {
-            self.rebuild(ruleset, elements)
-        }
-    }
-
-    /// New rules and elements in the chains and sets that are there.
-    fn refill(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
-        match self.write(ruleset, elements, Batch::flush_table) {
-            // Somebody changed the table under its old name.
-            Err(KernelError::Refused { subject: Subject::Object(_), .. }) => self.rebuild(ruleset, elements),
-            written => written,
-        }
-    }
-
-    /// New tables.
-    fn rebuild(&mut self, ruleset: &Ruleset, elements: &[Element]) -> Result<(), KernelError> {
-        self.write(ruleset, elements, |batch, table| {
-            batch.delete_table(table.family, Ruleset::TABLE);
-            batch.add_table(table);
-        })
-    }
-
-    /// Makes both tables ready, then fills them. Elements come before rules: they are cheapest to add to a set that no
-    /// rule uses yet.
-    fn write(
-        &mut self,
-        ruleset: &Ruleset,
-        elements: &[Element],
-        prepare: impl Fn(&mut Batch, &Table),
-    ) -> Result<(), KernelError> {
-        self.transact(None, &[], elements, elements.len(), |batch| {
-            for table in &ruleset.tables {
-                prepare(batch, table);
-                batch.add_constants(table);
-            }
-            batch.elements(elements, false);
-            for table in &ruleset.tables {
-                batch.add_rules(table);
-            }
-        })?;
-        self.timeouts = Timeouts::of(elements);
-        self.timeouts.warn_of_rounded();
-        Ok(())
     }
 
     /// Removes and adds elements, in one transaction. To remove what is not there is refused, as is to add a key that

@@ -45,6 +45,9 @@ fn figures_at_45000_services_of_3_endpoints_are_within_their_bars() {
         let start = Instant::now();
         kernel.replace(&ruleset, &elements).unwrap();
         let load = start.elapsed();
+        if std::env::var_os("ONLY").is_some() {
+            continue;
+        }
         let start = Instant::now();
         kernel.replace(&ruleset, &elements).unwrap();
         let again = start.elapsed();

@@ -1,7 +1,7 @@
 //! The ruleset in a real kernel: what netlink writes is what `nft -f` loads, and transactions are atomic.
 
 use crate::net::Namespace;
-use herald_proxy::netlink::{KernelError, Subject};
+use herald_proxy::netlink::{Adopted, KernelError, Subject};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope};
 
@@ -214,6 +214,27 @@ fn a_refused_batch_changes_nothing_and_names_the_element() {
     // The connection is as good as before.
     kernel.apply(&Changes { remove: vec![address(1)], add: vec![address(20)] }).unwrap();
     assert_ne!(namespace.list_ruleset(), before);
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_first_load_in_parts_is_what_one_transaction_would_be_and_leaves_nothing_if_a_part_is_refused() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.unchecked_kernel();
+    let ruleset = Ruleset::new(&config());
+    let mut all = elements();
+    all.extend((0..20_000u32).map(|n| Element::Vip { address: (0x0a00_0000 + n).to_be_bytes().into() }));
+    let http = frontend("192.0.2.1", Protocol::Tcp, 80);
+    let clash = Element::Service { frontend: http, policy: Policy::External };
+    let refused: Vec<Element> = all.iter().copied().chain([clash]).collect();
+    let error = kernel.replace(&ruleset, &refused).unwrap_err();
+    assert!(
+        matches!(&error, KernelError::Refused { subject: Subject::Addition(e), .. } if *e == clash),
+        "{error:?}"
+    );
+    assert_eq!(namespace.list_ruleset(), "");
+    kernel.replace(&ruleset, &all).unwrap();
+    assert_eq!(kernel.adopt(&ruleset, &all).unwrap(), Adopted::Unchanged);
 }
 
 #[test]
