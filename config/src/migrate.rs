@@ -59,7 +59,7 @@ pub(crate) fn migrate(document: &str, namespace: &str, config_map: &str) -> Resu
     Ok(Migrated { objects: migration.objects, notes: migration.notes })
 }
 
-/// Turns every document of the files into objects; files are as [`crate::check`] takes them. An error is one for each
+/// Turns every document of the files into objects; files are as [`crate::check()`] takes them. An error is one for each
 /// document that is refused, or says that there is none.
 pub fn migrate_files(files: &[File]) -> Result<Migrated, String> {
     let mut all = Migrated { objects: Vec::new(), notes: Vec::new() };

@@ -1,7 +1,7 @@
 //! The schema of the objects of `metallb.io`: one table from which everything else follows.
 //!
 //! [`kinds`] says which fields there are, with type, bounds, default and meaning. From it come the
-//! CustomResourceDefinitions that `herald crds` prints ([`definitions`]), the check of an object without an API server
+//! CustomResourceDefinitions that `herald crds` prints ([`definitions()`]), the check of an object without an API server
 //! ([`Type::check`]), and the tables of `docs/configuration.md`. So what is documented, what the API server refuses
 //! and what `herald check` refuses cannot differ.
 //!
