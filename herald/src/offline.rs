@@ -68,8 +68,8 @@ pub(crate) fn check(flags: &FileFlags) -> ExitCode {
     let errors = checked.findings.iter().filter(|finding| finding.error).count();
     let warnings = checked.findings.len() - errors;
     print(&format!(
-        "{objects} objects of metallb.io, {documents} ConfigMap documents: {errors} errors, {warnings} warnings; \
-         {others} other objects not looked at\n"
+        "errors: {errors}, warnings: {warnings} (objects of metallb.io: {objects}, ConfigMaps: {documents}, others, not \
+         looked at: {others})\n"
     ));
     if objects + documents == 0 && !checked.refused() {
         eprintln!("there is nothing to check: name files with objects of metallb.io, or with a ConfigMap");
