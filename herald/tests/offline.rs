@@ -1,5 +1,7 @@
 //! `herald check`, `migrate` and `crds` as a user or a pipeline runs them: what is on which stream, and the exit code.
 
+#![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
