@@ -19,8 +19,8 @@ use crate::untyped::UntypedKind;
 const PACE: Duration = Duration::from_secs(1);
 /// How long one write may take.
 const WRITE: Duration = Duration::from_secs(10);
-/// After a failure.
-const RETRY: Duration = Duration::from_secs(60);
+/// After a failure: twice as long each time, for the kind may be installed any moment or never.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The longest summary.
 const LONGEST: usize = 8 << 10;
 
@@ -79,6 +79,7 @@ pub async fn run(
     let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &STATE.resource());
     let mut written: Option<Value> = None;
     let mut since = (None, Timestamp::now());
+    let mut wait = RETRY.0;
     loop {
         let now = refusals.borrow_and_update().clone();
         let mut retry = None;
@@ -89,12 +90,18 @@ pub async fn run(
             let status = status(&component, &refusals, since.1);
             if written.as_ref() != Some(&status) {
                 match tokio::time::timeout(WRITE, write(&api, &component, &status)).await {
-                    Ok(Ok(())) => written = Some(status),
+                    Ok(Ok(())) => {
+                        written = Some(status);
+                        wait = RETRY.0;
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(error = chain(&error), "the ConfigurationState is not written");
-                        retry = Some(RETRY);
+                        retry = Some(wait);
                     }
-                    Err(_) => retry = Some(RETRY),
+                    Err(_) => retry = Some(wait),
+                }
+                if retry.is_some() {
+                    wait = (wait * 2).min(RETRY.1);
                 }
             }
         }

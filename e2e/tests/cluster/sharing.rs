@@ -151,9 +151,13 @@ fn a_service_that_must_not_share_an_address_waits_and_is_told_why_until_it_may()
         object
     };
     create(&lab, [sharer("same-port", "a", 80), sharer("other-key", "b", 81), local("other-policy")])?;
-    for name in ["same-port", "other-key", "other-policy"] {
+    for (name, why) in [
+        ("same-port", "both have the port TCP/80, which cannot be shared"),
+        ("other-key", "sharing needs the same metallb.io/allow-shared-ip on both"),
+        ("other-policy", "sharing needs externalTrafficPolicy Cluster on both"),
+    ] {
         let note = await_event(&lab, "default", name, "AllocationFailed", "default/first has it")?;
-        assert!(note.contains("the same metallb.io/allow-shared-ip on both, different ports"), "{note}");
+        assert!(note.contains(why), "{note}");
         assert_eq!(addresses_of(&all(&lab)?[name]), [] as [IpAddr; 0], "{name}");
     }
 

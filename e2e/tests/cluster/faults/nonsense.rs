@@ -177,7 +177,7 @@ fn services_and_slices_that_are_nonsense_hurt_nobody_else() -> Result<()> {
         ("a-the-pool-s-last", "\"192.0.2.15/28\" is no IP address"),
         (&long_name(), "is no IP address"),
     ] {
-        await_event(lab, "default", name, "AllocationFailed", part)?;
+        await_event(lab, "default", name, "LoadBalancerFailed", part)?;
     }
     // The one that shares a port number with a protocol that is not served works by its other port.
     let address = addresses_of(&await_service(lab, "p-sctp", SOON, "an address", |service| {
