@@ -115,9 +115,13 @@ impl ConfigState {
     fn settle(&mut self, tells: &mut Vec<Tell>) -> bool {
         let outcome = self.sources.settle();
         for notice in outcome.notices {
+            // One line each in the log.
+            let error = notice.text.replace('\n', "; ");
             match notice.refused {
-                true => tracing::error!(about = ?notice.about, "configuration: {}", notice.text),
-                false => tracing::warn!(about = ?notice.about, "configuration: {}", notice.text),
+                true => {
+                    tracing::error!(about = ?notice.about, error, "configuration refused; the last good one stays in force");
+                }
+                false => tracing::warn!(about = ?notice.about, "configuration: {error}"),
             }
             tells.push(Tell {
                 regarding: self.reference(&notice.about),
