@@ -12,8 +12,8 @@
 //! Established; after `handle` the next deadline lies ahead; a generation of routes is answered by exactly one
 //! [`Output::Synced`] of it or a later one.
 //!
-//! Not here: graceful restart ([`SessionConfig::graceful_restart`] is its place), DelayOpen, TCP options, the limit of half-open
-//! connections (the driver's, before it accepts).
+//! Not here: DelayOpen, TCP options, the limit of half-open connections (the driver's, before it accepts). Of graceful restart the
+//! driver's part is to hand in the whole table before `Start`: the End-of-RIB behind it ends what the peer kept.
 
 mod backoff;
 mod collision;
@@ -32,6 +32,8 @@ mod receive;
 mod collision_tests;
 #[cfg(test)]
 mod fsm_tests;
+#[cfg(test)]
+mod restart_tests;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
@@ -145,7 +147,8 @@ impl Session {
         let mut out = Vec::new();
         match event {
             Event::Start => self.start(now, &mut out),
-            Event::Stop(cease) => self.stop(&cease, &mut out),
+            Event::Stop(cease) => self.stop(&cease, false, &mut out),
+            Event::Restart(cease) => self.stop(&cease, true, &mut out),
             Event::Connected(id, direction, local) => self.connected(now, id, direction, local, &mut out),
             Event::ConnectFailed(cause) => {
                 self.connect_failed(now, DownReason::ConnectFailed(cause), &mut out)
@@ -253,16 +256,22 @@ impl Session {
         }
     }
 
-    /// RFC 4271 §8.2.2, ManualStop in every state: Cease, close, Idle.
-    fn stop(&mut self, cease: &Cease, out: &mut Vec<Output>) {
+    /// RFC 4271 §8.2.2, ManualStop in every state: Cease, close, Idle. RFC 4724 §4.2: a NOTIFICATION would make the peer drop
+    /// the routes, so a restart ends a session that keeps them without.
+    fn stop(&mut self, cease: &Cease, restart: bool, out: &mut Vec<Output>) {
         self.started = false;
         self.abandon_dial(out);
         let notification = cease.notification();
-        let reason = DownReason::Stopped(notification.clone());
+        let mut reason = DownReason::Stopped(notification.clone());
         let mut was_up = false;
         for connection in std::mem::take(&mut self.connections) {
-            was_up |= connection.state() == State::Established;
-            self.send_notification(connection.id, &notification, out);
+            let up = connection.state() == State::Established;
+            was_up |= up;
+            if restart && up && connection.negotiated.as_ref().is_some_and(|n| n.graceful_restart) {
+                reason = DownReason::Restarting;
+            } else {
+                self.send_notification(connection.id, &notification, out);
+            }
             out.push(Output::Close(connection.id));
         }
         if was_up {
@@ -382,6 +391,9 @@ impl Session {
         connection.phase = Phase::Established { since: now };
         connection.restart_hold(now);
         self.counters.established += 1;
+        if let Some(restart) = &mut self.config.graceful_restart {
+            restart.established();
+        }
         self.rib.up(Terms {
             path: PathContext {
                 local_as: self.config.local_as,

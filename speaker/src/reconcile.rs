@@ -3,8 +3,8 @@
 //! Waits for anything to happen, takes everything that has happened by then, plans the Services that it touches, and
 //! applies them as one batch. There is no debounce timer: while a batch is applied the next one gathers.
 //!
-//! Nothing is applied before the index is ready. When the loop is told to stop it withdraws all routes, ends the
-//! sessions, and leaves rules and local addresses in the kernel: what is on its way still arrives, connections of the node and of
+//! Nothing is applied before the index is ready. When the loop is told to stop it withdraws all routes but from peers with
+//! graceful restart, ends the sessions, and leaves rules and local addresses in the kernel: what is on its way still arrives, connections of the node and of
 //! pods go on, and the next run adopts both without a gap. `cleanup` is what removes them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,10 +172,13 @@ impl Reconciler {
         }
         self.overlays(started);
         let dirty = self.index.take_dirty();
-        if dirty.is_empty() && self.applier.programmed() {
-            return;
+        if !dirty.is_empty() || !self.applier.programmed() {
+            self.batch(started, dirty).await;
         }
-        self.batch(started, dirty).await;
+        // Not before the first table is whole: what it lacks, a peer that kept routes over a restart would drop.
+        if let Some(settings) = self.settings.as_ref().filter(|_| self.applier.programmed()) {
+            self.applier.effects().peers.set(&settings.peers).await;
+        }
     }
 
     /// The node or the configuration is not what it was.
@@ -193,7 +196,6 @@ impl Reconciler {
                 proxy.set_service_cidrs(&settings.service_cidrs, programmed).await;
             }
         }
-        self.applier.effects().peers.set(settings.peers.clone()).await;
         self.settings = Some(settings);
     }
 
@@ -299,14 +301,18 @@ impl Reconciler {
         self.outputs.events.publish(regarding, EventType::Warning, failure.reason, text);
     }
 
-    /// Withdraws everything, then ends the sessions.
+    /// Leaves the peers that keep the routes until the next run; withdraws everything from the others, then ends their sessions.
     async fn stop(&mut self) {
         let now = Instant::now();
+        let text = format!("herald speaker on {} stops", self.options.node_name);
+        let kept = self.applier.effects().peers.leave(&text).await;
         self.applier.withdraw_all(now).await;
         self.reporter.stopped();
-        let text = format!("herald speaker on {} stops", self.options.node_name);
         self.applier.effects().peers.stop(&text).await;
-        tracing::info!("all routes are withdrawn; rules and local addresses stay");
+        tracing::info!(
+            kept_by = kept,
+            "routes are withdrawn but from peers that keep them for a restart; rules and local addresses stay"
+        );
     }
 }
 

@@ -64,7 +64,7 @@ const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/se
 
 /// Runs the speaker until `shutdown` is cancelled or a part of it fails.
 ///
-/// Stopping withdraws all routes and ends the sessions; rules and local addresses stay ([`crate::cleanup()`]).
+/// Stopping withdraws all routes, but from peers with graceful restart, and ends the sessions; rules and local addresses stay ([`crate::cleanup()`]).
 pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let readiness = Readiness::new();
@@ -74,7 +74,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     // Beside a kube-proxy its metrics are its own.
     let full = options.proxy == ProxyMode::Full;
     let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
-    let (proxy, monitoring) = start_proxy(&options, &proxy_metrics).await?;
+    let (proxy, monitoring, tables) = start_proxy(&options, &proxy_metrics).await?;
     let (mut local, rtnetlink) = LocalAddresses::open()?;
 
     let mut tasks = Tasks::new(shutdown.clone());
@@ -138,7 +138,10 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
     let names = FrontendNames::default();
     let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
-    let effects = NodeEffects { proxy, addresses: local, peers: Peers::new(speaker_metrics.bgp.clone()) };
+    // Without a proxy of Herald's it is another's rules that forward, and they know nothing of this restart.
+    let predecessor = tables || options.proxy == ProxyMode::Off;
+    let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor);
+    let effects = NodeEffects { proxy, addresses: local, peers };
     let foreign = Foreign::new(&metrics);
     if options.proxy != ProxyMode::Off {
         metrics.collect(
@@ -173,13 +176,13 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     tasks.join(GRACE).await
 }
 
-/// Opens nf_tables, and makes sure that nobody else serves what Herald is to serve.
+/// Opens nf_tables, and makes sure that nobody else serves what Herald is to serve. True: an earlier run's tables are there.
 async fn start_proxy(
     options: &SpeakerOptions,
     metrics: &ProxyMetrics,
-) -> anyhow::Result<(Option<ProxyKernel>, Monitoring)> {
+) -> anyhow::Result<(Option<ProxyKernel>, Monitoring, bool)> {
     if options.proxy == ProxyMode::Off {
-        return Ok((None, Monitoring(None)));
+        return Ok((None, Monitoring(None), false));
     }
     let kernel = KernelThread::start().await?;
     let mut take_over = TakeOver::No;
@@ -193,14 +196,16 @@ async fn start_proxy(
             take_over = TakeOver::Wanted;
         }
     }
-    if kernel.call(Kernel::exists).await? {
+    let tables = kernel.call(Kernel::exists).await?;
+    if tables {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
     let limits = (options.proxy == ProxyMode::Full).then(|| options.conntrack.clone());
     let conntrack = Housekeeper::start(metrics.clone(), limits)
         .context("cannot start the thread that deletes stale conntrack entries")?;
     let monitoring = Monitoring(kernel.monitor().await);
-    Ok((Some(ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), take_over)), monitoring))
+    let proxy = ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), take_over);
+    Ok((Some(proxy), monitoring, tables))
 }
 
 fn spawn_watches(

@@ -32,6 +32,7 @@ impl Class {
             DownReason::OpenRefused(refusal) => refusal.notification().code,
             DownReason::Malformed(error) => error.notification().code,
             DownReason::Stopped(_)
+            | DownReason::Restarting
             | DownReason::ConnectFailed(_)
             | DownReason::ConnectTimedOut(_)
             | DownReason::Disconnected(_)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::Families;
-use crate::wire::AS_TRANS;
+use crate::wire::{AS_TRANS, Capability, GracefulRestart};
+use crate::{Families, Family};
 
 /// A hold time: zero (no timers), or three seconds and more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,12 +44,38 @@ pub enum ConfigError {
     RouterId,
 }
 
-/// The place of graceful restart (RFC 4724), which is not negotiated yet: there is no value of this type.
-///
-/// What it will hold: the restart time, whether forwarding state was preserved (F, per family), whether this is a
-/// restart (R). What it will change: the capability in `Offer`, and a way to stop by FIN without Cease.
+/// Graceful restart as the restarting side (RFC 4724 §4.1): the peer keeps our routes while we start anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GracefulRestartConfig {}
+pub struct GracefulRestartConfig {
+    /// How long we need at most to be back, in seconds, 1 to 4095; the peer keeps the routes no longer.
+    pub restart_time: u16,
+    /// R: this speaker was started anew, and its predecessor may have left routes with the peer.
+    pub restarted: bool,
+    /// F: what forwards the packets outlived that restart. Without it the peer drops what it kept at our OPEN.
+    pub forwarding: bool,
+}
+
+impl GracefulRestartConfig {
+    /// RFC 4724 §3: the restart time has twelve bits; 0 would keep nothing.
+    pub const RESTART_TIME: std::ops::RangeInclusive<u16> = 1..=4095;
+
+    /// Once a session was up nothing has restarted, and a lost connection stops no packet.
+    pub(super) fn established(&mut self) {
+        self.restarted = false;
+        self.forwarding = true;
+    }
+
+    /// What our OPEN says of it.
+    pub(super) fn capability(&self, families: Families) -> Capability {
+        Capability::GracefulRestart(GracefulRestart {
+            restarting: self.restarted,
+            // RFC 8538: with N set a Cease would keep our routes too, and a drain has to get rid of them.
+            notification: false,
+            restart_time: self.restart_time.clamp(*Self::RESTART_TIME.start(), *Self::RESTART_TIME.end()),
+            families: families.iter().map(|family| (family.afi(), Family::SAFI, self.forwarding)).collect(),
+        })
+    }
+}
 
 /// One session's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +96,7 @@ pub struct SessionConfig {
     pub connect_timeout: Duration,
     /// Seeds the jitter of timers: different per session and start, fixed in tests.
     pub jitter_seed: u64,
-    /// Not yet negotiated.
+    /// Whether the peer is asked to keep our routes over a restart.
     pub graceful_restart: Option<GracefulRestartConfig>,
 }
 

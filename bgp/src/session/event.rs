@@ -50,6 +50,9 @@ pub enum Event {
     Start,
     /// End with this NOTIFICATION and stay down (ManualStop). To withdraw first, hand in no routes and await `Synced`.
     Stop(Cease),
+    /// End because this speaker starts anew, and stay down: an Established session with graceful restart ends without
+    /// NOTIFICATION, so that the peer keeps the routes (RFC 4724 §4.1); everything else ends as by `Stop`.
+    Restart(Cease),
     /// A connection is up: the one dialled, or one from the peer.
     Connected(ConnId, Direction, LocalAddresses),
     /// The dial failed; in words.

@@ -29,8 +29,8 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// Whether a refresh is framed by BoRR and EoRR.
     pub enhanced_route_refresh: bool,
-    /// Whether the peer could keep routes over a restart of ours.
-    pub peer_graceful_restart: bool,
+    /// Whether the peer keeps our routes when the connection ends without NOTIFICATION (RFC 4724 §4.2).
+    pub graceful_restart: bool,
 }
 
 impl fmt::Display for Negotiated {
@@ -50,6 +50,7 @@ impl fmt::Display for Negotiated {
             (self.four_octet_as, "4-octet AS"),
             (self.route_refresh, "route refresh"),
             (self.enhanced_route_refresh, "enhanced route refresh"),
+            (self.graceful_restart, "graceful restart"),
         ] {
             if has {
                 write!(f, ", {name}")?;
@@ -135,8 +136,13 @@ pub(super) fn negotiate(
         four_octet_as: offers_as4 && open.four_octet_as().is_some(),
         route_refresh: both(&Capability::RouteRefresh),
         enhanced_route_refresh: both(&Capability::EnhancedRouteRefresh),
-        peer_graceful_restart: open.capabilities.iter().any(|c| matches!(c, Capability::GracefulRestart(_))),
+        // RFC 4724 §3: a peer that lists no family of its own still keeps ours.
+        graceful_restart: graceful(offered) && graceful(&open.capabilities),
     })
+}
+
+fn graceful(capabilities: &[Capability]) -> bool {
+    capabilities.iter().any(|capability| matches!(capability, Capability::GracefulRestart(_)))
 }
 
 /// The families of a list of capabilities. RFC 4760 §8: without any multiprotocol capability, IPv4 unicast.

@@ -27,7 +27,8 @@ impl Offer {
             // RFC 6793 §4.1: also if two octets would do.
             Capability::FourOctetAs(config.local_as),
         ]);
-        all.retain(|capability| !self.dropped.contains(capability));
+        all.extend(config.graceful_restart.map(|restart| restart.capability(config.offered())));
+        all.retain(|capability| !self.dropped.iter().any(|dropped| same(dropped, capability)));
         all
     }
 
@@ -43,7 +44,8 @@ impl Offer {
             Code::UNSUPPORTED_CAPABILITY => {
                 // What is listed and was not offered, the peer misses: no smaller offer helps.
                 let listed = Capability::decode_list(&notification.data).unwrap_or_default();
-                let refused: Vec<_> = offered.iter().filter(|c| listed.contains(c)).cloned().collect();
+                let is_listed = |c: &&Capability| listed.iter().any(|listed| same(listed, c));
+                let refused: Vec<_> = offered.iter().filter(is_listed).cloned().collect();
                 let needed = |c: &Capability| matches!(c, Capability::MultiProtocol { .. });
                 let families_left = offered.iter().any(|c| needed(c) && !refused.contains(c));
                 if refused.is_empty() {
@@ -65,4 +67,9 @@ impl Offer {
         self.bare |= possible;
         possible
     }
+}
+
+/// Whether two capabilities are one, whatever their values; of the multiprotocol capability there is one per family.
+fn same(one: &Capability, other: &Capability) -> bool {
+    one == other || (one.code() == other.code() && !matches!(one, Capability::MultiProtocol { .. }))
 }

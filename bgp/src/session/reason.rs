@@ -12,6 +12,8 @@ use crate::wire::{Code, DecodeError, Notification};
 pub enum DownReason {
     /// We were told to stop, and said so.
     Stopped(Notification),
+    /// We were told to restart, and the peer keeps our routes until we are back.
+    Restarting,
     /// The dial failed.
     ConnectFailed(String),
     /// The dial took longer than this.
@@ -33,7 +35,7 @@ pub enum DownReason {
     },
     /// The peer was silent for this long.
     HoldTimerExpired(Duration),
-    /// The peer opened another connection before it said anything on this one.
+    /// The peer opened another connection: before it said anything on this one, or because it restarted (RFC 4724 §4.2).
     Replaced,
 }
 
@@ -48,6 +50,7 @@ impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopped(notification) => write!(f, "stopped, sent NOTIFICATION {notification}"),
+            Self::Restarting => f.write_str("restarting, the peer keeps the routes"),
             Self::ConnectFailed(cause) => write!(f, "connect failed: {cause}"),
             Self::ConnectTimedOut(after) => write!(f, "connect timed out after {} s", after.as_secs_f32()),
             Self::Disconnected(None) => f.write_str("peer closed the connection"),

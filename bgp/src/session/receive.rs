@@ -47,6 +47,13 @@ impl Session {
 
     /// Whether an incoming connection may be; if not it is answered and closed here.
     fn admit_incoming(&mut self, now: Instant, id: ConnId, out: &mut Vec<Output>) -> bool {
+        let restarted = self.connections.iter().find(|c| {
+            c.state() == State::Established && c.negotiated.as_ref().is_some_and(|n| n.graceful_restart)
+        });
+        // RFC 4724 §4.2: the peer was restarted and the old connection never ended; it ends in silence.
+        if let Some(old) = restarted.map(|connection| connection.id) {
+            self.fail(now, old, None, DownReason::Replaced, out);
+        }
         let refusal = if self.state() == State::Established {
             // RFC 4271 §6.8: a connection that collides with an Established one is closed.
             Some(Code::COLLISION_RESOLUTION)

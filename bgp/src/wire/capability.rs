@@ -30,7 +30,7 @@ pub enum Capability {
     EnhancedRouteRefresh,
     /// RFC 6793: the sender's AS number.
     FourOctetAs(u32),
-    /// RFC 4724: understood, never sent.
+    /// RFC 4724.
     GracefulRestart(GracefulRestart),
     /// Anything else.
     Unknown {

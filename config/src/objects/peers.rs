@@ -218,7 +218,6 @@ fn warn_of_unsupported(spec: &Value<'_>) {
     }
     let flags = [
         ("ebgpMultiHop", "the session is dialled as any other"),
-        ("enableGracefulRestart", "routes are withdrawn when a speaker stops"),
         ("dualStackAddressFamily", "what goes over a session depends on the pools"),
     ];
     for (key, instead) in flags {

@@ -6,6 +6,7 @@ mod conntrack;
 mod controller;
 mod explain;
 mod faults;
+mod graceful_restart;
 mod kernel;
 mod kube_proxy;
 mod local_addresses;

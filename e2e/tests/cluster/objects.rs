@@ -22,7 +22,7 @@ fn definitions() -> Result<String> {
 }
 
 /// Installs the definitions, and waits until they are served.
-fn install(lab: &Lab) -> Result<()> {
+pub(crate) fn install(lab: &Lab) -> Result<()> {
     lab.kubectl_with_input(&["apply", "--server-side", "-f", "-"], &definitions()?)?;
     lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
     lab.apply(
@@ -31,7 +31,7 @@ fn install(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn pool(name: &str, addresses: &[&str]) -> String {
+pub(crate) fn pool(name: &str, addresses: &[&str]) -> String {
     json!({
         "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
         "metadata": { "name": name, "namespace": NAMESPACE }, "spec": { "addresses": addresses },

@@ -3,13 +3,16 @@
 //! ```text
 //!   Peers (owned by the reconcile loop)
 //!     ├─ watch: routes and their generation (latest wins) ──────────> peer task, one per peer: socket + Session
-//!     ├─ oneshot: stop with this Cease ─────────────────────────────>
-//!     └─ watch: generation handed to the socket <───────────────────
+//!     ├─ oneshot: how to end ───────────────────────────────────────>
+//!     └─ watch: its status <────────────────────────────────────────
 //! ```
 //!
 //! Every peer of the node gets all routes of the node, but for those that name their peers. A peer whose settings are equal before and after a change of
 //! the configuration is not touched; one whose settings differ is stopped and started anew. What a session says and
 //! when is `herald-bgp`'s to decide, the socket is `peer.rs`' and `sockopt.rs`'.
+//!
+//! Graceful restart (RFC 4724): the End-of-RIB behind the first table ends what a peer kept over a restart, so no session may
+//! begin before that table is whole: [`Peers::set`] is called when the rules of all Services are in force.
 //!
 //! Invariant: [`Peers::withdraw`] returns when every session has handed the withdrawals to its socket, or at its
 //! deadline; a session that is down has nothing to withdraw and does not delay it.
@@ -25,13 +28,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_bgp::{Cease, Community, Families, Generation, Route, RouteSet};
+use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, Route, RouteSet};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::ledger::Attributes;
 use crate::metrics::BgpMetrics;
+
+use peer::{End, Status};
 
 pub(crate) use peer::PeerSettings;
 pub(crate) use router_id::router_id;
@@ -40,6 +45,9 @@ pub(crate) use router_id::router_id;
 const WITHDRAW: Duration = Duration::from_secs(1);
 /// How long a session may take to end in good order.
 const END: Duration = Duration::from_secs(2);
+
+/// How long peers keep routes over a restart of the speaker, in seconds: as FRR, and so MetalLB, has it.
+const RESTART_TIME: u16 = 120;
 
 /// What all peers are told.
 #[derive(Debug, Clone, Default)]
@@ -69,8 +77,8 @@ impl Told {
 #[derive(Debug)]
 struct Running {
     settings: PeerSettings,
-    stop: Option<oneshot::Sender<Cease>>,
-    synced: watch::Receiver<Generation>,
+    end: Option<oneshot::Sender<End>>,
+    status: watch::Receiver<Status>,
     task: AbortHandle,
 }
 
@@ -82,17 +90,23 @@ pub(crate) struct Peers {
     running: Vec<Running>,
     tasks: JoinSet<()>,
     metrics: BgpMetrics,
+    restart: GracefulRestartConfig,
 }
 
 impl Peers {
-    /// No peers, no routes.
-    pub(crate) fn new(metrics: BgpMetrics) -> Self {
+    /// No peers, no routes. `predecessor`: the rules of an earlier run are in the kernel, and its routes may be with peers.
+    pub(crate) fn new(metrics: BgpMetrics, predecessor: bool) -> Self {
         let told = watch::Sender::new(Told::default());
-        Self { routes: BTreeMap::new(), told, running: Vec::new(), tasks: JoinSet::new(), metrics }
+        let restart = GracefulRestartConfig {
+            restart_time: RESTART_TIME,
+            restarted: predecessor,
+            forwarding: predecessor,
+        };
+        Self { routes: BTreeMap::new(), told, running: Vec::new(), tasks: JoinSet::new(), metrics, restart }
     }
 
     /// Makes these the peers of the node. Takes time only where a session has to end.
-    pub(crate) async fn set(&mut self, desired: Vec<PeerSettings>) {
+    pub(crate) async fn set(&mut self, desired: &[PeerSettings]) {
         let mut ending = Vec::new();
         for running in &mut self.running {
             if desired.contains(&running.settings) {
@@ -100,19 +114,21 @@ impl Peers {
             }
             let address = running.settings.peer.address;
             let gone = !desired.iter().any(|settings| settings.peer.address == address);
-            let cease = if gone { Cease::PeerDeconfigured } else { Cease::OtherConfigurationChange };
-            if let Some(stop) = running.stop.take() {
-                // A task that is gone already needs no stop.
-                let _ = stop.send(cease);
-            }
+            running.end(if gone {
+                End::Stop(Cease::PeerDeconfigured)
+            } else {
+                End::Restart(Cease::OtherConfigurationChange)
+            });
             ending.push(running.task.clone());
         }
         self.join(ending).await;
         for settings in desired {
-            if !self.running.iter().any(|running| running.settings == settings) {
-                self.start(settings);
+            if !self.running.iter().any(|running| running.settings == *settings) {
+                self.start(settings.clone());
             }
         }
+        // Sessions that begin from now on find the rules in force, and nothing restarted.
+        self.restart = GracefulRestartConfig { restarted: false, forwarding: true, ..self.restart };
     }
 
     /// Takes routes back and waits until that is handed to all sockets.
@@ -122,12 +138,12 @@ impl Peers {
         let handed_out = async {
             for running in &mut self.running {
                 // An error means that the task is gone, and its connection with it.
-                let _ = running.synced.wait_for(|synced| *synced >= generation).await;
+                let _ = running.status.wait_for(|status| status.synced >= generation).await;
             }
         };
         if tokio::time::timeout(WITHDRAW, handed_out).await.is_err() {
             let behind: Vec<_> =
-                self.running.iter().filter(|running| *running.synced.borrow() < generation).collect();
+                self.running.iter().filter(|running| running.status.borrow().synced < generation).collect();
             for running in behind {
                 tracing::warn!(peer = %running.settings, "does not take a withdrawal; going on without waiting for it");
             }
@@ -140,14 +156,23 @@ impl Peers {
         self.tell();
     }
 
+    /// Ends the sessions whose peers keep the routes until the next run (RFC 4724 §4.2), without withdrawing them; the others
+    /// stay. Returns how many ended.
+    pub(crate) async fn leave(&mut self, text: &str) -> usize {
+        let mut ending = Vec::new();
+        for running in self.running.iter_mut().filter(|running| running.status.borrow().retains) {
+            running.end(End::Restart(Cease::AdministrativeShutdown(text.into())));
+            ending.push(running.task.clone());
+        }
+        let count = ending.len();
+        self.join(ending).await;
+        count
+    }
+
     /// Ends all sessions in good order: the routes must have been withdrawn before.
-    ///
-    /// Where graceful restart is negotiated one day, a session closes by FIN here instead and keeps its routes.
     pub(crate) async fn stop(&mut self, text: &str) {
         for running in &mut self.running {
-            if let Some(stop) = running.stop.take() {
-                let _ = stop.send(Cease::AdministrativeShutdown(text.into()));
-            }
+            running.end(End::Stop(Cease::AdministrativeShutdown(text.into())));
         }
         self.join(self.running.iter().map(|running| running.task.clone()).collect()).await;
     }
@@ -183,12 +208,13 @@ impl Peers {
     }
 
     fn start(&mut self, settings: PeerSettings) {
-        let (stop, stopped) = oneshot::channel();
-        let (synced, seen) = watch::channel(Generation::default());
+        let (end, ending) = oneshot::channel();
+        let (status, seen) = watch::channel(Status::default());
         let metrics = self.metrics.peer(&settings);
-        let task = peer::run(settings.clone(), self.told.subscribe(), synced, stopped, metrics);
+        let told = self.told.subscribe();
+        let task = peer::run(settings.clone(), self.restart, told, status, ending, metrics);
         let task = self.tasks.spawn(task);
-        self.running.push(Running { settings, stop: Some(stop), synced: seen, task });
+        self.running.push(Running { settings, end: Some(end), status: seen, task });
     }
 
     /// Waits for tasks that were told to end, and aborts them at the deadline.
@@ -212,6 +238,15 @@ impl Peers {
     }
 }
 
+impl Running {
+    fn end(&mut self, how: End) {
+        if let Some(end) = self.end.take() {
+            // A task that is gone already needs no end.
+            let _ = end.send(how);
+        }
+    }
+}
+
 /// The families that sessions offer: those that routes can be of (RFC 4760 §8); IPv4 when there are none.
 pub(crate) fn families(pools: &[herald_config::Pool]) -> Families {
     let bgp = pools.iter().filter(|pool| !pool.advertisements.is_empty());
@@ -231,5 +266,7 @@ fn to_bgp(attributes: &Attributes) -> herald_bgp::Attributes {
     }
 }
 
+#[cfg(test)]
+mod restart_tests;
 #[cfg(test)]
 mod tests;

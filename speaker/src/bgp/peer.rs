@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use herald_bgp::{
-    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, HoldTime, LocalAddresses,
-    Output, Session, SessionConfig,
+    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, GracefulRestartConfig,
+    HoldTime, LocalAddresses, Output, Session, SessionConfig,
 };
 use herald_config::Peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -53,12 +53,31 @@ impl fmt::Display for PeerSettings {
     }
 }
 
+/// How a session is to end.
+#[derive(Debug)]
+pub(super) enum End {
+    /// With this NOTIFICATION.
+    Stop(Cease),
+    /// To be begun anew: in silence where the peer keeps the routes, otherwise with this NOTIFICATION.
+    Restart(Cease),
+}
+
+/// What of a session others wait for or decide by.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    /// The last generation of routes that was handed to the socket, or that nobody is there to be told.
+    pub(super) synced: Generation,
+    /// Established, and the peer keeps the routes while this speaker restarts.
+    pub(super) retains: bool,
+}
+
 impl PeerSettings {
-    fn session(&self) -> anyhow::Result<SessionConfig> {
+    fn session(&self, restart: GracefulRestartConfig) -> anyhow::Result<SessionConfig> {
         let mut config = SessionConfig::new(self.peer.my_asn, self.peer.asn, self.router_id)?;
         let seconds = u16::try_from(self.peer.hold_time.as_secs()).unwrap_or(u16::MAX);
         config.hold_time = HoldTime::new(seconds)?;
         config.families = self.families;
+        config.graceful_restart = self.peer.graceful_restart.then_some(restart);
         config.connect_timeout = DIAL + Duration::from_secs(1);
         Ok(config)
     }
@@ -91,7 +110,7 @@ struct Driver {
     dialling: Option<Dialling>,
     connection: Option<Connection>,
     connections: u64,
-    synced: watch::Sender<Generation>,
+    status: watch::Sender<Status>,
     metrics: PeerMetrics,
     last_failure: String,
 }
@@ -99,16 +118,17 @@ struct Driver {
 /// Keeps the session up until told to stop.
 pub(crate) async fn run(
     settings: PeerSettings,
+    restart: GracefulRestartConfig,
     mut told: watch::Receiver<Told>,
-    synced: watch::Sender<Generation>,
-    mut stop: oneshot::Receiver<Cease>,
+    status: watch::Sender<Status>,
+    mut end: oneshot::Receiver<End>,
     metrics: PeerMetrics,
 ) {
-    let config = match settings.session() {
+    let config = match settings.session(restart) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!(peer = %settings, %error, "session cannot be configured and is not started");
-            refuse(told, synced, stop).await;
+            refuse(told, status, end).await;
             return;
         }
     };
@@ -118,12 +138,17 @@ pub(crate) async fn run(
         dialling: None,
         connection: None,
         connections: 0,
-        synced,
+        status,
         metrics,
         last_failure: String::new(),
     };
-    told.mark_changed();
     let address = driver.settings.peer.address;
+    // The table first: the End-of-RIB of a session that came up without would end what the peer kept.
+    let routes = |told: &mut watch::Receiver<Told>| {
+        let told = told.borrow_and_update().clone();
+        Event::RoutesChanged(told.generation, told.to(address))
+    };
+    driver.handle(routes(&mut told)).await;
     driver.handle(Event::Start).await;
     loop {
         driver.draw();
@@ -135,19 +160,17 @@ pub(crate) async fn run(
             }
             dialled = dialled(&mut driver.dialling) => driver.dialled(dialled),
             changed = told.changed() => match changed {
-                Ok(()) => {
-                    let told = told.borrow_and_update().clone();
-                    Event::RoutesChanged(told.generation, told.to(address))
-                }
+                Ok(()) => routes(&mut told),
                 Err(_) => break,
             },
-            cease = &mut stop => match cease {
-                Ok(cease) => {
-                    driver.handle(Event::Stop(cease)).await;
-                    break;
+            how = &mut end => {
+                match how {
+                    Ok(End::Stop(cease)) => driver.handle(Event::Stop(cease)).await,
+                    Ok(End::Restart(cease)) => driver.handle(Event::Restart(cease)).await,
+                    Err(_) => {}
                 }
-                Err(_) => break,
-            },
+                break;
+            }
             () = sleep_until(deadline) => Event::DeadlineReached,
         };
         driver.handle(event).await;
@@ -158,14 +181,14 @@ pub(crate) async fn run(
 /// Stands in for a session that cannot be: nothing is ever out, so everything is synced.
 async fn refuse(
     mut told: watch::Receiver<Told>,
-    synced: watch::Sender<Generation>,
-    mut stop: oneshot::Receiver<Cease>,
+    status: watch::Sender<Status>,
+    mut end: oneshot::Receiver<End>,
 ) {
     loop {
-        synced.send_replace(told.borrow_and_update().generation);
+        status.send_replace(Status { synced: told.borrow_and_update().generation, ..Status::default() });
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
-            _ = &mut stop => return,
+            _ = &mut end => return,
         }
     }
 }
@@ -235,12 +258,16 @@ impl Driver {
             Output::Up(negotiated) => {
                 self.last_failure.clear();
                 self.metrics.up(true);
+                self.retains(negotiated.graceful_restart);
                 tracing::info!(peer = %self.settings, %negotiated, "session up");
             }
             Output::Down(reason) => {
                 self.metrics.up(false);
+                self.retains(false);
                 match reason {
-                    DownReason::Stopped(_) => tracing::info!(peer = %self.settings, %reason, "session down"),
+                    DownReason::Stopped(_) | DownReason::Restarting => {
+                        tracing::info!(peer = %self.settings, %reason, "session down")
+                    }
                     _ => tracing::warn!(peer = %self.settings, %reason, "session down"),
                 }
             }
@@ -259,13 +286,17 @@ impl Driver {
     }
 
     fn sync(&self, generation: Generation) {
-        self.synced.send_if_modified(|synced| {
-            let newer = generation > *synced;
+        self.status.send_if_modified(|status| {
+            let newer = generation > status.synced;
             if newer {
-                *synced = generation;
+                status.synced = generation;
             }
             newer
         });
+    }
+
+    fn retains(&self, retains: bool) {
+        self.status.send_modify(|status| status.retains = retains);
     }
 
     fn dialled(&mut self, dialled: Result<(TcpStream, LocalAddresses), DialError>) -> Event {

@@ -9,7 +9,7 @@ use crate::metrics::SpeakerMetrics;
 use crate::testing::bird::{BIRD, Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
-fn settings(more: &str) -> PeerSettings {
+pub(super) fn settings(more: &str) -> PeerSettings {
     let document = format!(
         "peers:\n- {{peer-address: {BIRD}, peer-asn: 100, my-asn: 42, source-address: {NODE}{more}}}\n"
     );
@@ -18,10 +18,10 @@ fn settings(more: &str) -> PeerSettings {
 }
 
 fn peers(registry: &Metrics) -> Peers {
-    Peers::new(SpeakerMetrics::new(registry, "node-1").bgp)
+    Peers::new(SpeakerMetrics::new(registry, "node-1").bgp, false)
 }
 
-fn route(prefix: &str, communities: &[u32]) -> BTreeMap<IpNet, Attributes> {
+pub(super) fn route(prefix: &str, communities: &[u32]) -> BTreeMap<IpNet, Attributes> {
     let attributes =
         Attributes { communities: communities.iter().copied().collect(), local_pref: 0, peers: None };
     BTreeMap::from([(prefix.parse().unwrap(), attributes)])
@@ -39,7 +39,7 @@ fn a_route_appears_changes_without_a_reset_and_is_withdrawn() {
         let bird = Bird::start("");
         let registry = Metrics::new();
         let mut peers = peers(&registry);
-        peers.set(vec![settings("")]).await;
+        peers.set(&[settings("")]).await;
         peers.announce(&route("192.0.2.1/32", &[64600 << 16 | 7]));
         let shown = bird.until("show route all 192.0.2.1/32", |answer| answer.contains("BGP.next_hop")).await;
         assert!(shown.contains("BGP.next_hop: 10.0.0.11") && shown.contains("(64600,7)"), "{shown}");
@@ -69,7 +69,7 @@ fn stopping_ends_the_session_with_a_cease_that_says_why() {
         addresses().await;
         let bird = Bird::start("");
         let mut peers = peers(&Metrics::new());
-        peers.set(vec![settings("")]).await;
+        peers.set(&[settings("")]).await;
         peers.announce(&route("192.0.2.1/32", &[]));
         bird.until("show route", |answer| answer.contains("192.0.2.1")).await;
         peers.withdraw(&prefix("192.0.2.1/32")).await;
@@ -88,7 +88,7 @@ fn a_session_comes_back_after_the_router_was_restarted() {
         addresses().await;
         let mut bird = Bird::start("");
         let mut peers = peers(&Metrics::new());
-        peers.set(vec![settings("")]).await;
+        peers.set(&[settings("")]).await;
         peers.announce(&route("192.0.2.1/32", &[]));
         bird.until("show route", |answer| answer.contains("192.0.2.1")).await;
         bird.kill();
@@ -111,21 +111,21 @@ fn a_change_of_the_configuration_leaves_unaffected_sessions_alone() {
         addresses().await;
         let bird = Bird::start("");
         let mut peers = peers(&Metrics::new());
-        peers.set(vec![settings("")]).await;
+        peers.set(&[settings("")]).await;
         bird.up().await;
         let mut other = settings("");
         other.peer.address = "10.0.0.99".parse().unwrap();
-        peers.set(vec![other, settings("")]).await;
-        peers.set(vec![settings("")]).await;
+        peers.set(&[other, settings("")]).await;
+        peers.set(&[settings("")]).await;
         peers.announce(&route("192.0.2.1/32", &[]));
         bird.until("show route", |answer| answer.contains("192.0.2.1")).await;
         assert_eq!(bird.established(), 1, "{}", bird.log());
 
-        peers.set(vec![settings(", hold-time: 30s")]).await;
+        peers.set(&[settings(", hold-time: 30s")]).await;
         bird.until("show protocols all herald", |answer| answer.contains("/30")).await;
         bird.until("show route", |answer| answer.contains("192.0.2.1")).await;
         assert_eq!(bird.established(), 2, "{}", bird.log());
-        peers.set(vec![]).await;
+        peers.set(&[]).await;
         bird.until("show protocols all herald", |answer| answer.contains("Peer de-configured")).await;
     });
 }
@@ -137,7 +137,7 @@ fn a_session_with_a_password_comes_up() {
         addresses().await;
         let bird = Bird::start("password \"s3cr3t\";");
         let mut peers = peers(&Metrics::new());
-        peers.set(vec![settings(", password: s3cr3t")]).await;
+        peers.set(&[settings(", password: s3cr3t")]).await;
         bird.up().await;
         peers.stop("test").await;
     });
@@ -150,7 +150,7 @@ fn ten_thousand_routes_arrive_and_the_last_withdrawal_waits_for_its_socket() {
         addresses().await;
         let bird = Bird::start("");
         let mut peers = peers(&Metrics::new());
-        peers.set(vec![settings("")]).await;
+        peers.set(&[settings("")]).await;
         let routes: BTreeMap<IpNet, Attributes> = (0..10_000u32)
             .map(|n| (IpNet::from(IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default()))
             .collect();

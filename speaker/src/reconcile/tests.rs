@@ -81,7 +81,7 @@ impl Lab {
                     .counting(failures.clone(), crate::traffic::Names::default()),
             ),
             addresses: local,
-            peers: Peers::new(metrics.bgp.clone()),
+            peers: Peers::new(metrics.bgp.clone(), false),
         };
         let (health_ports, ports) = watch::channel(HealthPorts::default());
         let (proxy_state, state) = watch::channel(ProxyState::default());
