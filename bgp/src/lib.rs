@@ -4,7 +4,7 @@
 //! everything it receives, and discards received routes unread. It has no socket, no clock and no task: a driver
 //! feeds [`session::Event`]s with the present time and performs the [`session::Output`]s.
 //!
-//! * [`wire`]: messages to bytes and back (RFC 4271 §4, 4760, 5492, 6793, 9003, 2918, 7313).
+//! * [`wire`]: messages to bytes and back (RFC 4271 §4, 4760, 5492, 6793, 8654, 8950, 9003, 9234, 2918, 7313).
 //! * [`rib`]: which routes a peer shall have and which it was told (Adj-RIB-Out, RFC 4271 §3.2).
 //! * [`session`]: one peer's state machine (RFC 4271 §8), collisions, timers, back-off.
 //!
@@ -17,11 +17,11 @@ pub mod rib;
 pub mod session;
 pub mod wire;
 
-pub use community::{Community, LargeCommunity};
+pub use community::{Community, ExtendedCommunity, LargeCommunity};
 pub use family::{Families, Family};
 pub use rib::{Attributes, Route, RouteSet};
 pub use session::{
     ConfigError, ConnId, Counters, Direction, DownReason, Event, Generation, GracefulRestartConfig, HoldTime,
-    LocalAddresses, Negotiated, OpenRefusal, Output, Session, SessionConfig, State,
+    LocalAddresses, Negotiated, OpenRefusal, Output, Role, RoleConfig, Session, SessionConfig, State,
 };
 pub use wire::{Cease, DecodeError, Decoder, Message, Notification, ShutdownText};

@@ -35,6 +35,8 @@ pub(crate) struct Terms {
     pub(crate) path: PathContext,
     pub(crate) families: Families,
     pub(crate) local: LocalAddresses,
+    /// RFC 8950: IPv4 routes have the session's IPv6 address as next hop.
+    pub(crate) extended_next_hop: bool,
     /// RFC 7313: whether a refresh is framed by BoRR and EoRR.
     pub(crate) enhanced_refresh: bool,
 }
@@ -169,6 +171,7 @@ impl Peer {
     /// The next hop to send: the route's own or the session's address of the family, never one that peers refuse.
     fn next_hop(&self, family: Family, attributes: &Attributes) -> Option<IpAddr> {
         let local = match family {
+            Family::Ipv4Unicast if self.terms.extended_next_hop => self.terms.local.v6.map(IpAddr::V6),
             Family::Ipv4Unicast => self.terms.local.v4.map(IpAddr::V4),
             Family::Ipv6Unicast => self.terms.local.v6.map(IpAddr::V6),
         };
@@ -179,11 +182,12 @@ impl Peer {
                 !(v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
             }
             // RFC 2545 §3: an IPv6 address; one that wraps an IPv4 address is none.
-            (Family::Ipv6Unicast, IpAddr::V6(v6)) => {
+            (Family::Ipv6Unicast, IpAddr::V6(v6)) | (Family::Ipv4Unicast, IpAddr::V6(v6)) => {
                 let wrapped = v6.to_ipv4_mapped().is_some();
-                !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || wrapped)
+                let negotiated = family == Family::Ipv6Unicast || self.terms.extended_next_hop;
+                negotiated && !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || wrapped)
             }
-            (Family::Ipv4Unicast, IpAddr::V6(_)) | (Family::Ipv6Unicast, IpAddr::V4(_)) => false,
+            (Family::Ipv6Unicast, IpAddr::V4(_)) => false,
         };
         valid.then_some(next_hop)
     }
@@ -194,7 +198,7 @@ impl Peer {
             return None;
         }
         let mut taken = Vec::new();
-        let message = encode_withdrawal(family, withdraw, &mut taken);
+        let message = encode_withdrawal(&self.terms.path, family, withdraw, &mut taken);
         for prefix in taken {
             self.advertised.remove(&prefix);
         }
@@ -237,7 +241,14 @@ impl Peer {
             let next_hop = self.next_hop(family, &attributes);
             let mut taken = Vec::new();
             let message = next_hop.and_then(|next_hop| {
-                encode_announcement(&self.terms.path, next_hop, &attributes, &mut prefixes, &mut taken)
+                encode_announcement(
+                    &self.terms.path,
+                    family,
+                    next_hop,
+                    &attributes,
+                    &mut prefixes,
+                    &mut taken,
+                )
             });
             let Some(message) = message else {
                 self.give_up(family, prefixes);

@@ -33,6 +33,8 @@ mod collision_tests;
 #[cfg(test)]
 mod fsm_tests;
 #[cfg(test)]
+mod offer_tests;
+#[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
 mod simulation_tests;
@@ -44,9 +46,10 @@ mod timer_tests;
 use std::time::{Duration, Instant};
 
 use crate::rib::{AdjRibOut, RibMessage, Terms};
-use crate::wire::{Cease, Code, Notification, PathContext, encode_keepalive};
+pub use crate::wire::Role;
+use crate::wire::{Cease, Code, MAX_EXTENDED, MAX_MESSAGE, Notification, PathContext, encode_keepalive};
 use backoff::Backoff;
-pub use config::{ConfigError, GracefulRestartConfig, HoldTime, SessionConfig};
+pub use config::{ConfigError, GracefulRestartConfig, HoldTime, RoleConfig, SessionConfig};
 use connection::{Connection, Phase};
 pub use counters::Counters;
 use dial::Dial;
@@ -188,7 +191,7 @@ impl Session {
         *counter += 1;
         let connection = self.connections.iter_mut().find(|c| c.state() == State::Established)?;
         // RFC 4271 §8.2.2: each UPDATE sent restarts the keepalive timer.
-        connection.restart_keepalive(now, &mut self.jitter);
+        connection.restart_keepalive(now, self.config.keepalive, &mut self.jitter);
         Some(Output::Send(connection.id, message))
     }
 
@@ -290,7 +293,7 @@ impl Session {
     fn send_keepalive(&mut self, index: usize, now: Instant, out: &mut Vec<Output>) {
         if let Some(connection) = self.connections.get_mut(index) {
             self.counters.keepalives_sent += 1;
-            connection.restart_keepalive(now, &mut self.jitter);
+            connection.restart_keepalive(now, self.config.keepalive, &mut self.jitter);
             out.push(Output::Send(connection.id, encode_keepalive()));
         }
     }
@@ -397,11 +400,14 @@ impl Session {
         self.rib.up(Terms {
             path: PathContext {
                 local_as: self.config.local_as,
+                behind_as: self.config.behind_as,
+                max_message: if negotiated.extended_messages { MAX_EXTENDED } else { MAX_MESSAGE },
                 internal: negotiated.internal,
                 four_octet_as: negotiated.four_octet_as,
             },
             families: negotiated.families,
             local: connection.local,
+            extended_next_hop: negotiated.extended_next_hop,
             enhanced_refresh: negotiated.enhanced_route_refresh,
         });
         out.push(Output::Up(negotiated));

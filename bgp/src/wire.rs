@@ -5,9 +5,10 @@
 //! the framing of the sections and counts, and never looks into attributes: what is not read cannot be misread.
 //!
 //! Invariants: no input makes a decoder panic or allocate more than one message; every [`DecodeError`] knows the
-//! NOTIFICATION that RFC 4271 §6 asks for; no encoder makes a message longer than [`MAX_MESSAGE`] octets.
+//! NOTIFICATION that RFC 4271 §6 asks for; no encoder makes a message longer than [`MAX_MESSAGE`] octets, but UPDATEs of up to
+//! [`MAX_EXTENDED`] where RFC 8654 was negotiated.
 //!
-//! Not here: RFC 8654 extended messages (never negotiated), reading of routes.
+//! Not here: reading of routes.
 
 mod capability;
 mod error;
@@ -26,7 +27,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use capability::{Capability, GracefulRestart};
+pub use capability::{Capability, GracefulRestart, Role};
 pub use error::DecodeError;
 pub use framing::{Decoder, Message};
 pub use notification::{Cease, Code, Notification, ShutdownText};
@@ -38,6 +39,8 @@ pub use update::{PathContext, ReceivedUpdate, encode_announcement, encode_end_of
 pub const HEADER: usize = 19;
 /// RFC 4271 §4.1: the longest message, header included.
 pub const MAX_MESSAGE: usize = 4096;
+/// RFC 8654 §3: the longest message, header included, where both sides know extended messages; not for OPEN and KEEPALIVE.
+pub const MAX_EXTENDED: usize = 65535;
 
 const MARKER: [u8; 16] = [0xff; 16];
 
@@ -60,7 +63,7 @@ fn begin(kind: u8, capacity: usize) -> Vec<u8> {
 
 /// Ends a message: writes its length.
 fn finish(mut message: Vec<u8>) -> Vec<u8> {
-    debug_assert!((HEADER..=MAX_MESSAGE).contains(&message.len()), "a message of {} octets", message.len());
+    debug_assert!((HEADER..=MAX_EXTENDED).contains(&message.len()), "a message of {} octets", message.len());
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
     message[16..18].copy_from_slice(&length.to_be_bytes());
     message

@@ -19,6 +19,8 @@ use ipnet::IpNet;
 pub(crate) struct Attributes {
     /// RFC 1997 communities.
     pub(crate) communities: BTreeSet<u32>,
+    /// RFC 8092 large communities.
+    pub(crate) large_communities: BTreeSet<(u32, u32, u32)>,
     /// LOCAL_PREF; sent to internal peers only, 0 too.
     pub(crate) local_pref: u32,
     /// The peers that are told; `None` means all.
@@ -33,6 +35,7 @@ impl Attributes {
             _ => None,
         };
         self.communities.extend(&other.communities);
+        self.large_communities.extend(&other.large_communities);
         self.local_pref = self.local_pref.max(other.local_pref);
     }
 }
@@ -152,7 +155,10 @@ mod tests {
     fn claims(routes: &[(&str, &[u32], u32)]) -> Claims {
         let routes = routes.iter().map(|(prefix, communities, local_pref)| {
             let communities = communities.iter().copied().collect();
-            (prefix.parse().unwrap(), Attributes { communities, local_pref: *local_pref, peers: None })
+            (
+                prefix.parse().unwrap(),
+                Attributes { communities, local_pref: *local_pref, ..Attributes::default() },
+            )
         });
         Claims { routes: routes.collect(), addresses: BTreeSet::new() }
     }
@@ -174,9 +180,19 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[7], 50)]));
         ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], 200)]));
-        ledger.claim(&name(3), claims(&[("192.0.2.0/24", &[3], 0)]));
+        let mut third = claims(&[("192.0.2.0/24", &[3], 0)]);
+        third.routes.values_mut().for_each(|route| _ = route.large_communities.insert((64500, 1, 2)));
+        ledger.claim(&name(3), third);
         let route = ledger.route(&"192.0.2.0/24".parse().unwrap()).unwrap();
-        assert_eq!(route, Attributes { communities: BTreeSet::from([3, 7]), local_pref: 200, peers: None });
+        assert_eq!(
+            route,
+            Attributes {
+                communities: BTreeSet::from([3, 7]),
+                large_communities: BTreeSet::from([(64500, 1, 2)]),
+                local_pref: 200,
+                peers: None,
+            }
+        );
     }
 
     #[test]
@@ -195,8 +211,9 @@ mod tests {
     }
 
     fn any_claims() -> impl Strategy<Value = Claims> {
-        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), 0u32..3)
-            .prop_map(|(communities, local_pref)| Attributes { communities, local_pref, peers: None });
+        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), 0u32..3).prop_map(
+            |(communities, local_pref)| Attributes { communities, local_pref, ..Attributes::default() },
+        );
         let routes = proptest::collection::btree_map(0u8..4, attributes, 0..3);
         let addresses = proptest::collection::btree_set(0u8..4, 0..3);
         (routes, addresses).prop_map(|(routes, addresses)| Claims {

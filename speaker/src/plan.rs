@@ -159,6 +159,11 @@ fn announce(
                             .iter()
                             .map(|community| community.to_u32())
                             .collect(),
+                        large_communities: advertisement
+                            .large_communities
+                            .iter()
+                            .map(|community| (community.global, community.local[0], community.local[1]))
+                            .collect(),
                         local_pref: advertisement.local_pref,
                         peers: (!advertisement.peers.is_empty()).then_some(peers),
                     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::{Community, LargeCommunity};
+use crate::{Community, ExtendedCommunity, LargeCommunity};
 
 /// What of a route, besides its prefix, a peer is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,8 +16,14 @@ pub struct Attributes {
     pub next_hop: Option<IpAddr>,
     /// Sent to internal peers only; `None` is 100 there.
     pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC (RFC 4271 §5.1.4): the lower is preferred among routes of one AS.
+    pub med: Option<u32>,
+    /// How often our AS number stands in the path beyond the one time it must; not for internal peers.
+    pub prepend: u8,
     /// RFC 1997.
     pub communities: BTreeSet<Community>,
+    /// RFC 4360.
+    pub extended_communities: BTreeSet<ExtendedCommunity>,
     /// RFC 8092.
     pub large_communities: BTreeSet<LargeCommunity>,
 }
@@ -39,7 +45,7 @@ impl Route {
 }
 
 /// Routes by prefix, one per prefix. Of two routes for one prefix the first in their order (`Ord`) counts: no next hop
-/// before one, no preference before one, fewer or smaller communities first.
+/// before one, no preference before one, a lower MED first, fewer or smaller communities first.
 ///
 /// Share it as `Arc<RouteSet>`; equal attributes are held once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

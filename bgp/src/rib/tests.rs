@@ -5,13 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::Community;
 use crate::wire::Message;
-use crate::wire::testing::{PeerTable, decode_one, net, nets, view};
-
-const EXTERNAL: PathContext = PathContext { local_as: 64500, internal: false, four_octet_as: true };
+use crate::wire::testing::{PLAIN as EXTERNAL, PeerTable, decode_one, net, nets, view};
 
 fn terms(families: Families) -> Terms {
     let local = LocalAddresses { v4: Some([10, 0, 0, 11].into()), v6: "2001:db8:10::11".parse().ok() };
-    Terms { path: EXTERNAL, families, local, enhanced_refresh: true }
+    Terms { path: EXTERNAL, families, local, extended_next_hop: false, enhanced_refresh: true }
 }
 
 fn plain(prefixes: &[&str]) -> Arc<RouteSet> {

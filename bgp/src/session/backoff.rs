@@ -59,8 +59,14 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Counts a failure and tells how long to wait: 1 s ± 25 %, doubling up to the cap of its class.
-    pub(super) fn next(&mut self, class: Class, jitter: &mut Jitter) -> Duration {
+    /// Counts a failure and tells how long to wait: 1 s ± 25 %, doubling up to the cap of its class; or the configured time,
+    /// where the class has no longer one.
+    pub(super) fn next(
+        &mut self,
+        class: Class,
+        configured: Option<Duration>,
+        jitter: &mut Jitter,
+    ) -> Duration {
         let cap = match class {
             Class::Transport => TRANSPORT_CAP,
             Class::Open | Class::PrefixLimit => SLOW_CAP,
@@ -70,6 +76,10 @@ impl Backoff {
             Class::Transport | Class::Open => (FIRST * (1 << self.failures.min(6))).min(cap),
         };
         self.failures = self.failures.saturating_add(1);
-        jitter.scale(base, 750, 1250).min(cap)
+        match configured {
+            Some(time) if class == Class::Transport => jitter.scale(time, 750, 1000),
+            Some(time) => jitter.scale(base, 750, 1250).min(cap).max(time),
+            None => jitter.scale(base, 750, 1250).min(cap),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::wire::{AS_TRANS, Capability, GracefulRestart};
+use crate::wire::{AS_TRANS, Capability, GracefulRestart, Role};
 use crate::{Families, Family};
 
 /// A hold time: zero (no timers), or three seconds and more.
@@ -77,19 +77,38 @@ impl GracefulRestartConfig {
     }
 }
 
+/// What we are to an external peer (RFC 9234).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleConfig {
+    /// Our role.
+    pub role: Role,
+    /// Whether a peer that tells none is refused (RFC 9234 §4.2, strict mode).
+    pub strict: bool,
+}
+
 /// One session's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
-    /// Our AS.
+    /// Our AS, as the peer sees it.
     pub local_as: u32,
+    /// Our true AS, where the peer sees another one: it follows in the path (external peers only).
+    pub behind_as: Option<u32>,
     /// The peer's AS; the same as ours makes the session internal (iBGP).
     pub peer_as: u32,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
     /// What we propose; the smaller of both proposals counts.
     pub hold_time: HoldTime,
+    /// The time between KEEPALIVEs; never more than a third of the hold time in force, which `None` means.
+    pub keepalive: Option<Duration>,
+    /// The time between dials while the peer is away; `None`: from 1 s, doubling to 5 s.
+    pub connect_retry: Option<Duration>,
     /// The families to offer; none means IPv4.
     pub families: Families,
+    /// RFC 8950: offer IPv4 routes with the session's IPv6 address as next hop; for sessions over IPv6.
+    pub extended_next_hop: bool,
+    /// RFC 9234; of no meaning for an internal peer.
+    pub role: Option<RoleConfig>,
     /// Never dial, wait for the peer.
     pub passive: bool,
     /// How long a dial may take.
@@ -115,10 +134,15 @@ impl SessionConfig {
         }
         Ok(Self {
             local_as,
+            behind_as: None,
             peer_as,
             router_id,
             hold_time: HoldTime::DEFAULT,
+            keepalive: None,
+            connect_retry: None,
             families: Families::IPV4,
+            extended_next_hop: false,
+            role: None,
             passive: false,
             connect_timeout: Duration::from_secs(5),
             jitter_seed: u64::from(router_id.to_bits()) << 32 | u64::from(peer_as),

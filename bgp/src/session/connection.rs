@@ -88,10 +88,17 @@ impl Connection {
         self.hold = (!time.is_zero()).then(|| now + time);
     }
 
-    /// RFC 4271 §4.4, §10: a third of the hold time, by a random factor of 0.75 to 1.
-    pub(super) fn restart_keepalive(&mut self, now: Instant, jitter: &mut Jitter) {
+    /// RFC 4271 §4.4, §10: a third of the hold time or the configured time, by a random factor of 0.75 to 1.
+    pub(super) fn restart_keepalive(
+        &mut self,
+        now: Instant,
+        configured: Option<Duration>,
+        jitter: &mut Jitter,
+    ) {
         let third = self.negotiated.as_ref().map(|n| n.hold_time / 3).unwrap_or_default();
-        self.keepalive = (!third.is_zero()).then(|| now + jitter.scale(third, 750, 1000));
+        // One of zero would be one without end.
+        let time = third.min(configured.filter(|time| !time.is_zero()).unwrap_or(third));
+        self.keepalive = (!time.is_zero()).then(|| now + jitter.scale(time, 750, 1000));
     }
 
     pub(super) fn deadlines(&self) -> impl Iterator<Item = Instant> {

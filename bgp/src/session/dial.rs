@@ -49,7 +49,7 @@ impl Session {
         self.dial = if self.connections.iter().any(|c| c.state() > State::OpenSent) {
             Dial::Off
         } else {
-            let delay = self.backoff.next(Class::of(&reason), &mut self.jitter);
+            let delay = self.backoff.next(Class::of(&reason), self.config.connect_retry, &mut self.jitter);
             Dial::At((since + delay).max(now))
         };
         self.last_failure = Some(reason.clone());
@@ -63,7 +63,7 @@ impl Session {
         if !self.started || self.config.passive || taken || !matches!(self.dial, Dial::Off) {
             return;
         }
-        self.dial = Dial::At(now + self.backoff.next(class, &mut self.jitter));
+        self.dial = Dial::At(now + self.backoff.next(class, self.config.connect_retry, &mut self.jitter));
     }
 
     pub(super) fn expire_dial(&mut self, now: Instant, out: &mut Vec<Output>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::SessionConfig;
-use crate::wire::{Capability, Code, Notification, Open};
+use crate::wire::{Capability, Code, Notification, Open, Role};
 use crate::{Families, Family};
 
 /// What both sides agreed on.
@@ -29,6 +29,12 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// Whether a refresh is framed by BoRR and EoRR.
     pub enhanced_route_refresh: bool,
+    /// Whether messages may have up to 65535 octets (RFC 8654).
+    pub extended_messages: bool,
+    /// Whether IPv4 routes have an IPv6 next hop (RFC 8950).
+    pub extended_next_hop: bool,
+    /// What the peer says it is to us (RFC 9234), if we told it ours.
+    pub peer_role: Option<Role>,
     /// Whether the peer keeps our routes when the connection ends without NOTIFICATION (RFC 4724 §4.2).
     pub graceful_restart: bool,
 }
@@ -50,11 +56,16 @@ impl fmt::Display for Negotiated {
             (self.four_octet_as, "4-octet AS"),
             (self.route_refresh, "route refresh"),
             (self.enhanced_route_refresh, "enhanced route refresh"),
+            (self.extended_messages, "extended messages"),
+            (self.extended_next_hop, "IPv6 next hops for IPv4"),
             (self.graceful_restart, "graceful restart"),
         ] {
             if has {
                 write!(f, ", {name}")?;
             }
+        }
+        if let Some(role) = self.peer_role {
+            write!(f, ", peer is our {role}")?;
         }
         Ok(())
     }
@@ -77,6 +88,17 @@ pub enum OpenRefusal {
     /// One or two seconds.
     #[error("peer proposes a hold time of {0} s")]
     HoldTime(u16),
+    /// It is to us what does not go with what we are to it, or does not say it although it must.
+    #[error("our role is {ours}, {}", .theirs.map_or("and the peer tells none".to_owned(), |theirs| format!("which does not go with the peer's, {theirs}")))]
+    Role {
+        /// Ours.
+        ours: Role,
+        /// The peer's.
+        theirs: Option<Role>,
+    },
+    /// It says of itself two different roles.
+    #[error("peer tells more than one role")]
+    Roles,
     /// It shares no family with us.
     #[error("peer offers none of our address families ({0})")]
     Families(Families),
@@ -89,6 +111,7 @@ impl OpenRefusal {
             Self::PeerAs { .. } => Notification::new(Code::BAD_PEER_AS),
             Self::RouterId(_) => Notification::new(Code::BAD_IDENTIFIER),
             Self::HoldTime(_) => Notification::new(Code::UNACCEPTABLE_HOLD_TIME),
+            Self::Role { .. } | Self::Roles => Notification::new(Code::ROLE_MISMATCH),
             Self::Families(ours) => {
                 // RFC 5492 §5: the data lists the capabilities that we miss.
                 let mut data = Vec::new();
@@ -123,6 +146,7 @@ pub(super) fn negotiate(
     if families.is_empty() {
         return Err(OpenRefusal::Families(config.offered()));
     }
+    let peer_role = judge_role(config, offered, &open.capabilities)?;
     let both =
         |capability: &Capability| offered.contains(capability) && open.capabilities.contains(capability);
     let offers_as4 = offered.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
@@ -136,9 +160,39 @@ pub(super) fn negotiate(
         four_octet_as: offers_as4 && open.four_octet_as().is_some(),
         route_refresh: both(&Capability::RouteRefresh),
         enhanced_route_refresh: both(&Capability::EnhancedRouteRefresh),
+        extended_messages: both(&Capability::ExtendedMessage),
+        extended_next_hop: v4_over_v6(offered) && v4_over_v6(&open.capabilities),
+        peer_role,
         // RFC 4724 §3: a peer that lists no family of its own still keeps ours.
         graceful_restart: graceful(offered) && graceful(&open.capabilities),
     })
+}
+
+/// RFC 9234 §4.2: whether both roles go together. Only if we told ours.
+fn judge_role(
+    config: &SessionConfig,
+    offered: &[Capability],
+    theirs: &[Capability],
+) -> Result<Option<Role>, OpenRefusal> {
+    let role = |capability: &Capability| match capability {
+        Capability::Role(role) => Some(*role),
+        _ => None,
+    };
+    let Some(ours) = offered.iter().find_map(role) else { return Ok(None) };
+    let mut told = theirs.iter().filter_map(role);
+    let first = told.next();
+    match first {
+        Some(theirs) if told.any(|other| other != theirs) => Err(OpenRefusal::Roles),
+        Some(theirs) if !ours.suits(theirs) => Err(OpenRefusal::Role { ours, theirs: Some(theirs) }),
+        None if config.role.is_some_and(|role| role.strict) => Err(OpenRefusal::Role { ours, theirs: None }),
+        _ => Ok(first),
+    }
+}
+
+fn v4_over_v6(capabilities: &[Capability]) -> bool {
+    let (v4, v6) = (Family::Ipv4Unicast.afi(), Family::Ipv6Unicast.afi());
+    let wanted = (v4, u16::from(Family::SAFI), v6);
+    capabilities.iter().any(|c| matches!(c, Capability::ExtendedNextHop(list) if list.contains(&wanted)))
 }
 
 fn graceful(capabilities: &[Capability]) -> bool {

@@ -24,9 +24,16 @@ impl Offer {
         all.extend([
             Capability::RouteRefresh,
             Capability::EnhancedRouteRefresh,
+            Capability::ExtendedMessage,
             // RFC 6793 §4.1: also if two octets would do.
             Capability::FourOctetAs(config.local_as),
         ]);
+        if config.extended_next_hop && config.offered().contains(Family::Ipv4Unicast) {
+            let (v4, v6) = (Family::Ipv4Unicast.afi(), Family::Ipv6Unicast.afi());
+            all.push(Capability::ExtendedNextHop(vec![(v4, Family::SAFI.into(), v6)]));
+        }
+        // RFC 9234 §4.2: on external sessions only.
+        all.extend(config.role.filter(|_| !config.is_internal()).map(|role| Capability::Role(role.role)));
         all.extend(config.graceful_restart.map(|restart| restart.capability(config.offered())));
         all.retain(|capability| !self.dropped.iter().any(|dropped| same(dropped, capability)));
         all

@@ -130,7 +130,7 @@ impl World {
             }
             Output::Send(ConnId(connection), bytes) => {
                 assert!(self.sides[side].open.contains(&connection), "sent on a closed connection");
-                assert!(bytes.len() <= crate::wire::MAX_MESSAGE);
+                assert!(bytes.len() <= MAX_EXTENDED);
                 if matches!(bytes[18], 2 | 5) {
                     assert!(self.sides[side].up, "an UPDATE before Established");
                 }

@@ -9,6 +9,9 @@ use crate::Family;
 mod code {
     pub(super) const MULTIPROTOCOL: u8 = 1;
     pub(super) const ROUTE_REFRESH: u8 = 2;
+    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
+    pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
@@ -28,6 +31,12 @@ pub enum Capability {
     RouteRefresh,
     /// RFC 7313.
     EnhancedRouteRefresh,
+    /// RFC 8950 §4: address family, subsequent family and the family that its next hops may be of as well.
+    ExtendedNextHop(Vec<(u16, u16, u16)>),
+    /// RFC 8654.
+    ExtendedMessage,
+    /// RFC 9234 §4.1: what the sender is to the receiver.
+    Role(Role),
     /// RFC 6793: the sender's AS number.
     FourOctetAs(u32),
     /// RFC 4724.
@@ -39,6 +48,72 @@ pub enum Capability {
         /// Capability value; at most 255 octets are sent.
         value: Vec<u8>,
     },
+}
+
+/// What a speaker is to its neighbour (RFC 9234 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sells transit to the neighbour.
+    Provider,
+    /// A route server.
+    RouteServer,
+    /// A client of a route server.
+    RouteServerClient,
+    /// Buys transit from the neighbour.
+    Customer,
+    /// Neither pays.
+    Peer,
+    /// Not assigned.
+    Other(u8),
+}
+
+impl Role {
+    const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Provider,
+            1 => Self::RouteServer,
+            2 => Self::RouteServerClient,
+            3 => Self::Customer,
+            4 => Self::Peer,
+            other => Self::Other(other),
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Provider => 0,
+            Self::RouteServer => 1,
+            Self::RouteServerClient => 2,
+            Self::Customer => 3,
+            Self::Peer => 4,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// RFC 9234 §4.2, table 2: whether the two ends of a session may have these roles.
+    pub fn suits(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Provider, Self::Customer)
+                | (Self::Customer, Self::Provider)
+                | (Self::RouteServer, Self::RouteServerClient)
+                | (Self::RouteServerClient, Self::RouteServer)
+                | (Self::Peer, Self::Peer)
+        )
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Provider => f.write_str("provider"),
+            Self::RouteServer => f.write_str("route server"),
+            Self::RouteServerClient => f.write_str("route server client"),
+            Self::Customer => f.write_str("customer"),
+            Self::Peer => f.write_str("peer"),
+            Self::Other(code) => write!(f, "role {code}"),
+        }
+    }
 }
 
 /// The graceful restart capability (RFC 4724 §3, RFC 8538 §2).
@@ -66,6 +141,9 @@ impl Capability {
             Self::MultiProtocol { .. } => code::MULTIPROTOCOL,
             Self::RouteRefresh => code::ROUTE_REFRESH,
             Self::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
+            Self::ExtendedNextHop(_) => code::EXTENDED_NEXT_HOP,
+            Self::ExtendedMessage => code::EXTENDED_MESSAGE,
+            Self::Role(_) => code::ROLE,
             Self::FourOctetAs(_) => code::FOUR_OCTET_AS,
             Self::GracefulRestart(_) => code::GRACEFUL_RESTART,
             Self::Unknown { code, .. } => *code,
@@ -79,7 +157,13 @@ impl Capability {
                 let [high, low] = afi.to_be_bytes();
                 vec![high, low, 0, *safi]
             }
-            Self::RouteRefresh | Self::EnhancedRouteRefresh => Vec::new(),
+            Self::RouteRefresh | Self::EnhancedRouteRefresh | Self::ExtendedMessage => Vec::new(),
+            Self::ExtendedNextHop(list) => list
+                .iter()
+                .flat_map(|(afi, safi, next)| [*afi, *safi, *next])
+                .flat_map(u16::to_be_bytes)
+                .collect(),
+            Self::Role(role) => vec![role.code()],
             Self::FourOctetAs(asn) => asn.to_be_bytes().to_vec(),
             Self::GracefulRestart(restart) => restart.encode(),
             Self::Unknown { value, .. } => value.clone(),
@@ -110,6 +194,12 @@ impl Capability {
             }
             (code::ROUTE_REFRESH, []) => Self::RouteRefresh,
             (code::ENHANCED_ROUTE_REFRESH, []) => Self::EnhancedRouteRefresh,
+            (code::EXTENDED_MESSAGE, []) => Self::ExtendedMessage,
+            (code::ROLE, [role]) => Self::Role(Role::from_code(*role)),
+            (code::EXTENDED_NEXT_HOP, value) => match value.as_chunks::<6>() {
+                (list, []) => Self::ExtendedNextHop(list.iter().map(next_hop_family).collect()),
+                _ => Self::Unknown { code, value: value.to_vec() },
+            },
             (code::FOUR_OCTET_AS, value) => {
                 let octets: [u8; 4] = value
                     .try_into()
@@ -124,6 +214,10 @@ impl Capability {
             (code, value) => Self::Unknown { code, value: value.to_vec() },
         })
     }
+}
+
+fn next_hop_family([a, b, c, d, e, f]: &[u8; 6]) -> (u16, u16, u16) {
+    (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]), u16::from_be_bytes([*e, *f]))
 }
 
 impl GracefulRestart {

@@ -1,10 +1,11 @@
 //! Bytes of a stream to messages in bounded memory (RFC 4271 §4.1, §6.1).
 //!
-//! One buffer of one message. The driver reads into [`Decoder::space`], says how much came, and takes messages until
+//! One buffer of one message, which grows once if the peer may send extended messages (RFC 8654). The driver reads into [`Decoder::space`], says how much came, and takes messages until
 //! there is none. An error stays: the stream has no next message that could be trusted.
 
 use super::{
-    DecodeError, HEADER, MARKER, MAX_MESSAGE, Notification, Open, ReceivedUpdate, RouteRefresh, kind,
+    DecodeError, HEADER, MARKER, MAX_EXTENDED, MAX_MESSAGE, Notification, Open, ReceivedUpdate, RouteRefresh,
+    kind,
 };
 
 /// A received message.
@@ -62,7 +63,8 @@ impl Message {
 /// Cuts a stream into messages.
 #[derive(Debug)]
 pub struct Decoder {
-    buffer: Box<[u8; MAX_MESSAGE]>,
+    /// As long as the longest message.
+    buffer: Vec<u8>,
     /// Where the next message begins.
     start: usize,
     /// Where the received bytes end.
@@ -78,7 +80,12 @@ impl Default for Decoder {
 impl Decoder {
     /// An empty one.
     pub fn new() -> Self {
-        Self { buffer: Box::new([0; MAX_MESSAGE]), start: 0, end: 0 }
+        Self { buffer: vec![0; MAX_MESSAGE], start: 0, end: 0 }
+    }
+
+    /// The peer may send messages of up to [`MAX_EXTENDED`] octets from now on (RFC 8654 §4).
+    pub fn extend(&mut self) {
+        self.buffer.resize(MAX_EXTENDED, 0);
     }
 
     /// Where to read into. Never empty once [`Decoder::next_message`] has said `Ok(None)`.
@@ -91,13 +98,13 @@ impl Decoder {
 
     /// Says that the first `count` octets of [`Decoder::space`] have been filled.
     pub fn filled(&mut self, count: usize) {
-        self.end = (self.end + count).min(MAX_MESSAGE);
+        self.end = (self.end + count).min(self.buffer.len());
     }
 
     /// The next message if it is complete. The same error again and again after the first.
     pub fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
         let pending = &self.buffer[self.start..self.end];
-        let Some(length) = message_length(pending)? else { return Ok(None) };
+        let Some(length) = message_length(pending, self.buffer.len())? else { return Ok(None) };
         let Some(message) = pending.get(..length) else { return Ok(None) };
         let message = Message::decode(message)?;
         self.start += length;
@@ -107,7 +114,7 @@ impl Decoder {
 
 /// The length of the message that begins here, as soon as its header is complete; header errors at the first octet that
 /// shows them.
-fn message_length(pending: &[u8]) -> Result<Option<usize>, DecodeError> {
+fn message_length(pending: &[u8], longest: usize) -> Result<Option<usize>, DecodeError> {
     // RFC 4271 §6.1: the marker first, then the length, then the type.
     if pending.iter().zip(MARKER).any(|(octet, one)| *octet != one) {
         return Err(DecodeError::Marker);
@@ -116,12 +123,12 @@ fn message_length(pending: &[u8]) -> Result<Option<usize>, DecodeError> {
     let length = u16::from_be_bytes([*high, *low]);
     let bounds = match *kind {
         kind::OPEN => 29..=MAX_MESSAGE,
-        kind::UPDATE => 23..=MAX_MESSAGE,
-        kind::NOTIFICATION => 21..=MAX_MESSAGE,
+        kind::UPDATE => 23..=longest,
+        kind::NOTIFICATION => 21..=longest,
         kind::KEEPALIVE => HEADER..=HEADER,
-        kind::ROUTE_REFRESH => 23..=MAX_MESSAGE,
+        kind::ROUTE_REFRESH => 23..=longest,
         // The type is looked at only if the length is possible for some type.
-        _ => HEADER..=MAX_MESSAGE,
+        _ => HEADER..=longest,
     };
     if !bounds.contains(&usize::from(length)) {
         return Err(DecodeError::Length(length));

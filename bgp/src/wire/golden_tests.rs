@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::testing::nets;
+use super::testing::{PLAIN as EXTERNAL, nets};
 use super::*;
-use crate::{Attributes, Community, Families, Family, LargeCommunity};
+use crate::{Attributes, Community, ExtendedCommunity, Families, Family, LargeCommunity};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|octet| format!("{octet:02x}")).collect()
@@ -16,7 +16,6 @@ fn tail(message: &[u8]) -> String {
     hex(&message[16..])
 }
 
-const EXTERNAL: PathContext = PathContext { local_as: 64500, internal: false, four_octet_as: true };
 const INTERNAL: PathContext = PathContext { internal: true, ..EXTERNAL };
 const OLD_PEER: PathContext = PathContext { four_octet_as: false, ..EXTERNAL };
 const OLD_PEER_BIG_AS: PathContext = PathContext { local_as: 4_200_000_001, ..OLD_PEER };
@@ -34,6 +33,10 @@ fn tagged() -> Attributes {
         large_communities: [LargeCommunity(64500, 1, 2)].into(),
         ..plain()
     }
+}
+
+fn family_of(prefixes: &std::collections::BTreeSet<ipnet::IpNet>) -> Family {
+    prefixes.first().map(Family::of).unwrap()
 }
 
 #[test]
@@ -105,6 +108,48 @@ fn announcements_have_these_octets() {
             format!("006b 02 0000 0054 {} {origin}{path4}{communities}{large}", mp("26", vip6)),
         ),
         (
+            "external, IPv4 with an IPv6 next hop: MP_REACH_NLRI of IPv4, no NEXT_HOP",
+            (EXTERNAL, v6, plain(), one4),
+            format!(
+                "0041 02 0000 002a 800e1a 000101 10 20010db8001000000000000000000011 00 20c0000201 {origin}{path4}"
+            ),
+        ),
+        (
+            "external, the path is longer than it must be; metric; extended communities between the others",
+            (
+                EXTERNAL,
+                v4,
+                Attributes {
+                    med: Some(7),
+                    prepend: 2,
+                    extended_communities: ExtendedCommunity::route_target(64500, 9).into_iter().collect(),
+                    ..tagged()
+                },
+                one4,
+            ),
+            format!(
+                "0068 02 0000 004c {origin} 40020e0203 0000fbf4 0000fbf4 0000fbf4 {next_hop} 80040400000007 \
+                 {communities} c01008 0002fbf400000009 {large} 20c0000201"
+            ),
+        ),
+        (
+            "external, the peer sees another AS, ours is behind it",
+            (PathContext { behind_as: Some(65000), ..EXTERNAL }, v4, plain(), one4),
+            format!("0034 02 0000 0018 {origin} 40020a0202 0000fbf4 0000fde8 {next_hop} 20c0000201"),
+        ),
+        (
+            "external, two-octet peer, a four-octet AS behind one of two: AS_TRANS in its place",
+            (PathContext { behind_as: Some(4_200_000_001), ..OLD_PEER }, v4, plain(), one4),
+            format!(
+                "003d 02 0000 0021 {origin} 4002060202fbf45ba0 {next_hop} c0110a0202 0000fbf4 fa56ea01 20c0000201"
+            ),
+        ),
+        (
+            "internal: a path is never longer, a metric is told",
+            (INTERNAL, v4, Attributes { med: Some(7), prepend: 2, ..plain() }, one4),
+            format!("0038 02 0000 001c {origin} 400200 {next_hop} 80040400000007 40050400000064 20c0000201"),
+        ),
+        (
             "internal, IPv6, several lengths",
             (INTERNAL, v6, plain(), &["::/0", "2001:db8:1::/64", "2001:db8:2::/45"][..]),
             format!(
@@ -116,7 +161,15 @@ fn announcements_have_these_octets() {
     for (name, (context, next_hop, attributes, prefixes), expected) in cases {
         let mut pending = nets(prefixes.iter().copied());
         let mut taken = Vec::new();
-        let message = encode_announcement(&context, next_hop, &attributes, &mut pending, &mut taken).unwrap();
+        let message = encode_announcement(
+            &context,
+            family_of(&pending),
+            next_hop,
+            &attributes,
+            &mut pending,
+            &mut taken,
+        )
+        .unwrap();
         assert_eq!(tail(&message), expected.replace(' ', ""), "{name}");
         assert!(pending.is_empty() && taken.len() == prefixes.len(), "{name}");
     }
@@ -128,6 +181,7 @@ fn the_extended_length_is_used_exactly_above_255_octets() {
         let attributes = Attributes { communities: (1..=count).map(Community).collect(), ..plain() };
         let message = encode_announcement(
             &EXTERNAL,
+            Family::Ipv4Unicast,
             "10.0.0.11".parse().unwrap(),
             &attributes,
             &mut nets(["192.0.2.1/32"]),
@@ -139,7 +193,15 @@ fn the_extended_length_is_used_exactly_above_255_octets() {
     for (count, head) in [(13, "800ef2"), (14, "900e0103")] {
         let mut prefixes = (1..=count).map(|n| testing::net(&format!("2001:db8:1::{n:x}/128"))).collect();
         let next_hop = "2001:db8:10::11".parse().unwrap();
-        let message = encode_announcement(&EXTERNAL, next_hop, &plain(), &mut prefixes, &mut vec![]).unwrap();
+        let message = encode_announcement(
+            &EXTERNAL,
+            Family::Ipv6Unicast,
+            next_hop,
+            &plain(),
+            &mut prefixes,
+            &mut vec![],
+        )
+        .unwrap();
         assert!(tail(&message)[14..].starts_with(head), "{count} prefixes: {}", tail(&message));
     }
 }
@@ -147,7 +209,7 @@ fn the_extended_length_is_used_exactly_above_255_octets() {
 #[test]
 fn withdrawals_and_markers_have_these_octets() {
     let withdraw = |family, prefixes: &[&str]| {
-        tail(&encode_withdrawal(family, &mut nets(prefixes.iter().copied()), &mut vec![]))
+        tail(&encode_withdrawal(&EXTERNAL, family, &mut nets(prefixes.iter().copied()), &mut vec![]))
     };
     for (name, bytes, expected) in [
         ("IPv4", withdraw(Family::Ipv4Unicast, &["192.0.2.0/24", "192.0.2.1/32"]), {
@@ -181,9 +243,13 @@ fn an_open_has_these_octets() {
         Capability::RouteRefresh,
         Capability::EnhancedRouteRefresh,
         Capability::FourOctetAs(4_200_000_001),
+        Capability::ExtendedMessage,
+        Capability::ExtendedNextHop(vec![(1, 1, 2)]),
+        Capability::Role(Role::Customer),
     ]);
     let open = Open { my_as: AS_TRANS, hold_time: 90, router_id: [10, 0, 0, 11].into(), capabilities };
-    let expected = "0035 01 04 5ba0 005a 0a00000b 18 0216 010400010001 010400020001 0200 4600 4104fa56ea01";
+    let expected = "0042 01 04 5ba0 005a 0a00000b 25 0223 010400010001 010400020001 0200 4600 4104fa56ea01 \
+                    0600 0506000100010002 090103";
     assert_eq!(tail(&open.encode()), expected.replace(' ', ""));
 }
 
@@ -193,11 +259,35 @@ fn attributes_that_fill_a_message_are_refused_without_taking_a_prefix() {
         let attributes = Attributes { communities: (0..count).map(Community).collect(), ..plain() };
         let (mut prefixes, mut taken) = (nets(["192.0.2.1/32"]), vec![]);
         let next_hop = "10.0.0.11".parse().unwrap();
-        let message = encode_announcement(&EXTERNAL, next_hop, &attributes, &mut prefixes, &mut taken);
+        let message = encode_announcement(
+            &EXTERNAL,
+            Family::Ipv4Unicast,
+            next_hop,
+            &attributes,
+            &mut prefixes,
+            &mut taken,
+        );
         assert_eq!(
             (message.is_some(), taken.len(), prefixes.len()),
             if fits { (true, 1, 0) } else { (false, 0, 1) }
         );
         assert!(message.is_none_or(|message| message.len() <= MAX_MESSAGE));
     }
+}
+
+#[test]
+fn an_extended_message_holds_as_much_as_its_length_can_say() {
+    let extended = PathContext { max_message: MAX_EXTENDED, ..EXTERNAL };
+    let mut prefixes: std::collections::BTreeSet<ipnet::IpNet> =
+        (0..20_000_u32).map(|n| IpAddr::from((0x0a80_0000 + n).to_be_bytes()).into()).collect();
+    let mut taken = Vec::new();
+    let next_hop = "10.0.0.11".parse().unwrap();
+    let message =
+        encode_announcement(&extended, Family::Ipv4Unicast, next_hop, &plain(), &mut prefixes, &mut taken)
+            .unwrap();
+    // 43 octets of headers and attributes, five for each prefix.
+    assert_eq!((taken.len(), message.len()), (13_098, 43 + 13_098 * 5));
+    let mut withdrawn: std::collections::BTreeSet<_> = taken.into_iter().collect();
+    let message = encode_withdrawal(&extended, Family::Ipv4Unicast, &mut withdrawn, &mut Vec::new());
+    assert!(withdrawn.is_empty() && message.len() == 23 + 13_098 * 5);
 }

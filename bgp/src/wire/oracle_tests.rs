@@ -14,7 +14,7 @@ use rustbgpd_wire as oracle;
 
 use super::testing::{attribute_codes, decode_one, view};
 use super::*;
-use crate::{Attributes, Community, Family, LargeCommunity};
+use crate::{Attributes, Community, ExtendedCommunity, Family, LargeCommunity};
 
 /// Reads by netgauze, strictly, and writes what it understood.
 fn through_netgauze(message: &[u8], four_octet_as: bool) -> Vec<u8> {
@@ -46,9 +46,23 @@ prop_compose! {
         local_pref in any::<Option<u32>>(),
         communities in proptest::collection::btree_set(any::<u32>().prop_map(Community), 0..90),
         large in proptest::collection::btree_set(any::<(u32, u32, u32)>(), 0..30),
+        // Route targets of two-octet AS numbers, which all know.
+        extended in proptest::collection::btree_set(any::<(u16, u32)>(), 0..20),
+        med in any::<Option<u32>>(),
+        prepend in 0_u8..5,
     ) -> Attributes {
+        let target = |(asn, value): (u16, u32)| ExtendedCommunity::route_target(asn.into(), value);
+        let extended_communities = extended.into_iter().filter_map(target).collect();
         let large_communities = large.into_iter().map(|(a, b, c)| LargeCommunity(a, b, c)).collect();
-        Attributes { next_hop: None, local_pref, communities, large_communities }
+        Attributes {
+            next_hop: None,
+            local_pref,
+            med,
+            prepend,
+            communities,
+            extended_communities,
+            large_communities,
+        }
     }
 }
 
@@ -57,13 +71,17 @@ prop_compose! {
         local_as in prop_oneof![1_u32..23456, 65536_u32..u32::MAX],
         internal in any::<bool>(),
         four_octet_as in any::<bool>(),
+        behind_as in proptest::option::of(1_u32..23456),
+        extended in any::<bool>(),
     ) -> PathContext {
-        PathContext { local_as, internal, four_octet_as }
+        let max_message = if extended { MAX_EXTENDED } else { MAX_MESSAGE };
+        PathContext { local_as, behind_as, max_message, internal, four_octet_as }
     }
 }
 
 fn check_announcement(
     context: PathContext,
+    family: Family,
     next_hop: IpAddr,
     attributes: &Attributes,
     prefixes: &BTreeSet<IpNet>,
@@ -72,15 +90,23 @@ fn check_announcement(
     let mut sizes = Vec::new();
     while !pending.is_empty() {
         let mut taken = Vec::new();
-        let message = encode_announcement(&context, next_hop, attributes, &mut pending, &mut taken).unwrap();
-        prop_assert!(message.len() <= MAX_MESSAGE);
+        let message =
+            encode_announcement(&context, family, next_hop, attributes, &mut pending, &mut taken).unwrap();
+        prop_assert!(message.len() <= context.max_message);
         sizes.push(message.len());
         let view = view(&message, context.four_octet_as);
         prop_assert_eq!(view.count, taken.len());
         prop_assert_eq!(&view.announced, &taken.iter().copied().collect::<BTreeSet<_>>());
         prop_assert!(view.withdrawn.is_empty());
         prop_assert_eq!(view.next_hop, Some(next_hop));
-        prop_assert_eq!(view.as_path, if context.internal { vec![] } else { vec![context.local_as] });
+        let mut path = vec![context.local_as; 1 + usize::from(attributes.prepend)];
+        path.extend(context.behind_as);
+        prop_assert_eq!(view.as_path, if context.internal { vec![] } else { path });
+        prop_assert_eq!(view.med, attributes.med);
+        prop_assert_eq!(
+            view.extended_communities,
+            attributes.extended_communities.iter().copied().collect::<Vec<_>>()
+        );
         prop_assert_eq!(view.local_pref, context.internal.then_some(attributes.local_pref.unwrap_or(100)));
         prop_assert_eq!(view.communities, attributes.communities.iter().copied().collect::<Vec<_>>());
         prop_assert_eq!(
@@ -97,18 +123,26 @@ fn check_announcement(
     }
     prop_assert_eq!(&told, prefixes);
     // Every message but the last is full: not one more prefix would have fitted.
-    let longest = if next_hop.is_ipv4() { 5 } else { 17 };
+    let longest = if family == Family::Ipv4Unicast { 5 } else { 17 };
     // The second octet of an extended length may be missing from a message that ended at the limit.
-    prop_assert!(sizes.iter().rev().skip(1).all(|size| size + longest + 1 > MAX_MESSAGE), "{:?}", sizes);
+    prop_assert!(
+        sizes.iter().rev().skip(1).all(|size| size + longest + 1 > context.max_message),
+        "{:?}",
+        sizes
+    );
     Ok(())
 }
 
-fn check_withdrawal(family: Family, prefixes: &BTreeSet<IpNet>) -> Result<(), TestCaseError> {
+fn check_withdrawal(
+    context: PathContext,
+    family: Family,
+    prefixes: &BTreeSet<IpNet>,
+) -> Result<(), TestCaseError> {
     let (mut pending, mut told, mut sizes) = (prefixes.clone(), BTreeSet::new(), Vec::new());
     while !pending.is_empty() {
         let mut taken = Vec::new();
-        let message = encode_withdrawal(family, &mut pending, &mut taken);
-        prop_assert!(message.len() <= MAX_MESSAGE && !taken.is_empty());
+        let message = encode_withdrawal(&context, family, &mut pending, &mut taken);
+        prop_assert!(message.len() <= context.max_message && !taken.is_empty());
         sizes.push(message.len());
         let view = view(&message, true);
         prop_assert_eq!((view.count, view.announced.len()), (taken.len(), 0));
@@ -116,7 +150,7 @@ fn check_withdrawal(family: Family, prefixes: &BTreeSet<IpNet>) -> Result<(), Te
         told.extend(view.withdrawn);
     }
     prop_assert_eq!(&told, prefixes);
-    prop_assert!(sizes.iter().rev().skip(1).all(|size| size + 18 > MAX_MESSAGE), "{:?}", sizes);
+    prop_assert!(sizes.iter().rev().skip(1).all(|size| size + 18 > context.max_message), "{:?}", sizes);
     Ok(())
 }
 
@@ -130,17 +164,20 @@ proptest! {
         v4 in proptest::collection::btree_set(v4_prefix(), 1..1800),
         v6 in proptest::collection::btree_set(v6_prefix(), 1..700),
     ) {
-        check_announcement(context, "10.0.0.11".parse().unwrap(), &attributes, &v4)?;
-        check_announcement(context, "2001:db8:10::11".parse().unwrap(), &attributes, &v6)?;
+        let (four, six) = (Family::Ipv4Unicast, Family::Ipv6Unicast);
+        check_announcement(context, four, "10.0.0.11".parse().unwrap(), &attributes, &v4)?;
+        check_announcement(context, four, "2001:db8:10::11".parse().unwrap(), &attributes, &v4)?;
+        check_announcement(context, six, "2001:db8:10::11".parse().unwrap(), &attributes, &v6)?;
     }
 
     #[test]
     fn others_read_the_withdrawals_that_we_write(
+        context in context(),
         v4 in proptest::collection::btree_set(v4_prefix(), 1..2500),
         v6 in proptest::collection::btree_set(v6_prefix(), 1..900),
     ) {
-        check_withdrawal(Family::Ipv4Unicast, &v4)?;
-        check_withdrawal(Family::Ipv6Unicast, &v6)?;
+        check_withdrawal(context, Family::Ipv4Unicast, &v4)?;
+        check_withdrawal(context, Family::Ipv6Unicast, &v6)?;
     }
 
     #[test]
@@ -156,6 +193,9 @@ proptest! {
             Capability::RouteRefresh,
             Capability::EnhancedRouteRefresh,
             Capability::FourOctetAs(asn),
+            Capability::ExtendedMessage,
+            Capability::ExtendedNextHop(vec![(1, 1, 2)]),
+            Capability::Role(Role::Customer),
         ];
         let open = Open { my_as, hold_time, router_id: Ipv4Addr::from_bits(router_id), capabilities };
         let bytes = open.encode();
@@ -164,7 +204,7 @@ proptest! {
         let theirs = oracle::OpenMessage::decode(&mut body, bytes.len() - HEADER).unwrap();
         prop_assert_eq!((theirs.my_as, theirs.hold_time, theirs.bgp_identifier), (my_as, hold_time, open.router_id));
         prop_assert_eq!(theirs.four_byte_as(), asn);
-        prop_assert_eq!(theirs.capabilities.len(), 5);
+        prop_assert_eq!(theirs.capabilities.len(), 8);
         let again = oracle::encode_message(&oracle::Message::Open(theirs)).unwrap();
         prop_assert_eq!(decode_one(&again), Message::Open(open));
     }
@@ -227,7 +267,7 @@ fn we_read_the_capabilities_that_others_write() {
             Capability::EnhancedRouteRefresh,
             Capability::FourOctetAs(4_200_000_000),
             Capability::GracefulRestart(restart),
-            Capability::Unknown { code: 6, value: vec![] },
+            Capability::ExtendedMessage,
         ]
     );
 }

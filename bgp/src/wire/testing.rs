@@ -6,12 +6,25 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rustbgpd_wire::{AsPathSegment, PathAttribute, Prefix, UpdateMessage};
 
-use super::{DecodeError, Decoder, HEADER, Message, RefreshSubtype, RouteRefresh};
-use crate::{Community, Family, LargeCommunity};
+use super::{DecodeError, Decoder, HEADER, MAX_MESSAGE, Message, PathContext, RefreshSubtype, RouteRefresh};
+use crate::{Community, ExtendedCommunity, Family, LargeCommunity};
+
+/// An external session with four-octet AS numbers and plain messages.
+pub(crate) const PLAIN: PathContext = PathContext {
+    local_as: 64500,
+    behind_as: None,
+    max_message: MAX_MESSAGE,
+    internal: false,
+    four_octet_as: true,
+};
 
 /// Cuts a stream into messages.
-pub(crate) fn decode_all(mut stream: &[u8]) -> Result<Vec<Message>, DecodeError> {
-    let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
+pub(crate) fn decode_all(stream: &[u8]) -> Result<Vec<Message>, DecodeError> {
+    decode_by(Decoder::new(), stream)
+}
+
+fn decode_by(mut decoder: Decoder, mut stream: &[u8]) -> Result<Vec<Message>, DecodeError> {
+    let mut messages = Vec::new();
     loop {
         while let Some(message) = decoder.next_message()? {
             messages.push(message);
@@ -27,9 +40,13 @@ pub(crate) fn decode_all(mut stream: &[u8]) -> Result<Vec<Message>, DecodeError>
     }
 }
 
-/// The one message that these bytes are.
+/// The one message that these bytes are; it may be an extended one.
 pub(crate) fn decode_one(bytes: &[u8]) -> Message {
-    let mut messages = decode_all(bytes).unwrap();
+    let mut decoder = Decoder::new();
+    if bytes.len() > MAX_MESSAGE {
+        decoder.extend();
+    }
+    let mut messages = decode_by(decoder, bytes).unwrap();
     assert_eq!(messages.len(), 1, "{bytes:02x?}");
     messages.remove(0)
 }
@@ -49,8 +66,10 @@ pub(crate) struct View {
     pub(crate) withdrawn: BTreeSet<IpNet>,
     pub(crate) next_hop: Option<IpAddr>,
     pub(crate) as_path: Vec<u32>,
+    pub(crate) med: Option<u32>,
     pub(crate) local_pref: Option<u32>,
     pub(crate) communities: Vec<Community>,
+    pub(crate) extended_communities: Vec<ExtendedCommunity>,
     pub(crate) large_communities: Vec<LargeCommunity>,
     /// Of all prefixes in the order of the message.
     pub(crate) count: usize,
@@ -83,6 +102,10 @@ pub(crate) fn view(message: &[u8], four_octet_as: bool) -> View {
                 }
             }
             PathAttribute::NextHop(next_hop) => assert_eq!(view.next_hop.replace(next_hop.into()), None),
+            PathAttribute::Med(med) => view.med = Some(med),
+            PathAttribute::ExtendedCommunities(list) => view
+                .extended_communities
+                .extend(list.iter().map(|c| ExtendedCommunity(c.as_u64().to_be_bytes()))),
             PathAttribute::LocalPref(preference) => view.local_pref = Some(preference),
             PathAttribute::Communities(list) => view.communities.extend(list.into_iter().map(Community)),
             PathAttribute::LargeCommunities(list) => view

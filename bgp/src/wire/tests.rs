@@ -314,6 +314,7 @@ fn samples() -> Vec<Vec<u8>> {
         RouteRefresh::new(Family::Ipv4Unicast, RefreshSubtype::Request).encode(),
         encode_end_of_rib(Family::Ipv6Unicast),
         encode_withdrawal(
+            &testing::PLAIN,
             Family::Ipv4Unicast,
             &mut testing::nets(["192.0.2.0/24", "192.0.2.7/32"]),
             &mut vec![],

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{AS_TRANS, DecodeError, HEADER, MAX_MESSAGE, begin, finish, kind, take, take_u8, take_u16};
+use super::{AS_TRANS, DecodeError, HEADER, begin, finish, kind, take, take_u8, take_u16};
 use crate::{Attributes, Family};
 
 /// RFC 4271 §4.3: header and the two section lengths.
@@ -25,10 +25,12 @@ const EXTENDED_LENGTH: u8 = 0x10;
 const ORIGIN: u8 = 1;
 const AS_PATH: u8 = 2;
 const NEXT_HOP: u8 = 3;
+const MULTI_EXIT_DISC: u8 = 4;
 const LOCAL_PREF: u8 = 5;
 const COMMUNITIES: u8 = 8;
 const MP_REACH_NLRI: u8 = 14;
 const MP_UNREACH_NLRI: u8 = 15;
+const EXTENDED_COMMUNITIES: u8 = 16;
 const AS4_PATH: u8 = 17;
 const LARGE_COMMUNITY: u8 = 32;
 
@@ -37,11 +39,15 @@ const AS_SEQUENCE: u8 = 2;
 /// RFC 4271 §5.1.5 leaves the value to us; 100 is what every implementation assumes.
 const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// What of a session decides how its paths are written.
+/// What of a session decides how its UPDATEs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathContext {
     /// The announcing AS.
     pub local_as: u32,
+    /// The AS behind it, where the peer is shown another one than ours: it stands in the path too.
+    pub behind_as: Option<u32>,
+    /// The longest message: `MAX_MESSAGE`, or `MAX_EXTENDED` where RFC 8654 was negotiated.
+    pub max_message: usize,
     /// Whether the peer is in the same AS.
     pub internal: bool,
     /// Whether AS numbers take four octets (RFC 6793, by the *peer's* capability).
@@ -61,29 +67,27 @@ fn push_attribute(out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
 }
 
 /// The attributes other than MP_REACH_NLRI, in order of type.
-fn encode_attributes(context: &PathContext, next_hop: IpAddr, attributes: &Attributes) -> Vec<u8> {
+fn encode_attributes(context: &PathContext, next_hop: Option<IpAddr>, attributes: &Attributes) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     // RFC 4271 §5.1.1: IGP, the route is interior to the announcing AS.
     push_attribute(&mut out, TRANSITIVE, ORIGIN, &[0]);
 
-    let asn = context.local_as.to_be_bytes();
-    let two_octets = u16::try_from(context.local_as);
-    let mut path = Vec::new();
-    // RFC 4271 §5.1.2: our own AS to external peers, an empty path to internal ones.
-    if !context.internal {
-        path.extend_from_slice(&[AS_SEQUENCE, 1]);
-        if context.four_octet_as {
-            path.extend_from_slice(&asn);
-        } else {
-            // RFC 6793 §4.2.2: AS_TRANS for what two octets cannot hold.
-            path.extend_from_slice(&two_octets.unwrap_or(AS_TRANS).to_be_bytes());
-        }
-    }
-    push_attribute(&mut out, TRANSITIVE, AS_PATH, &path);
+    let path = as_path(context, attributes);
+    let two_octets = |asn: u32| u16::try_from(asn);
+    let value = if context.four_octet_as {
+        segment(&path, |asn| asn.to_be_bytes())
+    } else {
+        // RFC 6793 §4.2.2: AS_TRANS for what two octets cannot hold.
+        segment(&path, |asn| two_octets(asn).unwrap_or(AS_TRANS).to_be_bytes())
+    };
+    push_attribute(&mut out, TRANSITIVE, AS_PATH, &value);
 
     // RFC 4760 §3: with MP_REACH_NLRI alone there is no NEXT_HOP.
-    if let IpAddr::V4(next_hop) = next_hop {
+    if let Some(IpAddr::V4(next_hop)) = next_hop {
         push_attribute(&mut out, TRANSITIVE, NEXT_HOP, &next_hop.octets());
+    }
+    if let Some(med) = attributes.med {
+        push_attribute(&mut out, OPTIONAL, MULTI_EXIT_DISC, &med.to_be_bytes());
     }
     // RFC 4271 §5.1.5: to internal peers always, to external ones never.
     if context.internal {
@@ -94,11 +98,13 @@ fn encode_attributes(context: &PathContext, next_hop: IpAddr, attributes: &Attri
         let value: Vec<u8> = attributes.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
         push_attribute(&mut out, OPTIONAL | TRANSITIVE, COMMUNITIES, &value);
     }
+    if !attributes.extended_communities.is_empty() {
+        let value: Vec<u8> = attributes.extended_communities.iter().flat_map(|c| c.0).collect();
+        push_attribute(&mut out, OPTIONAL | TRANSITIVE, EXTENDED_COMMUNITIES, &value);
+    }
     // RFC 6793 §4.2.2: the true path beside the AS_TRANS.
-    if !context.internal && !context.four_octet_as && two_octets.is_err() {
-        let mut path = vec![AS_SEQUENCE, 1];
-        path.extend_from_slice(&asn);
-        push_attribute(&mut out, OPTIONAL | TRANSITIVE, AS4_PATH, &path);
+    if !context.four_octet_as && path.iter().any(|asn| two_octets(*asn).is_err()) {
+        push_attribute(&mut out, OPTIONAL | TRANSITIVE, AS4_PATH, &segment(&path, |asn| asn.to_be_bytes()));
     }
     if !attributes.large_communities.is_empty() {
         let value: Vec<u8> = attributes
@@ -110,6 +116,28 @@ fn encode_attributes(context: &PathContext, next_hop: IpAddr, attributes: &Attri
         push_attribute(&mut out, OPTIONAL | TRANSITIVE, LARGE_COMMUNITY, &value);
     }
     out
+}
+
+/// RFC 4271 §5.1.2: our own AS to external peers, more often to be less preferred; an empty path to internal ones.
+fn as_path(context: &PathContext, attributes: &Attributes) -> Vec<u32> {
+    if context.internal {
+        return Vec::new();
+    }
+    let mut path = vec![context.local_as; 1 + usize::from(attributes.prepend)];
+    path.extend(context.behind_as);
+    // RFC 4271 §4.3: the count of a segment has one octet.
+    path.truncate(usize::from(u8::MAX));
+    path
+}
+
+/// One AS_SEQUENCE; nothing for an empty path.
+fn segment<const N: usize>(path: &[u32], octets: impl Fn(u32) -> [u8; N]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(2 + N * path.len());
+    if !path.is_empty() {
+        value.extend_from_slice(&[AS_SEQUENCE, u8::try_from(path.len()).unwrap_or(u8::MAX)]);
+        value.extend(path.iter().copied().flat_map(octets));
+    }
+    value
 }
 
 /// Takes prefixes from the front as long as they fit into `room` octets of NLRI (RFC 4271 §4.3, length and prefix).
@@ -142,25 +170,28 @@ fn update(withdrawn: &[u8], attributes: &[u8], nlri: &[u8]) -> Vec<u8> {
     finish(message)
 }
 
-/// One message that announces as many of the prefixes as it holds, all of the next hop's family; these move from
-/// `prefixes` to `taken`. `None` if the attributes leave no room for a single one.
+/// One message that announces as many of the prefixes as it holds, all of one family; these move from `prefixes` to `taken`. An
+/// IPv4 prefix may have an IPv6 next hop (RFC 8950), not the other way round. `None` if the attributes leave no room for
+/// a single prefix.
 pub fn encode_announcement(
     context: &PathContext,
+    family: Family,
     next_hop: IpAddr,
     attributes: &Attributes,
     prefixes: &mut BTreeSet<IpNet>,
     taken: &mut Vec<IpNet>,
 ) -> Option<Vec<u8>> {
-    let shared = encode_attributes(context, next_hop, attributes);
-    let room = MAX_MESSAGE - FIXED;
+    let room = context.max_message - FIXED;
     match next_hop {
         IpAddr::V4(_) => {
+            let shared = encode_attributes(context, Some(next_hop), attributes);
             let nlri = fill(room.checked_sub(shared.len())?, prefixes, taken);
             (!nlri.is_empty()).then(|| update(&[], &shared, &nlri))
         }
         IpAddr::V6(next_hop) => {
-            // RFC 4760 §3: AFI, SAFI, next hop with its length, a reserved octet, NLRI. RFC 2545 §3: sixteen octets.
-            let mut value = Family::Ipv6Unicast.afi().to_be_bytes().to_vec();
+            let shared = encode_attributes(context, None, attributes);
+            // RFC 4760 §3: AFI, SAFI, next hop with its length, a reserved octet, NLRI. RFC 2545 §3, RFC 8950 §3: sixteen octets.
+            let mut value = family.afi().to_be_bytes().to_vec();
             value.extend_from_slice(&[Family::SAFI, 16]);
             value.extend_from_slice(&next_hop.octets());
             value.push(0);
@@ -178,8 +209,13 @@ pub fn encode_announcement(
 }
 
 /// One message that withdraws as many of the prefixes as it holds, all of one family; these move to `taken`.
-pub fn encode_withdrawal(family: Family, prefixes: &mut BTreeSet<IpNet>, taken: &mut Vec<IpNet>) -> Vec<u8> {
-    let room = MAX_MESSAGE - FIXED;
+pub fn encode_withdrawal(
+    context: &PathContext,
+    family: Family,
+    prefixes: &mut BTreeSet<IpNet>,
+    taken: &mut Vec<IpNet>,
+) -> Vec<u8> {
+    let room = context.max_message - FIXED;
     match family {
         Family::Ipv4Unicast => update(&fill(room, prefixes, taken), &[], &[]),
         Family::Ipv6Unicast => {

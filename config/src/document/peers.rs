@@ -67,18 +67,10 @@ fn read_peer(fields: &Fields<'_>, profiles: &[BfdProfile]) -> Option<Peer> {
     let source_address = optional(fields.get("source-address"), |value| source_address(value, address));
     let node_selectors = optional(fields.get("node-selectors"), |value| selectors(value, &KEBAB));
     let password = optional(fields.get("password"), password);
-    let keepalive_time = optional(fields.get("keepalive-time"), |value| {
-        value.warn("not supported yet: keepalives are sent every third of the hold time");
-        keepalive_time(value, hold_time)
-    });
+    let keepalive_time = optional(fields.get("keepalive-time"), |value| keepalive_time(value, hold_time));
     let bfd_profile = optional(fields.get("bfd-profile"), |value| profile(value, profiles));
-    let ebgp_multihop = optional(fields.get("ebgp-multihop"), |value| {
-        let wanted = multihop(value, boolean(value)?, my_asn, peer_asn)?;
-        if wanted {
-            value.warn("not supported yet: the session is dialled as any other");
-        }
-        Some(wanted)
-    });
+    let ebgp_multihop =
+        optional(fields.get("ebgp-multihop"), |value| multihop(value, boolean(value)?, my_asn, peer_asn));
     Some(Peer {
         name: String::new(),
         my_asn: my_asn?,

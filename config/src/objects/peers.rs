@@ -62,7 +62,6 @@ pub(super) fn read(spec: &Value<'_>) -> Option<PeerContent> {
     let (port, hold_time, keepalive_time) = (port?, hold?, keepalive?);
     let (connect_time, router_id, source_address) = (connect_time?, router_id?, source?);
     let (node_selectors, key, ebgp_multihop) = (node_selectors?, key?, ebgp_multihop?);
-    warn_of_unsupported(spec);
     let vrf = spec.word("vrf").map(|at| {
         let name = at.peek_text().unwrap_or_default().to_owned();
         At::new(Unsupported::Vrf(name), &at)
@@ -202,27 +201,5 @@ fn key(spec: &Value<'_>) -> Option<Key> {
             Some(Key::InSecret { name: At::new(name.peek_text()?.to_owned(), &name), namespace })
         }
         (None, None) => Some(Key::None),
-    }
-}
-
-fn warn_of_unsupported(spec: &Value<'_>) {
-    let told = [
-        ("keepaliveTime", "keepalives are sent every third of the hold time"),
-        ("connectTime", "the speaker decides when to try again"),
-        ("localASN", "the neighbour sees myASN"),
-    ];
-    for (key, instead) in told {
-        if let Some(value) = spec.word(key) {
-            value.warn(format!("not supported yet: {instead}"));
-        }
-    }
-    let flags = [
-        ("ebgpMultiHop", "the session is dialled as any other"),
-        ("dualStackAddressFamily", "what goes over a session depends on the pools"),
-    ];
-    for (key, instead) in flags {
-        if let Some(value) = spec.given(key).filter(|_| spec.flag(key, false)) {
-            value.warn(format!("not supported yet: {instead}"));
-        }
     }
 }

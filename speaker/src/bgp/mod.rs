@@ -28,7 +28,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, Route, RouteSet};
+use herald_bgp::{
+    Cease, Community, Families, Generation, GracefulRestartConfig, LargeCommunity, Route, RouteSet,
+};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -262,6 +264,11 @@ fn to_bgp(attributes: &Attributes) -> herald_bgp::Attributes {
     herald_bgp::Attributes {
         local_pref: Some(attributes.local_pref),
         communities: attributes.communities.iter().copied().map(Community).collect(),
+        large_communities: attributes
+            .large_communities
+            .iter()
+            .map(|&(global, first, second)| LargeCommunity(global, first, second))
+            .collect(),
         ..herald_bgp::Attributes::default()
     }
 }

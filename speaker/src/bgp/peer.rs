@@ -73,7 +73,13 @@ pub(super) struct Status {
 
 impl PeerSettings {
     fn session(&self, restart: GracefulRestartConfig) -> anyhow::Result<SessionConfig> {
-        let mut config = SessionConfig::new(self.peer.my_asn, self.peer.asn, self.router_id)?;
+        let peer = &self.peer;
+        let mut config = SessionConfig::new(peer.local_asn.unwrap_or(peer.my_asn), peer.asn, self.router_id)?;
+        config.behind_as = peer.local_asn.map(|_| peer.my_asn).filter(|asn| *asn != config.local_as);
+        config.keepalive = peer.keepalive_time;
+        config.connect_retry = peer.connect_time;
+        // An IPv4 next hop is of no use to a neighbour that is reached by IPv6 and says that it can do without.
+        config.extended_next_hop = peer.address.is_ipv6();
         let seconds = u16::try_from(self.peer.hold_time.as_secs()).unwrap_or(u16::MAX);
         config.hold_time = HoldTime::new(seconds)?;
         config.families = self.families;
@@ -258,6 +264,9 @@ impl Driver {
             Output::Up(negotiated) => {
                 self.last_failure.clear();
                 self.metrics.up(true);
+                if let Some(connection) = self.connection.as_mut().filter(|_| negotiated.extended_messages) {
+                    connection.decoder.extend();
+                }
                 self.retains(negotiated.graceful_restart);
                 tracing::info!(peer = %self.settings, %negotiated, "session up");
             }

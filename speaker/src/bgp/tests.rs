@@ -6,7 +6,7 @@ use herald_runtime::metrics::Metrics;
 
 use super::*;
 use crate::metrics::SpeakerMetrics;
-use crate::testing::bird::{BIRD, Bird, NODE, addresses};
+use crate::testing::bird::{BIRD, BIRD_V6, Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
 pub(super) fn settings(more: &str) -> PeerSettings {
@@ -23,7 +23,7 @@ fn peers(registry: &Metrics) -> Peers {
 
 pub(super) fn route(prefix: &str, communities: &[u32]) -> BTreeMap<IpNet, Attributes> {
     let attributes =
-        Attributes { communities: communities.iter().copied().collect(), local_pref: 0, peers: None };
+        Attributes { communities: communities.iter().copied().collect(), ..Attributes::default() };
     BTreeMap::from([(prefix.parse().unwrap(), attributes)])
 }
 
@@ -139,6 +139,56 @@ fn a_session_with_a_password_comes_up() {
         let mut peers = peers(&Metrics::new());
         peers.set(&[settings(", password: s3cr3t")]).await;
         bird.up().await;
+        peers.stop("test").await;
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn communities_of_both_kinds_the_as_shown_and_the_timers_are_what_bird_sees() {
+    in_namespace(|| async {
+        addresses().await;
+        let bird = Bird::start("enable extended messages on;");
+        let mut peers = peers(&Metrics::new());
+        let mut told = settings("");
+        // BIRD expects AS 42, which is not ours.
+        told.peer.my_asn = 4_200_000_001;
+        told.peer.local_asn = Some(42);
+        told.peer.keepalive_time = Some(Duration::from_secs(1));
+        let mut routes = route("192.0.2.1/32", &[64600 << 16 | 7]);
+        routes.values_mut().for_each(|route| _ = route.large_communities.insert((64600, 7, 4_000_000_000)));
+        peers.announce(&routes);
+        peers.set(&[told]).await;
+        let shown = bird.until("show route all 192.0.2.1/32", |answer| answer.contains("BGP.next_hop")).await;
+        assert!(shown.contains("BGP.large_community: (64600, 7, 4000000000)"), "{shown}");
+        assert!(shown.contains("BGP.community: (64600,7)"), "{shown}");
+        assert!(shown.contains("BGP.as_path: 42 4200000001"), "{shown}");
+        let shown = bird.ask("show protocols all herald").await;
+        assert_eq!(shown.matches("Extended message").count(), 2, "{shown}");
+        peers.stop("test").await;
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn ipv4_routes_over_an_ipv6_session_have_its_address_as_next_hop_where_bird_takes_that() {
+    in_namespace(|| async {
+        addresses().await;
+        let bird = Bird::start_v6("extended next hop on;");
+        let mut peers = peers(&Metrics::new());
+        let mut told = settings("");
+        told.peer.address = BIRD_V6.parse().unwrap();
+        told.peer.source_address = Some("2001:db8:10::11".parse().unwrap());
+        peers.announce(&route("192.0.2.1/32", &[]));
+        peers.announce(&route("2001:db8:1::1/128", &[]));
+        peers.set(&[told]).await;
+        for prefix in ["192.0.2.1/32", "2001:db8:1::1/128"] {
+            let question = format!("show route all {prefix}");
+            let shown = bird.until(&question, |answer| answer.contains("BGP.next_hop")).await;
+            assert!(shown.contains("BGP.next_hop: 2001:db8:10::11"), "{shown}");
+        }
+        peers.withdraw(&prefix("192.0.2.1/32")).await;
+        bird.until("show route", |answer| !answer.contains("192.0.2.1/32")).await;
         peers.stop("test").await;
     });
 }

@@ -129,7 +129,8 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn an_address_of_a_bgp_pool_is_announced_with_its_advertisements_attributes() {
     let plan = Case::new(VIP).plan();
-    let attributes = Attributes { communities: [64600 << 16 | 7].into(), local_pref: 150, peers: None };
+    let attributes =
+        Attributes { communities: [64600 << 16 | 7].into(), local_pref: 150, ..Attributes::default() };
     assert_eq!(plan.claims.routes, [("192.0.2.1/32".parse().unwrap(), attributes)].into());
     assert_eq!(plan.verdicts, [(ip(VIP), Verdict::Announce)].into());
     assert!(plan.rules.is_some() && plan.claims.addresses.is_empty() && plan.remarks.is_empty());
@@ -138,7 +139,7 @@ fn an_address_of_a_bgp_pool_is_announced_with_its_advertisements_attributes() {
 #[test]
 fn two_advertisements_of_one_prefix_make_one_route_of_both() {
     let plan = Case::new("192.0.2.200").plan();
-    let attributes = Attributes { communities: [1 << 16 | 2].into(), local_pref: 7, peers: None };
+    let attributes = Attributes { communities: [1 << 16 | 2].into(), local_pref: 7, ..Attributes::default() };
     assert_eq!(plan.claims.routes, [("192.0.2.128/25".parse().unwrap(), attributes)].into());
 }
 

@@ -9,6 +9,8 @@ use tokio::net::UnixStream;
 
 /// The router's address.
 pub(crate) const BIRD: &str = "10.0.0.1";
+/// The router's address of the other family.
+pub(crate) const BIRD_V6: &str = "2001:db8:10::1";
 /// The node's address.
 pub(crate) const NODE: &str = "10.0.0.11";
 
@@ -21,15 +23,27 @@ pub(crate) struct Bird {
 impl Bird {
     pub(crate) fn start(options: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { process: Self::spawn(&directory, options), directory }
+        Self { process: Self::spawn(&directory, (BIRD, NODE), options, ""), directory }
     }
 
-    fn spawn(directory: &tempfile::TempDir, options: &str) -> Child {
+    /// One that peers over IPv6; the options are those of its IPv4 routes.
+    pub(crate) fn start_v6(of_ipv4: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ends = (BIRD_V6, "2001:db8:10::11");
+        Self { process: Self::spawn(&directory, ends, "", of_ipv4), directory }
+    }
+
+    fn spawn(
+        directory: &tempfile::TempDir,
+        (local, neighbour): (&str, &str),
+        options: &str,
+        of_ipv4: &str,
+    ) -> Child {
         let path = directory.path();
         let config = format!(
             "log \"{}\" all;\nrouter id {BIRD};\nprotocol device {{}}\n\
-             protocol bgp herald {{ debug {{ states }}; local {BIRD} as 100; neighbor {NODE} as 42; multihop; passive on; \
-             {options} ipv4 {{ import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
+             protocol bgp herald {{ debug {{ states }}; local {local} as 100; neighbor {neighbour} as 42; multihop; passive on; \
+             {options} ipv4 {{ {of_ipv4} import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
             path.join("log").display(),
         );
         std::fs::write(path.join("bird.conf"), config).unwrap();
@@ -50,7 +64,7 @@ impl Bird {
     }
 
     pub(crate) fn restart(&mut self, options: &str) {
-        self.process = Self::spawn(&self.directory, options);
+        self.process = Self::spawn(&self.directory, (BIRD, NODE), options, "");
     }
 
     pub(crate) fn log(&self) -> String {
@@ -114,7 +128,7 @@ impl Drop for Bird {
 pub(crate) async fn addresses() {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     let driver = tokio::task::spawn_local(connection);
-    for address in [BIRD, NODE, "2001:db8:10::11"] {
+    for address in [BIRD, BIRD_V6, NODE, "2001:db8:10::11"] {
         let address: std::net::IpAddr = address.parse().unwrap();
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         handle.address().add(1, address, prefix).execute().await.unwrap();
