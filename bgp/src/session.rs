@@ -164,6 +164,7 @@ impl Session {
             Event::Disconnected(id, cause) => {
                 self.fail(now, id, None, DownReason::Disconnected(cause), &mut out);
             }
+            Event::PathFailed(why) => self.path_failed(now, why, &mut out),
             Event::RoutesChanged(generation, routes) => {
                 self.rib.set_desired(routes);
                 self.unsynced = Some(generation);
@@ -344,6 +345,14 @@ impl Session {
         }
         self.retry_after(now, &reason, progress);
         self.last_failure = Some(reason);
+    }
+
+    /// RFC 5882 §4.1: what BFD says of the path counts as the end of the connection; RFC 9384 names it.
+    fn path_failed(&mut self, now: Instant, why: String, out: &mut Vec<Output>) {
+        let up = self.connections.iter().find(|c| c.state() == State::Established).map(|c| c.id);
+        if let Some(id) = up {
+            self.fail(now, id, Some(&Cease::BfdDown.notification()), DownReason::PathFailed(why), out);
+        }
     }
 
     /// Closes the losing connection of a collision (RFC 4271 §6.8). Not a failure: the other one lives.

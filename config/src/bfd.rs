@@ -29,6 +29,10 @@ impl BfdProfile {
     pub(crate) const MULTIPLIER: std::ops::RangeInclusive<u64> = 2..=255;
     pub(crate) const TTL: std::ops::RangeInclusive<u64> = 1..=254;
 
+    /// What whoever asks for echo packets is told.
+    pub(crate) const NO_ECHO: &str =
+        "not supported yet: no echo packets are sent, control packets alone watch the path";
+
     /// A profile that sets nothing.
     pub fn named(name: impl Into<String>) -> Self {
         Self {

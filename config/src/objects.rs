@@ -245,6 +245,10 @@ fn communities(spec: &Value<'_>) -> Option<Vec<(At<String>, AnyCommunity)>> {
 /// Bounds are the schema's.
 fn profile(spec: &Value<'_>, name: &str) -> BfdProfile {
     let default = BfdProfile::named(name);
+    let echo_mode = spec.flag("echoMode", false);
+    if let Some(value) = spec.given("echoMode").filter(|_| echo_mode) {
+        value.warn(BfdProfile::NO_ECHO);
+    }
     let time = |key, default| spec.number(key).map_or(default, std::time::Duration::from_millis);
     let byte =
         |key, default| spec.number(key).and_then(|number| u8::try_from(number).ok()).unwrap_or(default);
@@ -253,7 +257,7 @@ fn profile(spec: &Value<'_>, name: &str) -> BfdProfile {
         transmit_interval: time("transmitInterval", default.transmit_interval),
         detect_multiplier: byte("detectMultiplier", default.detect_multiplier),
         echo_interval: time("echoInterval", default.echo_interval),
-        echo_mode: spec.flag("echoMode", false),
+        echo_mode,
         passive_mode: spec.flag("passiveMode", false),
         minimum_ttl: byte("minimumTtl", default.minimum_ttl),
         ..default

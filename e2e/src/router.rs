@@ -33,6 +33,8 @@ pub struct RouterOptions {
     pub asn: u32,
     /// Whom it peers with.
     pub peers: Vec<BirdPeer>,
+    /// The interval of BFD packets in milliseconds, three of which may be missing; `None`: no BFD.
+    pub bfd: Option<u32>,
 }
 
 /// One neighbour of BIRD.
@@ -60,7 +62,7 @@ impl RouterOptions {
             passive: true,
             extra: Vec::new(),
         });
-        Self { asn: 100, peers: peers.collect() }
+        Self { asn: 100, peers: peers.collect(), bfd: None }
     }
 
     /// With this line in every peer's protocol.
@@ -72,6 +74,12 @@ impl RouterOptions {
         self
     }
 
+    /// With BFD at this interval in milliseconds to every peer.
+    #[must_use]
+    pub fn with_bfd(self, milliseconds: u32) -> Self {
+        Self { bfd: Some(milliseconds), ..self.every_peer("bfd on;") }
+    }
+
     fn render(&self) -> String {
         let mut text = String::from(
             "log stderr all;\n\
@@ -79,6 +87,10 @@ impl RouterOptions {
              router id 10.0.0.1;\n\
              protocol device { scan time 1; }\n",
         );
+        if let Some(interval) = self.bfd {
+            let timers = format!("interval {interval} ms; multiplier 3; idle tx interval 1 s;");
+            let _ = writeln!(text, "protocol bfd {{ interface \"*\" {{ {timers} }}; }}");
+        }
         for family in ["ipv4", "ipv6"] {
             let _ = writeln!(
                 text,

@@ -9,7 +9,7 @@
 //!     ├─ view, merged, never waited for ─> conntrack::Housekeeper     1x  a thread: stale entries over ctnetlink
 //!     ├─ rtnetlink ───────────────────> addresses::LocalAddresses      1x  addresses on lo
 //!     ├─ watch: routes, generation ───> bgp::peer                      1x per peer: socket + sans-IO session
-//!     │  <─ watch: generation handed to the socket
+//!     │  <─ watch: its status; <─ mpsc ─> bgp::bfd                   1x  a thread: BFD of all sessions, where asked for
 //!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
 //!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
 //!     ├─ watch: ports ────────────────> proxy::localhost               1x, where asked for: node ports on loopback

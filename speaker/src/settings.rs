@@ -71,8 +71,11 @@ impl Settings {
             let settings = selected.map(|peer| PeerSettings {
                 router_id: router_id(peer.router_id, &own.internal_ips, &options.node_name),
                 families: families(&config.pools),
+                bfd: peer.bfd_profile.as_ref().and_then(|name| {
+                    config.bfd_profiles.iter().find(|profile| profile.name == *name).cloned()
+                }),
                 // A new name for the same neighbour ends no session.
-                peer: Peer { name: String::new(), ..peer.clone() },
+                peer: Peer { name: String::new(), bfd_profile: None, ..peer.clone() },
             });
             settings.collect()
         });

@@ -36,6 +36,7 @@ impl Class {
             | DownReason::ConnectFailed(_)
             | DownReason::ConnectTimedOut(_)
             | DownReason::Disconnected(_)
+            | DownReason::PathFailed(_)
             | DownReason::HoldTimerExpired(_)
             | DownReason::UnexpectedMessage { .. }
             | DownReason::Replaced => return Self::Transport,

@@ -63,6 +63,8 @@ pub enum Event {
     Malformed(ConnId, DecodeError),
     /// The connection ended: by the peer (`None`), or by an error in words. The driver closes its side on `Close`.
     Disconnected(ConnId, Option<String>),
+    /// Something that watches the path to the peer says that it is dead, and why: an Established session ends.
+    PathFailed(String),
     /// The peer shall have exactly these routes.
     RoutesChanged(Generation, Arc<RouteSet>),
     /// [`Session::next_deadline`](super::Session::next_deadline) has come. Too early is harmless.

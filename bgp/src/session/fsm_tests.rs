@@ -136,6 +136,23 @@ fn stop_ends_every_state_with_the_cease_and_start_begins_anew() {
 }
 
 #[test]
+fn a_dead_path_ends_an_established_session_and_nothing_else() {
+    let failed = || Event::PathFailed("BFD: nothing was heard for 300 ms".into());
+    for state in ALL_STATES {
+        let mut bench = Bench::reach(config(), state);
+        let seen = bench.on(failed());
+        if state == State::Established {
+            let told = Seen::Notification(1, Code::BFD_DOWN, vec![]);
+            let down = Seen::Down("BFD: nothing was heard for 300 ms".into());
+            assert_eq!(seen, [told, Seen::Close(1), down]);
+            assert!(bench.pass(Duration::from_secs(2)).iter().any(|(_, seen)| *seen == Seen::Connect));
+        } else {
+            assert_eq!((seen, bench.session.state()), (vec![], state));
+        }
+    }
+}
+
+#[test]
 fn opens_are_judged_as_the_rfc_says() {
     let usual = peer_open;
     let internal = SessionConfig { peer_as: LOCAL_AS, ..config() };

@@ -33,6 +33,8 @@ pub enum DownReason {
         /// Our state.
         state: State,
     },
+    /// What watches the path says that it is dead.
+    PathFailed(String),
     /// The peer was silent for this long.
     HoldTimerExpired(Duration),
     /// The peer opened another connection: before it said anything on this one, or because it restarted (RFC 4724 §4.2).
@@ -61,6 +63,7 @@ impl fmt::Display for DownReason {
                 write!(f, "{refusal}; sent NOTIFICATION {}", refusal.notification())
             }
             Self::UnexpectedMessage { message, state } => write!(f, "peer sent {message} in state {state}"),
+            Self::PathFailed(why) => f.write_str(why),
             Self::HoldTimerExpired(after) => write!(f, "hold timer expired after {} s", after.as_secs()),
             Self::Replaced => f.write_str("peer opened another connection instead"),
         }

@@ -116,6 +116,5 @@ fn profile(value: &Value<'_>, profiles: &[BfdProfile]) -> Option<Option<String>>
         };
         return value.fail(format!("no BFD profile is called {}: {hint}", shown(name)));
     }
-    value.warn("not supported yet: the session runs without BFD");
     Some(Some(name.to_owned()))
 }

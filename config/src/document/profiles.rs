@@ -27,9 +27,6 @@ pub(super) fn read(value: &Value<'_>) -> Vec<BfdProfile> {
     for item in value.items().unwrap_or_default() {
         profiles.extend(read_profile(&item, &mut names));
     }
-    if !profiles.is_empty() {
-        value.warn("not supported yet: sessions run without BFD");
-    }
     profiles
 }
 
@@ -59,6 +56,9 @@ fn read_profile(item: &Value<'_>, names: &mut HashMap<String, usize>) -> Option<
     let detect_multiplier = byte("detect-multiplier", default.detect_multiplier, BfdProfile::MULTIPLIER);
     let minimum_ttl = byte("minimum-ttl", default.minimum_ttl, BfdProfile::TTL);
     let (echo_mode, passive_mode) = (flag("echo-mode"), flag("passive-mode"));
+    if let (Some(true), Some(value)) = (echo_mode, fields.get("echo-mode")) {
+        value.warn(BfdProfile::NO_ECHO);
+    }
     Some(BfdProfile {
         name: name?.to_owned(),
         receive_interval: receive_interval?,

@@ -162,9 +162,7 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
     assert!(lan.avoid_buggy_ips && lan.advertisements.is_empty() && !lan.layer2.is_empty());
     assert_eq!(
         warnings(document),
-        "line 11, peers[0].bfd-profile: not supported yet: the session runs without BFD\n\
-         line 19, bfd-profiles: not supported yet: sessions run without BFD\n\
-         line 28, address-pools[1].protocol: not supported yet: addresses of this pool are given to Services but \
+        "line 28, address-pools[1].protocol: not supported yet: addresses of this pool are given to Services but \
          not announced\n"
     );
 }

@@ -112,8 +112,12 @@ fn an_empty_document_is_an_empty_configuration() {
 }
 
 #[test]
-fn unsupported_fields_that_ask_for_nothing_are_no_reason_to_warn() {
-    assert_eq!(warnings(&with_peer("ebgp-multihop: no, bfd-profile: ''")), "");
+fn echo_mode_is_warned_of_where_it_is_asked_for() {
+    assert_eq!(warnings("bfd-profiles: [{name: a, echo-mode: no}]\naddress-pools: []\n"), "");
+    assert_eq!(
+        warnings("bfd-profiles: [{name: a, echo-mode: yes}]\naddress-pools: []\n"),
+        "line 1, bfd-profiles[0].echo-mode: not supported yet: no echo packets are sent, control packets alone watch the path\n"
+    );
 }
 
 #[test]

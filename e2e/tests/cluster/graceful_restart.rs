@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::objects::{install, pool};
 use crate::services::{SOON, await_address, create, service};
 
-fn object(kind: &str, version: &str, spec: &Value) -> String {
+pub(crate) fn object(kind: &str, version: &str, spec: &Value) -> String {
     json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind,
         "metadata": { "name": "router", "namespace": NAMESPACE }, "spec": spec })
     .to_string()

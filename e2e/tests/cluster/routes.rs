@@ -81,6 +81,7 @@ fn aggregates_communities_and_preferences_reach_an_internal_peer_and_change_with
     let options = RouterOptions {
         asn: 64_512,
         peers: vec![bird("node1", [10, 0, 0, 11].into()), bird("node2", [10, 0, 0, 12].into())],
+        bfd: None,
     };
     let lab = plan.bird_with(options).start()?;
     let router = lab.router();

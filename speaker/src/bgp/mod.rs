@@ -17,8 +17,11 @@
 //! Invariant: [`Peers::withdraw`] returns when every session has handed the withdrawals to its socket, or at its
 //! deadline; a session that is down has nothing to withdraw and does not delay it.
 
+mod bfd;
+mod connection;
 mod next_hop;
 mod outbox;
+mod path;
 mod peer;
 mod router_id;
 mod sockopt;
@@ -38,6 +41,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::ledger::Attributes;
 use crate::metrics::BgpMetrics;
 
+use bfd::Bfd;
 use peer::{End, Status};
 
 pub(crate) use peer::PeerSettings;
@@ -93,6 +97,8 @@ pub(crate) struct Peers {
     tasks: JoinSet<()>,
     metrics: BgpMetrics,
     restart: GracefulRestartConfig,
+    /// From the first peer on that has a profile.
+    bfd: Option<Bfd>,
 }
 
 impl Peers {
@@ -104,7 +110,15 @@ impl Peers {
             restarted: predecessor,
             forwarding: predecessor,
         };
-        Self { routes: BTreeMap::new(), told, running: Vec::new(), tasks: JoinSet::new(), metrics, restart }
+        Self {
+            routes: BTreeMap::new(),
+            told,
+            running: Vec::new(),
+            tasks: JoinSet::new(),
+            metrics,
+            restart,
+            bfd: None,
+        }
     }
 
     /// Makes these the peers of the node. Takes time only where a session has to end.
@@ -182,7 +196,17 @@ impl Peers {
     /// Waits for a session task that ends without having been told to; pending while all is well.
     pub(crate) async fn failed(&mut self) -> anyhow::Error {
         loop {
-            match self.tasks.join_next_with_id().await {
+            let thread = async {
+                match &self.bfd {
+                    Some(bfd) => bfd.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let ended = tokio::select! {
+                () = thread => return anyhow::anyhow!("the BFD thread ended"),
+                ended = self.tasks.join_next_with_id() => ended,
+            };
+            match ended {
                 None => std::future::pending().await,
                 Some(Ok((id, ()))) => {
                     if let Some(at) = self.running.iter().position(|running| running.task.id() == id) {
@@ -214,9 +238,23 @@ impl Peers {
         let (status, seen) = watch::channel(Status::default());
         let metrics = self.metrics.peer(&settings);
         let told = self.told.subscribe();
-        let task = peer::run(settings.clone(), self.restart, told, status, ending, metrics);
+        let bfd = settings.bfd.as_ref().and_then(|_| self.bfd());
+        let path = path::Path::new(bfd, &settings);
+        let task = peer::run(settings.clone(), self.restart, path, told, status, ending, metrics);
         let task = self.tasks.spawn(task);
         self.running.push(Running { settings, end: Some(end), status: seen, task });
+    }
+
+    fn bfd(&mut self) -> Option<Bfd> {
+        if self.bfd.is_none() {
+            match Bfd::start() {
+                Ok(bfd) => self.bfd = Some(bfd),
+                Err(error) => {
+                    tracing::error!(%error, "cannot start the BFD thread; sessions run without BFD")
+                }
+            }
+        }
+        self.bfd.clone()
     }
 
     /// Waits for tasks that were told to end, and aborts them at the deadline.

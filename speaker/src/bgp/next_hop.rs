@@ -28,6 +28,21 @@ pub(crate) async fn local_addresses(bound: IpAddr, both: bool) -> LocalAddresses
     local
 }
 
+/// Whether a network of one of the node's interfaces contains the address: no router stands between.
+pub(crate) async fn is_neighbour(address: IpAddr) -> bool {
+    let within = |message: &AddressMessage| {
+        let own = address_of(message)?;
+        Some(ipnet::IpNet::new(own, message.header.prefix_len).ok()?.contains(&address))
+    };
+    match dump().await {
+        Ok(addresses) => addresses.iter().any(|message| within(message).unwrap_or(false)),
+        Err(error) => {
+            tracing::warn!(%address, %error, "cannot look up whether it is a neighbour; taken for one");
+            true
+        }
+    }
+}
+
 async fn dump() -> anyhow::Result<Vec<AddressMessage>> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::select! {

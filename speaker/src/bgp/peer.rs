@@ -19,20 +19,19 @@ use herald_bgp::{
     Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, GracefulRestartConfig,
     HoldTime, LocalAddresses, Output, Session, SessionConfig,
 };
-use herald_config::Peer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use herald_config::{BfdProfile, Peer};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
+use super::Told;
+use super::connection::{Connection, connect, ready};
 use super::outbox::Outbox;
-use super::sockopt::{DialError, DialOptions, dial};
-use super::{Told, next_hop};
+use super::path::Path;
+use super::sockopt::{DialError, DialOptions};
 use crate::metrics::PeerMetrics;
 
 /// How long a dial may take; a second less than the session gives, so that our words are the ones logged.
 const DIAL: Duration = Duration::from_secs(4);
-/// How long a connection that ends may take to hand over what is written and to see the peer's end of it.
-const CLOSE: Duration = Duration::from_millis(500);
 /// Type octet of a NOTIFICATION (RFC 4271 §4.1).
 const NOTIFICATION: u8 = 3;
 
@@ -45,6 +44,8 @@ pub(crate) struct PeerSettings {
     pub(crate) router_id: Ipv4Addr,
     /// The families to offer.
     pub(crate) families: Families,
+    /// How BFD watches the path; `None`: not at all.
+    pub(crate) bfd: Option<BfdProfile>,
 }
 
 impl fmt::Display for PeerSettings {
@@ -67,6 +68,8 @@ pub(super) enum End {
 pub(super) struct Status {
     /// The last generation of routes that was handed to the socket, or that nobody is there to be told.
     pub(super) synced: Generation,
+    /// Established.
+    pub(super) up: bool,
     /// Established, and the peer keeps the routes while this speaker restarts.
     pub(super) retains: bool,
 }
@@ -101,22 +104,19 @@ impl PeerSettings {
     }
 }
 
+type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Dialling = Pin<Box<dyn Future<Output = Result<(TcpStream, LocalAddresses), DialError>> + Send>>;
-
-struct Connection {
-    id: ConnId,
-    stream: TcpStream,
-    decoder: Decoder,
-    outbox: Outbox,
-}
 
 struct Driver {
     settings: PeerSettings,
     session: Session,
     dialling: Option<Dialling>,
     connection: Option<Connection>,
+    /// The connection before it, while it ends: nobody waits for that but the end of all.
+    closing: Option<Closing>,
     connections: u64,
     status: watch::Sender<Status>,
+    path: Path,
     metrics: PeerMetrics,
     last_failure: String,
 }
@@ -125,6 +125,7 @@ struct Driver {
 pub(crate) async fn run(
     settings: PeerSettings,
     restart: GracefulRestartConfig,
+    path: Path,
     mut told: watch::Receiver<Told>,
     status: watch::Sender<Status>,
     mut end: oneshot::Receiver<End>,
@@ -143,8 +144,10 @@ pub(crate) async fn run(
         settings,
         dialling: None,
         connection: None,
+        closing: None,
         connections: 0,
         status,
+        path,
         metrics,
         last_failure: String::new(),
     };
@@ -169,6 +172,8 @@ pub(crate) async fn run(
                 Ok(()) => routes(&mut told),
                 Err(_) => break,
             },
+            why = driver.path.failed() => Event::PathFailed(why),
+            () = closed(&mut driver.closing) => continue,
             how = &mut end => {
                 match how {
                     Ok(End::Stop(cease)) => driver.handle(Event::Stop(cease)).await,
@@ -181,6 +186,9 @@ pub(crate) async fn run(
         };
         driver.handle(event).await;
     }
+    closed_at_last(&mut driver.closing).await;
+    // After BGP: a neighbour in graceful restart does not take it for a failure (RFC 5882 §4.3.2), one before it might.
+    driver.path.end().await;
     driver.metrics.gone();
 }
 
@@ -206,24 +214,29 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
+/// Waits for the end of the connection that ends, if there is one.
+async fn closed(closing: &mut Option<Closing>) {
+    match closing {
+        Some(end) => {
+            end.await;
+            *closing = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn closed_at_last(closing: &mut Option<Closing>) {
+    if closing.is_some() {
+        closed(closing).await;
+    }
+}
+
 async fn dialled(dialling: &mut Option<Dialling>) -> Result<(TcpStream, LocalAddresses), DialError> {
     match dialling {
         Some(dial) => {
             let result = dial.await;
             *dialling = None;
             result
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until the connection can be read, or written if there is something to write.
-async fn ready(connection: &Option<Connection>) -> std::io::Result<tokio::io::Ready> {
-    match connection {
-        Some(connection) => {
-            let write = !connection.outbox.is_empty();
-            let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            connection.stream.ready(interest).await
         }
         None => std::future::pending().await,
     }
@@ -240,7 +253,8 @@ impl Driver {
     async fn perform(&mut self, output: Output) {
         match output {
             Output::Connect => {
-                self.dialling = Some(Box::pin(connect(self.settings.dial_options(), self.settings.families)))
+                self.dialling =
+                    Some(Box::pin(connect(self.settings.dial_options(), self.settings.families, DIAL)))
             }
             Output::AbandonConnect => self.dialling = None,
             Output::Send(id, bytes) => {
@@ -254,25 +268,34 @@ impl Driver {
             }
             Output::Close(id) => {
                 if let Some(mut connection) = self.connection.take_if(|connection| connection.id == id) {
-                    let handed_over = connection.close().await;
-                    tracing::trace!(peer = %self.settings, handed_over, "connection closed");
+                    // What it had not taken, the peer drops with the session.
                     if let Some(mark) = connection.outbox.last_mark() {
                         self.sync(Generation(mark));
                     }
+                    closed_at_last(&mut self.closing).await;
+                    let peer = self.settings.to_string();
+                    self.closing = Some(Box::pin(async move {
+                        let handed_over = connection.close().await;
+                        tracing::trace!(peer, handed_over, "connection closed");
+                    }));
                 }
             }
             Output::Up(negotiated) => {
                 self.last_failure.clear();
-                self.metrics.up(true);
                 if let Some(connection) = self.connection.as_mut().filter(|_| negotiated.extended_messages) {
                     connection.decoder.extend();
                 }
-                self.retains(negotiated.graceful_restart);
+                self.up(true, negotiated.graceful_restart);
                 tracing::info!(peer = %self.settings, %negotiated, "session up");
+                let local =
+                    self.connection.as_ref().and_then(|connection| connection.stream.local_addr().ok());
+                self.path.begin(local).await;
             }
             Output::Down(reason) => {
-                self.metrics.up(false);
-                self.retains(false);
+                self.up(false, false);
+                if !matches!(reason, DownReason::Stopped(_) | DownReason::Restarting) {
+                    self.path.end().await;
+                }
                 match reason {
                     DownReason::Stopped(_) | DownReason::Restarting => {
                         tracing::info!(peer = %self.settings, %reason, "session down")
@@ -304,8 +327,9 @@ impl Driver {
         });
     }
 
-    fn retains(&self, retains: bool) {
-        self.status.send_modify(|status| status.retains = retains);
+    fn up(&self, up: bool, retains: bool) {
+        self.metrics.up(up);
+        self.status.send_modify(|status| (status.up, status.retains) = (up, retains));
     }
 
     fn dialled(&mut self, dialled: Result<(TcpStream, LocalAddresses), DialError>) -> Event {
@@ -399,35 +423,6 @@ impl Driver {
             self.handle(event).await;
         }
     }
-}
-
-impl Connection {
-    /// Writes what is still to be written, ends our side, and waits for the peer's end: closing with unread input would
-    /// make the kernel send a reset, which can overtake the NOTIFICATION.
-    async fn close(&mut self) -> bool {
-        let orderly = async {
-            loop {
-                let chunk = self.outbox.chunk();
-                if chunk.is_empty() {
-                    break;
-                }
-                let count = self.stream.write(chunk).await?;
-                self.outbox.advance(count);
-            }
-            self.stream.shutdown().await?;
-            let mut rest = [0; 4096];
-            while self.stream.read(&mut rest).await? > 0 {}
-            std::io::Result::Ok(())
-        };
-        matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())))
-    }
-}
-
-async fn connect(options: DialOptions, families: Families) -> Result<(TcpStream, LocalAddresses), DialError> {
-    let stream = dial(&options, DIAL).await?;
-    let bound = stream.local_addr().map_err(|error| DialError::Connect(options.peer, error))?.ip();
-    let one = if bound.is_ipv4() { Families::IPV4 } else { Families::IPV6 };
-    Ok((stream, next_hop::local_addresses(bound, families != one).await))
 }
 
 /// An error and its causes in one line.

@@ -1,4 +1,4 @@
-//! Options of a BGP session's TCP socket: the one module of this crate with `unsafe`.
+//! Options of a BGP session's TCP socket, and in [`datagram`] those of BFD: the one module of this crate with `unsafe`.
 //!
 //! Decides nothing about sessions. It makes a connected, non-blocking socket with the options that a BGP
 //! speaker needs:
@@ -10,6 +10,8 @@
 //!
 //! Invariant: it fails closed. With a password configured no byte leaves on a socket that has no key.
 #![allow(unsafe_code, reason = "TCP_MD5SIG has no safe wrapper in any maintained crate")]
+
+pub(super) mod datagram;
 
 use std::io;
 use std::mem::{size_of, zeroed};

@@ -14,7 +14,12 @@ pub(super) fn settings(more: &str) -> PeerSettings {
         "peers:\n- {{peer-address: {BIRD}, peer-asn: 100, my-asn: 42, source-address: {NODE}{more}}}\n"
     );
     let config = herald_config::parse(&document).unwrap().config;
-    PeerSettings { peer: config.peers[0].clone(), router_id: NODE.parse().unwrap(), families: Families::BOTH }
+    PeerSettings {
+        peer: config.peers[0].clone(),
+        router_id: NODE.parse().unwrap(),
+        families: Families::BOTH,
+        bfd: None,
+    }
 }
 
 fn peers(registry: &Metrics) -> Peers {

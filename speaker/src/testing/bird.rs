@@ -14,6 +14,30 @@ pub(crate) const BIRD_V6: &str = "2001:db8:10::1";
 /// The node's address.
 pub(crate) const NODE: &str = "10.0.0.11";
 
+/// How a BIRD is started.
+struct Options {
+    /// Its address and the node's.
+    ends: (&'static str, &'static str),
+    /// Of the session.
+    options: String,
+    /// Of the session's IPv4 routes.
+    of_ipv4: String,
+    /// Other protocols.
+    more: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ends: (BIRD, NODE), options: String::new(), of_ipv4: String::new(), more: String::new() }
+    }
+}
+
+impl Options {
+    fn of(options: &str) -> Self {
+        Self { options: options.to_owned(), ..Self::default() }
+    }
+}
+
 /// A BIRD that ends with the value.
 pub(crate) struct Bird {
     process: Child,
@@ -23,25 +47,38 @@ pub(crate) struct Bird {
 impl Bird {
     pub(crate) fn start(options: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        Self { process: Self::spawn(&directory, (BIRD, NODE), options, ""), directory }
+        Self { process: Self::spawn(&directory, &Options::of(options)), directory }
+    }
+
+    /// One with BFD over several hops, its intervals in milliseconds; `mode` is `on` or `graceful`.
+    pub(crate) fn start_bfd(milliseconds: u64, mode: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let timers = format!("interval {milliseconds} ms; multiplier 3; idle tx interval 1 s;");
+        let options = format!("bfd {mode}; error wait time 1,1;");
+        let more = format!("protocol bfd {{ multihop {{ {timers} }}; }}\n");
+        Self { process: Self::spawn(&directory, &Options { options, more, ..Options::default() }), directory }
+    }
+
+    /// Lets it hang: its connections stay, it neither reads nor writes.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        use nix::sys::signal::{Signal, kill};
+        let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(nix::unistd::Pid::from_raw(self.process.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// One that peers over IPv6; the options are those of its IPv4 routes.
     pub(crate) fn start_v6(of_ipv4: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ends = (BIRD_V6, "2001:db8:10::11");
-        Self { process: Self::spawn(&directory, ends, "", of_ipv4), directory }
+        let options =
+            Options { ends: (BIRD_V6, "2001:db8:10::11"), of_ipv4: of_ipv4.to_owned(), ..Options::default() };
+        Self { process: Self::spawn(&directory, &options), directory }
     }
 
-    fn spawn(
-        directory: &tempfile::TempDir,
-        (local, neighbour): (&str, &str),
-        options: &str,
-        of_ipv4: &str,
-    ) -> Child {
+    fn spawn(directory: &tempfile::TempDir, with: &Options) -> Child {
+        let Options { ends: (local, neighbour), options, of_ipv4, more } = with;
         let path = directory.path();
         let config = format!(
-            "log \"{}\" all;\nrouter id {BIRD};\nprotocol device {{}}\n\
+            "log \"{}\" all;\nrouter id {BIRD};\nprotocol device {{}}\n{more}\
              protocol bgp herald {{ debug {{ states }}; local {local} as 100; neighbor {neighbour} as 42; multihop; passive on; \
              {options} ipv4 {{ {of_ipv4} import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
             path.join("log").display(),
@@ -64,7 +101,7 @@ impl Bird {
     }
 
     pub(crate) fn restart(&mut self, options: &str) {
-        self.process = Self::spawn(&self.directory, (BIRD, NODE), options, "");
+        self.process = Self::spawn(&self.directory, &Options::of(options));
     }
 
     pub(crate) fn log(&self) -> String {

@@ -1,0 +1,68 @@
+//! One TCP connection of a session: dialled, read, written, and ended in good order.
+
+use std::time::Duration;
+
+use herald_bgp::{ConnId, Decoder, Families, LocalAddresses};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+
+use super::next_hop;
+use super::outbox::Outbox;
+use super::sockopt::{DialError, DialOptions, dial};
+
+/// How long a connection that ends may take to hand over what is written and to see the peer's end of it.
+const CLOSE: Duration = Duration::from_millis(500);
+/// A connection that is up: what is read and what waits to be written.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnId,
+    pub(super) stream: TcpStream,
+    pub(super) decoder: Decoder,
+    pub(super) outbox: Outbox,
+}
+
+/// Dials, and finds the next hops of the session.
+pub(super) async fn connect(
+    options: DialOptions,
+    families: Families,
+    within: Duration,
+) -> Result<(TcpStream, LocalAddresses), DialError> {
+    let stream = dial(&options, within).await?;
+    let bound = stream.local_addr().map_err(|error| DialError::Connect(options.peer, error))?.ip();
+    let one = if bound.is_ipv4() { Families::IPV4 } else { Families::IPV6 };
+    Ok((stream, next_hop::local_addresses(bound, families != one).await))
+}
+
+/// Waits until the connection can be read, or written if there is something to write.
+pub(super) async fn ready(connection: &Option<Connection>) -> std::io::Result<tokio::io::Ready> {
+    match connection {
+        Some(connection) => {
+            let write = !connection.outbox.is_empty();
+            let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            connection.stream.ready(interest).await
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Connection {
+    /// Writes what is still to be written, ends our side, and waits for the peer's end: closing with unread input would
+    /// make the kernel send a reset, which can overtake the NOTIFICATION.
+    pub(super) async fn close(&mut self) -> bool {
+        let orderly = async {
+            loop {
+                let chunk = self.outbox.chunk();
+                if chunk.is_empty() {
+                    break;
+                }
+                let count = self.stream.write(chunk).await?;
+                self.outbox.advance(count);
+            }
+            self.stream.shutdown().await?;
+            let mut rest = [0; 4096];
+            while self.stream.read(&mut rest).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())))
+    }
+}
