@@ -312,6 +312,8 @@ fn to_bgp(attributes: &Attributes) -> herald_bgp::Attributes {
 }
 
 #[cfg(test)]
+mod interop_tests;
+#[cfg(test)]
 mod restart_tests;
 #[cfg(test)]
 mod tests;
