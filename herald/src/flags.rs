@@ -131,6 +131,10 @@ pub(crate) struct SpeakerFlags {
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     #[arg(long, default_value = "1s", value_parser = parse_duration, value_name = "DURATION")]
     linger: Duration,
+    /// How long a node that is labelled out of load balancing asks its BGP peers to prefer other ways (GRACEFUL_SHUTDOWN)
+    /// before it withdraws its routes.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    drain: Duration,
     /// How many frontends of Services at most have metrics of their packets and bytes (the busiest; all others are
     /// one series). 0: packets are not counted by frontend.
     #[arg(long, default_value_t = 1000, value_name = "FRONTENDS")]
@@ -161,6 +165,7 @@ impl SpeakerFlags {
             proxy,
             nodeport_addresses,
             linger,
+            drain,
             service_metrics_limit,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
@@ -176,6 +181,7 @@ impl SpeakerFlags {
             load_balancer_class: lb_class,
             admin_address,
             linger,
+            drain,
             service_metrics_limit,
             conntrack: ConntrackLimits {
                 max_per_core: conntrack_max_per_core,

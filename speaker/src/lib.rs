@@ -19,7 +19,7 @@
 //!     └─ mpsc, depth 1, answered ───> Reconciler                       questions of `herald explain`, paced
 //! ```
 //!
-//! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `floor.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
+//! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `floor.rs`, `drain.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
 //! `settings.rs`) are pure; `apply.rs` runs steps through a trait that the tests implement as well.
 //!
 //! Invariants: nothing acts before every watch has delivered its first list; an address is announced only after the
@@ -33,6 +33,7 @@ mod cleanup;
 mod configured;
 mod conntrack;
 mod counters;
+mod drain;
 mod effects;
 pub mod explain;
 mod floor;

@@ -69,6 +69,8 @@ pub struct SpeakerOptions {
     pub proxy_ports: ProxyPorts,
     /// How long rules and local addresses stay after a withdrawal, for packets that are on their way.
     pub linger: Duration,
+    /// How long a node that is excluded by label asks to be avoided (RFC 8326) before it withdraws its routes.
+    pub drain: Duration,
     /// How many frontends at most have metrics of their packets and bytes; 0: packets are not counted by frontend.
     pub service_metrics_limit: usize,
     /// The kernel's conntrack settings; in full mode only.
@@ -102,6 +104,7 @@ impl SpeakerOptions {
             admin_address: SocketAddr::from((Ipv6Addr::UNSPECIFIED, admin::DEFAULT_PORT)),
             proxy_ports: ProxyPorts::default(),
             linger: Duration::from_secs(1),
+            drain: Duration::from_secs(10),
             service_metrics_limit: 1000,
             conntrack: ConntrackLimits::default(),
             take_over: false,

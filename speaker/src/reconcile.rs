@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
 use crate::configured::ConfigNews;
+use crate::drain::Drain;
 use crate::effects::NodeEffects;
 use crate::explain::Asked;
 use crate::floor::Floor;
@@ -33,6 +34,7 @@ use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, plan};
 use crate::ports::Ports;
 use crate::probing::Probing;
+use crate::reason::Reason;
 use crate::received::{Pending, Received};
 use crate::report::Reporter;
 use crate::settings::Settings;
@@ -84,6 +86,7 @@ pub(crate) struct Reconciler {
     pub(crate) settings: Option<Settings>,
     pub(crate) probing: Probing,
     pub(crate) floor: Floor,
+    pub(crate) drain: Drain,
     pub(crate) foreign: Foreign,
     pub(crate) pending: Pending,
     pub(crate) ports: Ports,
@@ -147,6 +150,7 @@ impl Reconciler {
             .chain(self.applier.next_verification())
             .chain(retry)
             .chain(self.floor.next_deadline())
+            .chain(self.drain.next_deadline())
             .min()
     }
 
@@ -157,8 +161,9 @@ impl Reconciler {
             return;
         }
         let started = Instant::now();
-        if self.index.take_settings_changed() || self.settings.is_none() || follows {
-            self.settings_changed(&addresses.unwrap_or_default()).await;
+        let left = self.drain.next_deadline().is_some_and(|at| at <= started);
+        if self.index.take_settings_changed() || self.settings.is_none() || follows || left {
+            self.settings_changed(started, &addresses.unwrap_or_default()).await;
         }
         self.applier.expire(started).await;
         let look = self.applier.verify(started).await;
@@ -182,8 +187,14 @@ impl Reconciler {
     }
 
     /// The node or the configuration is not what it was.
-    async fn settings_changed(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let settings = Settings::of(&self.index, &self.options, addresses);
+    async fn settings_changed(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
+        let mut settings = Settings::of(&self.index, &self.options, addresses);
+        let excluded = settings.refusal == Some(Reason::NodeExcluded);
+        self.drain = self.drain.next(now, excluded, self.options.drain);
+        if self.drain.leaves() {
+            settings.refusal = settings.peers.is_empty().then_some(Reason::NoPeer);
+        }
+        self.applier.effects().peers.avoid(self.drain.leaves());
         if self.settings.as_ref() == Some(&settings) {
             return;
         }
@@ -257,7 +268,7 @@ impl Reconciler {
                 *verdict = Verdict::Skip(failure.reason);
             }
             let reason = match failure.reason {
-                crate::reason::Reason::LocalAddressRefused => "LocalAddressRefused",
+                Reason::LocalAddressRefused => "LocalAddressRefused",
                 _ => "RulesRefused",
             };
             plan.remarks.insert(Remark { reason, text: failure.error.clone() });

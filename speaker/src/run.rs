@@ -31,6 +31,7 @@ use crate::bgp::Peers;
 use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::Housekeeper;
 use crate::counters::Counters;
+use crate::drain::Drain;
 use crate::effects::NodeEffects;
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
@@ -167,6 +168,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         settings: None,
         probing,
         floor: Floor::default(),
+        drain: Drain::default(),
         pending: Pending::default(),
         ports: Ports::new(health_ports, local_ports),
         options,

@@ -97,6 +97,8 @@ pub(crate) struct Peers {
     tasks: JoinSet<()>,
     metrics: BgpMetrics,
     restart: GracefulRestartConfig,
+    /// Whether other ways are to be preferred to this node.
+    avoid: bool,
     /// From the first peer on that has a profile.
     bfd: Option<Bfd>,
 }
@@ -117,6 +119,7 @@ impl Peers {
             tasks: JoinSet::new(),
             metrics,
             restart,
+            avoid: false,
             bfd: None,
         }
     }
@@ -172,6 +175,14 @@ impl Peers {
         self.tell();
     }
 
+    /// Asks the peers to prefer any other way to this node, or not any more (RFC 8326).
+    pub(crate) fn avoid(&mut self, avoid: bool) {
+        if self.avoid != avoid {
+            self.avoid = avoid;
+            self.tell();
+        }
+    }
+
     /// Ends the sessions whose peers keep the routes until the next run (RFC 4724 §4.2), without withdrawing them; the others
     /// stay. Returns how many ended.
     pub(crate) async fn leave(&mut self, text: &str) -> usize {
@@ -225,7 +236,7 @@ impl Peers {
         let routes: RouteSet = self
             .routes
             .iter()
-            .map(|(prefix, attributes)| Route { prefix: *prefix, attributes: to_bgp(attributes) })
+            .map(|(prefix, attributes)| Route { prefix: *prefix, attributes: to_bgp(attributes, self.avoid) })
             .collect();
         let generation = Generation(self.told.borrow().generation.0 + 1);
         let only = self.routes.iter().filter_map(|(prefix, of)| Some((*prefix, of.peers.clone()?))).collect();
@@ -298,10 +309,12 @@ pub(crate) fn families(pools: &[herald_config::Pool]) -> Families {
     }
 }
 
-fn to_bgp(attributes: &Attributes) -> herald_bgp::Attributes {
+fn to_bgp(attributes: &Attributes, avoid: bool) -> herald_bgp::Attributes {
+    let communities = attributes.communities.iter().copied().map(Community);
     herald_bgp::Attributes {
-        local_pref: Some(attributes.local_pref),
-        communities: attributes.communities.iter().copied().map(Community).collect(),
+        // RFC 8326 §4.3: within one AS the preference says it; other ones set it by the community.
+        local_pref: Some(if avoid { 0 } else { attributes.local_pref }),
+        communities: communities.chain(avoid.then_some(Community::GRACEFUL_SHUTDOWN)).collect(),
         large_communities: attributes
             .large_communities
             .iter()

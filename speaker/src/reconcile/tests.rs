@@ -64,6 +64,7 @@ impl Lab {
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         let mut options = SpeakerOptions::new(kube::Client::try_from(config).unwrap(), "node-1");
         options.linger = Duration::from_millis(300);
+        options.drain = Duration::from_secs(2);
         let kernel = KernelThread::start().await.unwrap();
         let monitoring = Monitoring(if watched { kernel.monitor().await } else { None });
         assert_eq!(monitoring.0.is_some(), watched);
@@ -100,6 +101,7 @@ impl Lab {
             settings: None,
             probing: Probing::start().0,
             floor: Floor::default(),
+            drain: Drain::default(),
             foreign: Foreign::new(&registry),
             pending: Pending::default(),
             ports: Ports::new(health_ports, watch::channel(LocalPorts::default()).0),
@@ -262,6 +264,31 @@ fn stopping_withdraws_and_the_next_run_adopts_what_stays() {
         assert_eq!(cleaned, crate::Cleaned { tables: true, addresses: 1 });
         assert!(!on_lo("192.0.2.2") && !rules().contains("herald"), "{}", rules());
         assert_eq!(crate::cleanup().await.unwrap(), crate::Cleaned { tables: false, addresses: 0 });
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_node_that_is_excluded_asks_to_be_avoided_before_it_withdraws_and_comes_back() {
+    in_namespace(|| async {
+        addresses().await;
+        let lab = Lab::start(Bird::start("")).await;
+        lab.lists(vec![service("192.0.2.1")]).await;
+        lab.routed("192.0.2.1").await;
+        let label = "node.kubernetes.io/exclude-from-external-load-balancers".to_owned();
+        let mut excluded = node();
+        excluded.metadata.labels = Some([(label, String::new())].into());
+        let started = Instant::now();
+        lab.say(Observed::Nodes(WatchEvent::Applied(fold(&excluded, "node-1")))).await;
+        let asked = |answer: &str| answer.contains("(65535,0)");
+        lab.bird.until("show route all 192.0.2.1/32", asked).await;
+        lab.unrouted("192.0.2.1").await;
+        assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+        lab.say(Observed::Nodes(WatchEvent::Applied(fold(&node(), "node-1")))).await;
+        let back = |answer: &str| answer.contains("BGP.next_hop") && !asked(answer);
+        lab.bird.until("show route all 192.0.2.1/32", back).await;
+        assert_eq!(lab.bird.established(), 1, "{}", lab.bird.log());
+        lab.stop().await;
     });
 }
 
