@@ -17,6 +17,8 @@ use crate::service::STATUS_MANAGER;
 
 /// Between two rounds of writes.
 pub const INTERVAL: Duration = Duration::from_secs(1);
+/// The same while the objects do not show what was written.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one write may take.
 const DEADLINE: Duration = Duration::from_secs(4);
 
@@ -67,21 +69,27 @@ pub struct PoolStatuses {
     /// `None`: there is no status, or half of one.
     shown: BTreeMap<String, Option<PoolStatus>>,
     written: Option<Instant>,
+    /// Rounds since the objects were last told: where a right is missing none comes back.
+    unanswered: u32,
 }
 
 impl PoolStatuses {
     /// These pools are objects, and show this.
     pub fn shown(&mut self, shown: BTreeMap<String, Option<PoolStatus>>) {
         self.shown = shown;
+        self.unanswered = 0;
     }
 
-    /// What is to be written now. The watch tells whether it was: until then it is given out again in each interval.
+    /// What is to be written now. The watch tells whether it was: until then it is given out again, after pauses that
+    /// double.
     pub fn due<'a>(
         &mut self,
         usage: impl Iterator<Item = (&'a str, [Usage; 2])>,
         now: Instant,
     ) -> Vec<(String, PoolStatus)> {
-        if self.shown.is_empty() || self.written.is_some_and(|at| now < at + INTERVAL) {
+        let pause =
+            INTERVAL.saturating_mul(1 << self.unanswered.saturating_sub(1).min(16)).min(LONGEST_INTERVAL);
+        if self.shown.is_empty() || self.written.is_some_and(|at| now < at + pause) {
             return Vec::new();
         }
         let wanted = usage.map(|(name, usage)| (name, PoolStatus::from(usage)));
@@ -92,6 +100,7 @@ impl PoolStatuses {
             wanted.filter(differs).map(|(name, status)| (name.to_owned(), status)).collect();
         if !due.is_empty() {
             self.written = Some(now);
+            self.unanswered += 1;
         }
         due
     }
@@ -147,6 +156,22 @@ mod tests {
         // Somebody edits it.
         statuses.shown([("objects".to_owned(), Some(PoolStatus::default()))].into());
         assert_eq!(due(&mut statuses, 100, now), [("objects".to_owned(), 100)]);
+    }
+
+    #[test]
+    fn what_is_written_in_vain_is_tried_ever_less_often_until_an_object_comes() {
+        let (mut statuses, begin) = (PoolStatuses::default(), Instant::now());
+        let tried = |statuses: &mut PoolStatuses, seconds: std::ops::Range<u64>| -> Vec<u64> {
+            let due = |second: &u64| {
+                let pools = [("objects", usage(256, *second))];
+                !statuses.due(pools.into_iter(), begin + Duration::from_secs(*second)).is_empty()
+            };
+            seconds.filter(due).collect()
+        };
+        statuses.shown([("objects".to_owned(), None)].into());
+        assert_eq!(tried(&mut statuses, 0..200), [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        statuses.shown([("objects".to_owned(), None)].into());
+        assert_eq!(tried(&mut statuses, 200..204), [200, 201, 203]);
     }
 
     #[test]
