@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::{Api, ListParams, PostParams};
+use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
 
 use crate::await_until::{await_ok, pause};
@@ -158,11 +159,11 @@ impl Services {
             for number in 0..count {
                 let service: Service = serde_json::from_value(service(&single(number), None))?;
                 api.create(&PostParams::default(), &service).await?;
-                let deadline = tokio::time::Instant::now() + PATIENCE;
-                while !has_address(&api.get(&single(number)).await?) {
-                    ensure!(tokio::time::Instant::now() < deadline, "{} has no address", single(number));
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+                let name = single(number);
+                let served = |service: Option<&Service>| service.is_some_and(has_address);
+                tokio::time::timeout(PATIENCE, await_condition(api.clone(), &name, served))
+                    .await
+                    .with_context(|| format!("{name} has no address"))??;
             }
             Ok(())
         })?;
