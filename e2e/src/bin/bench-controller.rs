@@ -6,12 +6,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use herald_e2e::Lab;
 use herald_e2e::bench::proxy::table::{Table, load};
 use herald_e2e::bench::{controller, create, herald};
-use serde_json::json;
 
 /// All rows.
 const ROWS: [&str; 4] = ["pending", "more", "restart", "memory"];
@@ -45,17 +44,8 @@ fn main() -> Result<()> {
     let mut table = Table::default();
     let wants = |row: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == row);
     let outcome = controller::measure(&lab, &wants, &mut table).with_context(|| controller::log_tail(&lab));
-    println!("{header}\n\n{}", table.text());
-    let (missed, judged) = table.missed();
-    let seconds = begin.elapsed().as_secs();
-    println!("{missed} of {judged} bars missed; {seconds} s in all");
-    let kept = json!({ "system": header, "seconds": seconds, "figures": table.figures() });
-    std::fs::write(&arguments.json, format!("{kept:#}\n"))
-        .with_context(|| arguments.json.display().to_string())?;
+    table.keep(&header, begin.elapsed(), &arguments.json)?;
     outcome?;
     lab.remove()?;
-    if missed > 0 {
-        bail!("{missed} of {judged} bars missed");
-    }
-    Ok(())
+    table.judge()
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use herald_e2e::bench::proxy::scale::{self, Scale};
 use herald_e2e::bench::proxy::system::{Kind, System};
@@ -15,7 +15,6 @@ use herald_e2e::bench::proxy::table::{Table, load};
 use herald_e2e::bench::proxy::{change, latency, more, planned, start};
 use herald_e2e::bench::{create, herald, metallb};
 use herald_e2e::{Lab, Namespace, PodOptions};
-use serde_json::json;
 
 /// All rows.
 const ROWS: [&str; 8] = ["cold-start", "change", "more", "churn", "latency", "restart", "rolling", "death"];
@@ -75,19 +74,10 @@ fn main() -> Result<()> {
     eprintln!("{header}");
     let mut table = Table::default();
     let outcome = run(&lab, &arguments, &mut table);
-    println!("{header}\n\n{}", table.text());
-    let (missed, judged) = table.missed();
-    let seconds = begin.elapsed().as_secs();
-    println!("{missed} of {judged} bars missed; {seconds} s in all");
-    let kept = json!({ "system": header, "seconds": seconds, "figures": table.figures() });
-    std::fs::write(&arguments.json, format!("{kept:#}\n"))
-        .with_context(|| arguments.json.display().to_string())?;
+    table.keep(&header, begin.elapsed(), &arguments.json)?;
     outcome?;
     lab.remove()?;
-    if missed > 0 {
-        bail!("{missed} of {judged} bars missed");
-    }
-    Ok(())
+    table.judge()
 }
 
 fn run(lab: &Lab, arguments: &Arguments, table: &mut Table) -> Result<()> {

@@ -1,8 +1,12 @@
 //! What was measured, beside each other: a table for people, JSON for machines, and which bars are met.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
 
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use serde_json::json;
 
 use super::system::Kind;
 
@@ -54,15 +58,28 @@ impl Table {
         Row { table: self, row, services }
     }
 
-    /// How many bars are missed, and of how many.
-    pub fn missed(&self) -> (usize, usize) {
-        let judged: Vec<bool> = self.figures.iter().filter_map(Figure::met).collect();
-        (judged.iter().filter(|met| !**met).count(), judged.len())
+    /// Prints all that was measured on this system (also by a run that broke off), and keeps its figures as JSON.
+    pub fn keep(&self, system: &str, took: Duration, json: &Path) -> Result<()> {
+        println!("{system}\n\n{}", self.text());
+        let (missed, judged) = self.missed();
+        let seconds = took.as_secs();
+        println!("{missed} of {judged} bars missed; {seconds} s in all");
+        let kept = json!({ "system": system, "seconds": seconds, "figures": self.figures });
+        std::fs::write(json, format!("{kept:#}\n")).with_context(|| json.display().to_string())
     }
 
-    /// The figures as a JSON array.
-    pub fn figures(&self) -> &[Figure] {
-        &self.figures
+    /// A missed bar is a failure.
+    pub fn judge(&self) -> Result<()> {
+        match self.missed() {
+            (0, _) => Ok(()),
+            (missed, judged) => bail!("{missed} of {judged} bars missed"),
+        }
+    }
+
+    /// How many bars are missed, and of how many.
+    fn missed(&self) -> (usize, usize) {
+        let judged: Vec<bool> = self.figures.iter().filter_map(Figure::met).collect();
+        (judged.iter().filter(|met| !**met).count(), judged.len())
     }
 
     /// For people: one line for each thing, Herald's value and the others' beside it.
@@ -175,14 +192,14 @@ mod tests {
         let text = table.text();
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("41 MiB") && text.contains("70.5 MiB") && text.contains("MISSED"), "{text}");
-        assert_eq!(table.missed(), (1, 1));
+        assert_eq!(table.judge().expect_err("missed").to_string(), "1 of 1 bars missed");
     }
 
     #[test]
     fn a_value_that_equals_its_bar_is_within_it() {
         let mut table = Table::default();
         table.row("restart", None).bar("failed", 0.0, "", 0.0);
-        assert_eq!(table.missed(), (0, 1));
+        table.judge().expect("met");
     }
 
     #[test]
