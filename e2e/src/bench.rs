@@ -5,11 +5,13 @@
 //!                     ├── BIRD thread: asks the control socket for the route ◄─┤
 //!                     └── client thread: connects until a byte comes ◄─────────┘
 //!  herald::Herald, metallb::MetalLb: the processes; dropping one ends them
+//!  bare  : what the programs share that do only what cannot be avoided
 //!  report: percentiles, the table, the bars
 //! ```
 //! All times are of one clock of one process, from the moment before the API request is sent. Nothing in here knows which of
 //! the two systems it measures.
 
+pub mod bare;
 mod bird;
 pub mod controller;
 pub mod create;

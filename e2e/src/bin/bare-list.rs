@@ -4,15 +4,14 @@
 //! time, each object decoded into the type that `k8s-openapi` has for it and dropped. It has Herald's allocator, too.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
+use herald_e2e::bench::bare::{ClientFlags, PAGE};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
@@ -21,18 +20,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Herald's selector of Services and slices.
 const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-/// Herald's page.
-const PAGE: u32 = 500;
 
 #[derive(Parser)]
 #[command(name = "bare-list", about = "Lists what a service proxy has to know, and does nothing with it")]
 struct Arguments {
-    /// The kubeconfig file
-    #[arg(long)]
-    kubeconfig: PathBuf,
-    /// The API server, instead of the kubeconfig's
-    #[arg(long)]
-    api_server: Option<String>,
+    #[command(flatten)]
+    client: ClientFlags,
     /// Objects per page
     #[arg(long, default_value_t = PAGE)]
     page: u32,
@@ -41,12 +34,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let file = Kubeconfig::read_from(&arguments.kubeconfig)?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    if let Some(server) = &arguments.api_server {
-        config.cluster_url = server.parse()?;
-    }
-    let client = Client::try_from(config)?;
+    let client = arguments.client.client().await?;
     let proxied = ListParams::default().labels(PROXIED).limit(arguments.page);
     let all = ListParams::default().limit(arguments.page);
     let mut lists = JoinSet::new();

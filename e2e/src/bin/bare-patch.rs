@@ -4,19 +4,15 @@
 //! Service, with Herald's field manager, fields and fence, and as many at a time. The answer is decoded and dropped.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
 use futures::TryStreamExt;
+use herald_e2e::bench::bare::{ClientFlags, PAGE};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde_json::{Value, json};
 
-/// Herald's page.
-const PAGE: u32 = 500;
 /// Herald's writes at a time.
 const IN_FLIGHT: usize = 16;
 /// Herald's field manager.
@@ -25,12 +21,8 @@ const MANAGER: &str = "herald-controller";
 #[derive(Parser)]
 #[command(name = "bare-patch", about = "Writes the statuses that Herald's controller would write")]
 struct Arguments {
-    /// The kubeconfig file
-    #[arg(long)]
-    kubeconfig: PathBuf,
-    /// The API server, instead of the kubeconfig's
-    #[arg(long)]
-    api_server: Option<String>,
+    #[command(flatten)]
+    client: ClientFlags,
     /// Writes at a time
     #[arg(long, default_value_t = IN_FLIGHT)]
     in_flight: usize,
@@ -39,12 +31,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let file = Kubeconfig::read_from(&arguments.kubeconfig)?;
-    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-    if let Some(server) = &arguments.api_server {
-        config.cluster_url = server.parse()?;
-    }
-    let client = Client::try_from(config)?;
+    let client = arguments.client.client().await?;
     let (all, mut parameters) = (Api::<Service>::all(client.clone()), ListParams::default().limit(PAGE));
     let mut bodies = Vec::new();
     loop {
