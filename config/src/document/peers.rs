@@ -9,7 +9,7 @@ use crate::peer::{BGP_PORT, Peer};
 use crate::problem::shown;
 use crate::read::nearest::nearest;
 use crate::read::peers::{hold_time, keepalive_time, multihop, password, port, router_id, source_address};
-use crate::read::reader::{Fields, Value};
+use crate::read::reader::{Fields, Value, optional};
 use crate::read::scalars::{boolean, host, number};
 use crate::read::selectors::{KEBAB, selectors};
 use crate::selector::LabelSelector;
@@ -90,17 +90,6 @@ fn read_peer(fields: &Fields<'_>, profiles: &[BfdProfile]) -> Option<Peer> {
         graceful_restart: false,
         dual_stack: false,
     })
-}
-
-/// `None` for a value that is there and wrong, `Some(None)` for none.
-fn optional<'a, T>(
-    value: Option<Value<'a>>,
-    read: impl FnOnce(&Value<'a>) -> Option<T>,
-) -> Option<Option<T>> {
-    match value {
-        Some(value) => read(&value).map(Some),
-        None => Some(None),
-    }
 }
 
 /// None for the empty name.

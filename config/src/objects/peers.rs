@@ -9,7 +9,7 @@ use super::pools::distinct_selectors;
 use crate::peer::{Password, Peer, Unsupported};
 use crate::problem::shown;
 use crate::read::peers::{hold_time, keepalive_time, multihop, password, port, router_id, source_address};
-use crate::read::reader::Value;
+use crate::read::reader::{Value, optional};
 use crate::read::scalars::{duration, host};
 
 /// What a peer says.
@@ -98,17 +98,6 @@ pub(super) fn read(spec: &Value<'_>) -> Option<PeerContent> {
         key,
         bfd_profile: bfd_profile.map(|at| At::new(at.peek_text().unwrap_or_default().to_owned(), &at)),
     })
-}
-
-/// `None` for a value that is there and wrong.
-fn optional<'a, T>(
-    value: Option<Value<'a>>,
-    read: impl FnOnce(&Value<'a>) -> Option<T>,
-) -> Option<Option<T>> {
-    match value {
-        Some(value) => read(&value).map(Some),
-        None => Some(None),
-    }
 }
 
 fn or<'a, T>(value: Option<Value<'a>>, default: T, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {

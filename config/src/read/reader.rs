@@ -252,6 +252,14 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Reads a value that may be missing: `None` for one that is there and wrong, `Some(None)` for none.
+pub(crate) fn optional<'a, T>(
+    value: Option<Value<'a>>,
+    read: impl FnOnce(&Value<'a>) -> Option<T>,
+) -> Option<Option<T>> {
+    value.map_or(Some(None), |value| read(&value).map(Some))
+}
+
 /// The map behind a [`Value`], by known key.
 pub(crate) struct Fields<'a> {
     of: Value<'a>,
