@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use herald_runtime::ObjectName;
-use herald_runtime::config_report::{self, Component, Refusals};
+use herald_runtime::config_report::{self, Component};
 use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::readiness::Readiness;
 use herald_runtime::untyped::{self, UntypedEvent};
@@ -139,7 +139,9 @@ impl Leader {
                         pools = named;
                     }
                     self.metrics.update(&planner);
-                    report(&planner, &refusals);
+                    if planner.config().listed() {
+                        config_report::tell(&refusals, planner.config().refusals());
+                    }
                     // One round of writes at a time.
                     if statuses.is_empty() {
                         for (pool, status) in planner.pool_statuses(Instant::now()) {
@@ -213,21 +215,6 @@ async fn pass_on(
         }
     }
     Ok(())
-}
-
-/// Brings the ConfigurationState up to date.
-fn report(planner: &Planner, refusals: &tokio::sync::watch::Sender<Refusals>) {
-    if !planner.config().listed() {
-        return;
-    }
-    refusals.send_if_modified(|told| {
-        let now = planner.config().refusals();
-        let differs = told.as_deref() != Some(now);
-        if differs {
-            *told = Some(now.to_vec());
-        }
-        differs
-    });
 }
 
 async fn sleep_until(at: Option<Instant>) {

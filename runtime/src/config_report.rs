@@ -69,6 +69,17 @@ impl Component {
 /// What is refused of the newest configuration; `None` before there was one.
 pub type Refusals = Option<Vec<String>>;
 
+/// Tells the task that writes what is refused by now, if that differs.
+pub fn tell(told: &watch::Sender<Refusals>, refusals: &[String]) {
+    told.send_if_modified(|told| {
+        let differs = told.as_deref() != Some(refusals);
+        if differs {
+            *told = Some(refusals.to_vec());
+        }
+        differs
+    });
+}
+
 /// Writes until the sender is dropped.
 pub async fn run(
     client: Client,

@@ -4,7 +4,7 @@
 //! [`herald_config::Sources`], for the controller too. This only translates: watch events in, news for the log out.
 
 use herald_config::{Config, Document, Sources, Watched};
-use herald_runtime::config_report::Refusals;
+use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -91,14 +91,7 @@ impl Configured {
         let was_refused = !self.sources.refusals().is_empty();
         let outcome = self.sources.settle();
         if self.listed() {
-            let refusals = self.sources.refusals();
-            self.told.send_if_modified(|told| {
-                let differs = told.as_deref() != Some(refusals);
-                if differs {
-                    *told = Some(refusals.to_vec());
-                }
-                differs
-            });
+            config_report::tell(&self.told, self.sources.refusals());
         }
         let refused: Vec<&str> =
             outcome.notices.iter().filter(|notice| notice.refused).map(|notice| &*notice.text).collect();
