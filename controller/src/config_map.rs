@@ -9,7 +9,8 @@ use herald_runtime::ObjectName;
 use herald_runtime::events::{EventType, regarding};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::core::DynamicObject;
 
 use crate::plan::Tell;
 
@@ -29,12 +30,13 @@ pub struct ConfigView {
 
 impl ConfigView {
     /// Takes it out of the object.
-    pub fn new(object: ConfigMap) -> Self {
+    pub fn new(object: DynamicObject) -> Self {
+        let text = object.data["data"][KEY].as_str().map(str::to_owned);
         let meta = object.metadata;
         Self {
             name: ObjectName::new(meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default()),
             uid: meta.uid.unwrap_or_default(),
-            text: object.data.and_then(|mut data| data.remove(KEY)),
+            text,
         }
     }
 

@@ -16,7 +16,7 @@ use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::readiness::Readiness;
 use herald_runtime::untyped::{self, UntypedEvent};
 use herald_runtime::watch::{Watch, WatchEvent};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,13 @@ impl Leader {
         let services = Watch::<Service, true>::all(self.client.clone())
             .metrics(self.metrics.client.clone())
             .run(ServiceView::new, timed(Event::Service), sender.clone(), readiness.handle("services"));
-        let config = Watch::<ConfigMap>::namespaced(self.client.clone(), &self.namespace)
-            .named(&self.config_map)
-            .metrics(self.metrics.client.clone())
-            .run(ConfigView::new, timed(Event::ConfigMap), sender.clone(), readiness.handle("config"));
+        let config =
+            Watch::untyped(self.client.clone(), Some(&self.namespace), &untyped::CONFIG_MAP.resource())
+                .named(&self.config_map)
+                .metrics(self.metrics.client.clone())
+                .run(ConfigView::new, timed(Event::ConfigMap), sender.clone(), readiness.handle("config"));
         // Without the right to see them, no pool selects any by label.
-        let namespaces = Watch::<Namespace>::all(self.client.clone())
+        let namespaces = Watch::untyped(self.client.clone(), None, &untyped::NAMESPACE.resource())
             .optional()
             .metrics(self.metrics.client.clone())
             .run(NamespaceView::new, timed(Event::Namespace), sender.clone(), readiness.handle("namespaces"));

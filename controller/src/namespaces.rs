@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herald_runtime::watch::WatchEvent;
-use k8s_openapi::api::core::v1::Namespace;
+use kube::core::DynamicObject;
 
 /// One namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct NamespaceView {
 
 impl NamespaceView {
     /// Takes it out of the object.
-    pub fn new(object: Namespace) -> Self {
+    pub fn new(object: DynamicObject) -> Self {
         let meta = object.metadata;
         Self { name: meta.name.unwrap_or_default(), labels: meta.labels.unwrap_or_default() }
     }

@@ -58,6 +58,21 @@ impl UntypedKind {
     }
 }
 
+/// Kinds of the core of which little is read: a typed watch of each would cost the binary more than it is worth.
+pub const CONFIG_MAP: UntypedKind =
+    UntypedKind { group: "", version: "v1", kind: "ConfigMap", plural: "configmaps", fields: None };
+/// See [`CONFIG_MAP`].
+pub const NAMESPACE: UntypedKind =
+    UntypedKind { group: "", version: "v1", kind: "Namespace", plural: "namespaces", fields: None };
+/// See [`CONFIG_MAP`].
+pub const SERVICE_CIDR: UntypedKind = UntypedKind {
+    group: "networking.k8s.io",
+    version: "v1",
+    kind: "ServiceCIDR",
+    plural: "servicecidrs",
+    fields: None,
+};
+
 /// What became of the objects of one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UntypedEvent {
@@ -100,8 +115,9 @@ pub async fn watch_group(
     }
     let watches = kinds.iter().zip(listed).map(|(of, listed)| {
         let kind = of.kind;
-        let watch =
-            Watch::untyped(client.clone(), &namespace, &of.resource()).optional().metrics(metrics.clone());
+        let watch = Watch::untyped(client.clone(), Some(&namespace), &of.resource())
+            .optional()
+            .metrics(metrics.clone());
         let watch = match of.fields {
             Some(fields) => watch.fields(fields),
             None => watch,

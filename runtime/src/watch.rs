@@ -20,7 +20,6 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::runtime::watcher;
@@ -81,9 +80,13 @@ where
 }
 
 impl Watch<DynamicObject> {
-    /// The objects of one namespace of a kind that there is no type for.
-    pub fn untyped(client: Client, namespace: &str, of: &ApiResource) -> Self {
-        Self::new(Api::namespaced_with(client, namespace, of), of.kind.clone())
+    /// The objects of a kind that is read without its type: of one namespace, or all.
+    pub fn untyped(client: Client, namespace: Option<&str>, of: &ApiResource) -> Self {
+        let api = match namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, of),
+            None => Api::all_with(client, of),
+        };
+        Self::new(api, of.kind.clone())
     }
 }
 
@@ -211,36 +214,6 @@ where
     fn new(api: Api<Lenient<K, MANAGED>>, kind: String) -> Self {
         let config = watcher::Config::default().page_size(PAGE);
         Self { api, kind, config, metrics: None, optional: false }
-    }
-}
-
-impl<K, const MANAGED: bool> Watch<K, MANAGED>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
-{
-    /// The objects of one namespace.
-    pub fn namespaced(client: Client, namespace: &str) -> Self {
-        Self::new(Api::namespaced(client, namespace), K::kind(&()).into_owned())
-    }
-}
-
-impl<K, const MANAGED: bool> Watch<K, MANAGED>
-where
-    K: Resource<DynamicType = (), Scope = ClusterResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
-{
-    /// The one cluster-scoped object of this name, a Node for instance.
-    pub fn cluster_object(client: Client, name: &str) -> Self {
-        Self::all(client).named(name)
     }
 }
 

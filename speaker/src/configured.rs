@@ -7,7 +7,7 @@ use herald_config::{Config, Document, Sources, Watched};
 use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
-use k8s_openapi::api::core::v1::ConfigMap;
+use kube::core::DynamicObject;
 use tokio::sync::watch;
 
 /// The ConfigMap's document; `None` when the key is missing.
@@ -15,8 +15,8 @@ use tokio::sync::watch;
 pub(crate) struct ConfigObject(pub(crate) Option<String>);
 
 /// Cuts the ConfigMap down to its document.
-pub(crate) fn fold_config(config: ConfigMap) -> ConfigObject {
-    ConfigObject(config.data.and_then(|mut data| data.remove("config")))
+pub(crate) fn fold_config(config: DynamicObject) -> ConfigObject {
+    ConfigObject(config.data["data"]["config"].as_str().map(str::to_owned))
 }
 
 /// What became of a configuration.

@@ -18,9 +18,8 @@ use herald_runtime::readiness::Readiness;
 use herald_runtime::untyped;
 use herald_runtime::watch::Watch;
 use herald_runtime::{ObjectName, Tasks};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -251,15 +250,18 @@ fn spawn_watches(
     );
     tasks.spawn_until_shutdown("nodes", nodes);
 
-    let service_cidrs = Watch::<ServiceCIDR>::all(client()).optional().metrics(metrics.clone()).run(
-        fold_service_cidr,
-        |event| Received::now(Observed::ServiceCidrs(event)),
-        observed.clone(),
-        readiness.handle("servicecidrs"),
-    );
+    let service_cidrs = Watch::untyped(client(), None, &untyped::SERVICE_CIDR.resource())
+        .optional()
+        .metrics(metrics.clone())
+        .run(
+            fold_service_cidr,
+            |event| Received::now(Observed::ServiceCidrs(event)),
+            observed.clone(),
+            readiness.handle("servicecidrs"),
+        );
     tasks.spawn_until_shutdown("servicecidrs", service_cidrs);
 
-    let config = Watch::<ConfigMap>::namespaced(client(), &options.namespace)
+    let config = Watch::untyped(client(), Some(&options.namespace), &untyped::CONFIG_MAP.resource())
         .named(CONFIG_MAP)
         .metrics(metrics.clone())
         .run(

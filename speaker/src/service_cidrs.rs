@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::core::DynamicObject;
+use serde_json::Value;
 
 /// What is kept of a ServiceCIDR.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +18,11 @@ pub(crate) struct ServiceCidrObject {
 }
 
 /// Cuts a ServiceCIDR down. One that is not ready any more counts until it is gone: it may still have Services.
-pub(crate) fn fold_service_cidr(object: ServiceCIDR) -> ServiceCidrObject {
-    let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+pub(crate) fn fold_service_cidr(object: DynamicObject) -> ServiceCidrObject {
+    let cidrs = object.data["spec"]["cidrs"].as_array().into_iter().flatten().filter_map(Value::as_str);
     ServiceCidrObject {
         name: object.metadata.name.unwrap_or_default(),
-        cidrs: cidrs.iter().filter_map(|cidr| cidr.parse::<IpNet>().ok()).map(|cidr| cidr.trunc()).collect(),
+        cidrs: cidrs.filter_map(|cidr| cidr.parse::<IpNet>().ok()).map(|cidr| cidr.trunc()).collect(),
     }
 }
 
