@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ const PACE: Duration = Duration::from_secs(1);
 const WRITE: Duration = Duration::from_secs(10);
 /// After a failure: twice as long each time, for the kind may be installed any moment or never.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often it is looked for: somebody may delete it.
+const LOOK: Duration = Duration::from_secs(15);
 /// The longest summary.
 const LONGEST: usize = 8 << 10;
 
@@ -117,20 +119,21 @@ pub async fn run(
             }
         }
         tokio::time::sleep(PACE).await;
-        let changed = refusals.changed();
-        match retry {
-            None => {
-                if changed.await.is_err() {
-                    return Ok(());
-                }
-            }
-            Some(retry) => {
-                if let Ok(Err(_)) = tokio::time::timeout(retry, changed).await {
-                    return Ok(());
-                }
-            }
+        let changed = tokio::time::timeout(retry.unwrap_or(LOOK), refusals.changed()).await;
+        match changed {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(()),
+            Err(_) if written.is_some() && is_gone(&api, &component).await => written = None,
+            Err(_) => {}
         }
     }
+}
+
+/// The API server says so, from its own memory: that costs it little, even of a thousand nodes.
+async fn is_gone(api: &Api<DynamicObject>, component: &Component) -> bool {
+    let (name, any) = (component.name(), GetParams::any());
+    let look = api.get_with(&name, &any);
+    matches!(tokio::time::timeout(WRITE, look).await, Ok(Err(kube::Error::Api(status))) if status.is_not_found())
 }
 
 async fn write(api: &Api<DynamicObject>, component: &Component, status: &Value) -> kube::Result<()> {

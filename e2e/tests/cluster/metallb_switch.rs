@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use herald_e2e::bench::metallb::MetalLb;
-use herald_e2e::{Lab, PodOptions, ROUTER};
+use herald_e2e::{Lab, PodOptions};
 use serde_json::{Value, json};
 
 use crate::services::{History, SOON, addresses_of, all, await_address, await_event, create, service};
@@ -56,11 +56,7 @@ fn every_service_keeps_its_address_from_metallb_to_herald_and_back() -> Result<(
 
     let (history, ()) = History::during(&lab, || {
         drop(metallb);
-        // The same pool and peer as MetalLB's objects have.
-        lab.configure_herald(&format!(
-            "peers:\n- {{my-asn: 42, peer-asn: 100, peer-address: {ROUTER}}}\n\
-             address-pools:\n- {{name: bench, protocol: bgp, addresses: [{POOL}]}}\n"
-        ))?;
+        // Its objects and their definitions stay as they are: they are all the configuration that there is.
         let controller = lab.controller("controller", &[])?;
         controller.await_log("all Services are decided", SOON)?;
         let speakers = lab.speakers(&["--take-over"])?;

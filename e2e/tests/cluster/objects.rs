@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use herald_e2e::{Lab, NAMESPACE, await_ok, herald_program};
 use serde_json::{Value, json};
 
-use crate::services::{SOON, all, await_address, await_event, create, ip, service};
+use crate::services::{SOON, all, await_address, await_event, await_no_address, create, ip, service};
 
 const EXAMPLES: &str = include_str!("../../../config/testdata/objects/accepted.yaml");
 const REFUSED: &str = include_str!("../../../config/testdata/objects/refused.yaml");
@@ -155,6 +155,42 @@ fn pools_that_are_objects_count_alone_and_stay_in_force_when_they_are_gone() -> 
     assert_eq!(await_address(&lab, "third")?, ip("192.0.2.2"));
     assert_eq!(all(&lab)?.len(), 3);
     Ok(())
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_state_that_somebody_deletes_is_written_again() -> Result<()> {
+    let lab = lab()?;
+    install(&lab)?;
+    lab.apply(&pool("a", &["nonsense"]))?;
+    let _controller = lab.controller("controller", &[])?;
+    await_state(&lab, "controller", "Invalid", "IPAddressPool a")?;
+    lab.delete("metallb.io/v1beta1/ConfigurationState", NAMESPACE, "controller")?;
+    await_state(&lab, "controller", "Invalid", "IPAddressPool a")
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_pool_serves_the_namespaces_that_its_labels_select_as_soon_as_they_have_them() -> Result<()> {
+    let lab = lab()?;
+    install(&lab)?;
+    let object = json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+        "metadata": { "name": "shops", "namespace": NAMESPACE },
+        "spec": {
+            "addresses": ["192.0.2.0/28"],
+            "serviceAllocation": { "namespaceSelectors": [{ "matchLabels": { "team": "shop" } }] },
+        },
+    });
+    lab.apply(&object.to_string())?;
+    let _controller = lab.controller("controller", &[])?;
+    create(&lab, [service("first", json!({}))])?;
+    await_event(&lab, "default", "first", "AllocationFailed", "")?;
+    lab.kubectl(&["label", "namespace", "default", "team=shop"])?;
+    assert_eq!(await_address(&lab, "first")?, ip("192.0.2.0"));
+    lab.kubectl(&["label", "namespace", "default", "team-"])?;
+    await_no_address(&lab, "first")?;
+    await_event(&lab, "default", "first", "ClearAssignment", "Its address is taken away").map(drop)
 }
 
 #[test]

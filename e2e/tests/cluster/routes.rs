@@ -9,6 +9,7 @@ use herald_e2e::{BirdPeer, Lab, PodOptions, Router, RouterOptions, at, await_ok,
 
 use crate::order::recorder::{Recorder, What};
 use crate::order::{SOON, address, config, herald, service};
+use crate::services::await_event;
 
 /// From a change of a pod's readiness to its effect on routes; the EndpointSlice controller's part included.
 const QUICKLY: Duration = Duration::from_secs(2);
@@ -55,6 +56,35 @@ fn routes_follow_the_endpoints_as_the_traffic_policy_says() -> Result<()> {
     expect(QUICKLY, &nodes, &nodes)?;
     lab.delete("v1/Service", "default", "cluster")?;
     expect(QUICKLY, &[], &nodes)
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn external_ips_inside_a_pool_are_routes_where_that_is_wanted_and_belong_to_one_service() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let nodes: Vec<IpAddr> = lab.nodes().iter().map(|node| node.ip.into()).collect();
+    lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    let plain = config("192.0.2.0/24");
+    let announced = format!("{plain}herald: {{external-ips: {{announce: true}}}}\n");
+    let _herald = herald(&lab, &announced, &[])?;
+    lab.apply(&service("web", "web", "externalIPs: [192.0.2.77, 198.51.100.7]"))?;
+    let own = format!("{}/32", address(&lab, "web")?);
+    lab.router().await_route("192.0.2.77/32", &nodes, SOON)?;
+    lab.router().await_route(&own, &nodes, SOON)?;
+    let routes = lab.router().routes()?;
+    ensure!(!routes.contains_key("198.51.100.7/32"), "it is in no pool: {routes:?}");
+    await_ok(SOON, "an answer", || {
+        let answer = lab.client().get(at("192.0.2.77", 80))?;
+        ensure!(answer.pod == "web-1", "{answer:?}");
+        anyhow::Ok(())
+    })?;
+    // Nobody else is given it.
+    lab.apply(&service("other", "web", "loadBalancerIP: 192.0.2.77"))?;
+    await_event(&lab, "default", "other", "AllocationFailed", "192.0.2.77")?;
+    // Without the switch it is a route no more, and the Service's own address stays one.
+    lab.configure_herald(&plain)?;
+    lab.router().await_route("192.0.2.77/32", &[], SOON)?;
+    lab.router().await_route(&own, &nodes, SOON)
 }
 
 fn attributes(router: &Router, prefix: &str, wanted: &[&str]) -> Result<()> {
