@@ -120,7 +120,7 @@ impl<'a> Controller<'a> {
                 return Ok(self.begin.elapsed());
             }
             self.check()?;
-            pause(Duration::from_millis(20));
+            pause(Duration::from_millis(100));
         }
     }
 

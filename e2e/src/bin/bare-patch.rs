@@ -1,7 +1,8 @@
 //! `bare-patch`: writes the statuses that Herald's controller would write, by the library that it uses, and decides nothing.
 //!
 //! The yardstick of ten thousand Services that wait: one list in Herald's pages, then one server-side apply for each
-//! Service, with Herald's field manager, fields and fence, and as many at a time. The answer is decoded and dropped.
+//! Service, with Herald's field manager, fields and fence, and as many at a time. The answer is decoded and dropped. It has Herald's
+//! allocator, too.
 
 use std::net::Ipv4Addr;
 
@@ -12,6 +13,9 @@ use herald_e2e::bench::bare::{ClientFlags, PAGE};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Herald's writes at a time.
 const IN_FLIGHT: usize = 16;
