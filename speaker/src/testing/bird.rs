@@ -13,6 +13,8 @@ pub(crate) const BIRD: &str = "10.0.0.1";
 pub(crate) const BIRD_V6: &str = "2001:db8:10::1";
 /// The node's address.
 pub(crate) const NODE: &str = "10.0.0.11";
+/// The node's address of the other family.
+pub(crate) const NODE_V6: &str = "2001:db8:10::11";
 
 /// How a BIRD is started.
 struct Options {
@@ -69,8 +71,7 @@ impl Bird {
     /// One that peers over IPv6; the options are those of its IPv4 routes.
     pub(crate) fn start_v6(of_ipv4: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options =
-            Options { ends: (BIRD_V6, "2001:db8:10::11"), of_ipv4: of_ipv4.to_owned(), ..Options::default() };
+        let options = Options { ends: (BIRD_V6, NODE_V6), of_ipv4: of_ipv4.to_owned(), ..Options::default() };
         Self { process: Self::spawn(&directory, &options), directory }
     }
 
@@ -165,7 +166,7 @@ impl Drop for Bird {
 pub(crate) async fn addresses() {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     let driver = tokio::task::spawn_local(connection);
-    for address in [BIRD, BIRD_V6, NODE, "2001:db8:10::11"] {
+    for address in [BIRD, BIRD_V6, NODE, NODE_V6] {
         let address: std::net::IpAddr = address.parse().unwrap();
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         handle.address().add(1, address, prefix).execute().await.unwrap();

@@ -1,16 +1,18 @@
 //! BFD with a real BIRD, and with a neighbour made of packets.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use herald_bfd::{Diagnostic, Packet, State};
 use herald_runtime::metrics::Metrics;
+use socket2::Socket;
 
+use super::super::sockopt::datagram::sender;
 use super::super::tests::{route, settings};
 use super::super::{PeerSettings, Peers};
 use super::*;
 use crate::metrics::SpeakerMetrics;
-use crate::testing::bird::{BIRD, Bird, NODE, addresses};
+use crate::testing::bird::{BIRD, BIRD_V6, Bird, NODE, NODE_V6, addresses};
 use crate::testing::in_namespace;
 
 /// BIRD sends over several hops with the TTL of the system, 64.
@@ -121,18 +123,19 @@ fn a_neighbour_without_bfd_keeps_its_bgp_session() {
     });
 }
 
-/// A neighbour of one hop made of packets; its socket sends with this TTL.
+/// A neighbour of one hop made of packets.
 struct Neighbour {
     receives: UdpSocket,
-    sends: UdpSocket,
+    sends: Socket,
+    node: SocketAddr,
 }
 
 impl Neighbour {
-    fn new() -> Self {
-        let receives = UdpSocket::bind((BIRD, 3784)).unwrap();
+    fn new(own: IpAddr, node: IpAddr) -> Self {
+        let receives = UdpSocket::bind((own, 3784)).unwrap();
         receives.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let sends = UdpSocket::bind((BIRD, 50_000)).unwrap();
-        Self { receives, sends }
+        let sends = sender(SocketAddr::new(own, 50_000)).unwrap();
+        Self { receives, sends, node: SocketAddr::new(node, 3784) }
     }
 
     fn heard(&self) -> Packet {
@@ -153,7 +156,10 @@ impl Neighbour {
     }
 
     fn says(&self, state: State, ttl: u32, to: &Packet) {
-        self.sends.set_ttl(ttl).unwrap();
+        match self.node {
+            SocketAddr::V4(_) => self.sends.set_ttl_v4(ttl).unwrap(),
+            SocketAddr::V6(_) => self.sends.set_unicast_hops_v6(ttl).unwrap(),
+        }
         let packet = Packet {
             state,
             diagnostic: Diagnostic::NONE,
@@ -163,39 +169,37 @@ impl Neighbour {
             your_discriminator: Some(to.my_discriminator),
             ..*to
         };
-        self.sends.send_to(&packet.encode(), (NODE, 3784)).unwrap();
+        self.sends.send_to(&packet.encode(), &self.node.into()).unwrap();
     }
 }
 
 #[test]
 #[ignore = "needs a network namespace"]
-fn packets_from_further_away_than_a_neighbour_do_not_count() {
+fn packets_from_further_away_than_a_neighbour_do_not_count_in_either_family() {
     in_namespace(|| async {
         addresses().await;
-        let neighbour = Neighbour::new();
-        let bfd = Bfd::start().unwrap();
-        let target = Target {
-            local: NODE.parse().unwrap(),
-            peer: BIRD.parse().unwrap(),
-            multihop: false,
-            profile: profile(50),
-        };
-        let mut watched = bfd.watch(target).await.unwrap();
-        let first = neighbour.heard();
-        assert_eq!((first.state, first.your_discriminator), (State::Down, None));
-        neighbour.says(State::Down, 254, &first);
-        // The next one is as if nothing had been said: it comes after what was sent before it.
-        assert_eq!(neighbour.heard().state, State::Down);
-        neighbour.says(State::Down, 255, &first);
-        neighbour.until(|packet| packet.state == State::Init);
-        neighbour.says(State::Init, 255, &first);
-        assert_eq!(watched.changed().await, Some(Change::Up));
-        neighbour.until(|packet| packet.state == State::Up);
-        // Silence, then the end of all.
-        let Some(Change::Down(Cause::Silence(_))) = watched.changed().await else {
-            panic!("it hears nobody")
-        };
-        watched.end().await;
-        neighbour.until(|packet| packet.state == State::AdminDown);
+        for (own, node) in [(BIRD, NODE), (BIRD_V6, NODE_V6)] {
+            let (own, node): (IpAddr, IpAddr) = (own.parse().unwrap(), node.parse().unwrap());
+            let neighbour = Neighbour::new(own, node);
+            let bfd = Bfd::start().unwrap();
+            let target = Target { local: node, peer: own, multihop: false, profile: profile(50) };
+            let mut watched = bfd.watch(target).await.unwrap();
+            let first = neighbour.heard();
+            assert_eq!((first.state, first.your_discriminator), (State::Down, None));
+            neighbour.says(State::Down, 254, &first);
+            // The next one is as if nothing had been said: it comes after what was sent before it.
+            assert_eq!(neighbour.heard().state, State::Down);
+            neighbour.says(State::Down, 255, &first);
+            neighbour.until(|packet| packet.state == State::Init);
+            neighbour.says(State::Init, 255, &first);
+            assert_eq!(watched.changed().await, Some(Change::Up));
+            neighbour.until(|packet| packet.state == State::Up);
+            // Silence, then the end of all.
+            let Some(Change::Down(Cause::Silence(_))) = watched.changed().await else {
+                panic!("it hears nobody")
+            };
+            watched.end().await;
+            neighbour.until(|packet| packet.state == State::AdminDown);
+        }
     });
 }
