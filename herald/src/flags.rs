@@ -29,7 +29,11 @@ impl ClientFlags {
     /// The same for the client.
     pub(crate) fn options(&self) -> ClientOptions {
         let Self { kubeconfig, api_servers } = self;
-        ClientOptions { kubeconfig: kubeconfig.clone(), api_servers: api_servers.clone() }
+        ClientOptions {
+            kubeconfig: kubeconfig.clone(),
+            api_servers: api_servers.clone(),
+            without_managed_fields: false,
+        }
     }
 }
 

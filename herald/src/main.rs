@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use herald_runtime::{client, shutdown};
+use herald_runtime::client::{self, ClientOptions};
+use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
 use crate::explain::ExplainFlags;
@@ -92,8 +93,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             shutdown::run(|stop| herald_controller::run(options, stop)).await
         }
         Command::Speaker(flags) => {
-            let client = client::connect(&flags.client.options()).await.context("no API client")?;
-            let api_servers = client::server_addresses(&flags.client.options()).await?;
+            let connection = ClientOptions { without_managed_fields: true, ..flags.client.options() };
+            let client = client::connect(&connection).await.context("no API client")?;
+            let api_servers = client::server_addresses(&connection).await?;
             let options = SpeakerOptions { api_servers, ..flags.into_options(client) };
             shutdown::run(|stop| herald_speaker::run(options, stop)).await
         }

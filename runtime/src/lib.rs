@@ -21,6 +21,7 @@ pub mod fetch;
 pub mod lease;
 pub mod metrics;
 mod name;
+mod protobuf;
 pub mod readiness;
 pub mod shutdown;
 mod tasks;
