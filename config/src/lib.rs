@@ -32,6 +32,7 @@ mod peer;
 mod pool;
 mod problem;
 mod read;
+mod review;
 mod schema;
 mod selector;
 mod sources;
@@ -56,6 +57,7 @@ pub use options::{
 pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
 pub use problem::{ConfigError, ConfigErrors, Warning};
+pub use review::{Review, review_document, review_object};
 pub use schema::{Kind, definitions};
 pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
 pub use sources::{Document, Notice, Outcome, Sources, Subject, Watched};

@@ -8,6 +8,7 @@
 //!                                                        │ pool_status::write                          one round a second
 //!                                                        └─EventRecorder ─mpsc 4096 (drops)─> EventWriter 1x
 //!  AdminServer: /livez /readyz /metrics                                                                1x
+//!  webhook::Server: AdmissionReviews, only with --webhook; leader or not                               <= 32 at a time
 //! ```
 //!
 //! The only state is the status of the Services. A leader adopts all of them before it gives a new address, so that
@@ -29,6 +30,7 @@ pub mod planner;
 pub mod pool_status;
 pub mod reason;
 pub mod service;
+mod webhook;
 pub mod writer;
 
 use std::net::SocketAddr;
@@ -46,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use leader::Leader;
 use metrics::ControllerMetrics;
+pub use webhook::WebhookOptions;
 
 /// Name of the Lease, and of the controller in Events.
 pub const NAME: &str = "herald-controller";
@@ -71,6 +74,8 @@ pub struct ControllerOptions {
     pub lease: Timings,
     /// Where `/livez`, `/readyz` and `/metrics` are.
     pub admin_address: SocketAddr,
+    /// The admission webhook, if it is wanted.
+    pub webhook: Option<WebhookOptions>,
 }
 
 /// Runs the controller until `shutdown` is cancelled or something vital ends.
@@ -83,6 +88,7 @@ pub async fn run(options: ControllerOptions, shutdown: CancellationToken) -> any
         load_balancer_class,
         lease,
         admin_address,
+        webhook,
     } = options;
     lease.validate()?;
     let client = client::connect(&client).await?;
@@ -93,6 +99,14 @@ pub async fn run(options: ControllerOptions, shutdown: CancellationToken) -> any
         .await
         .with_context(|| format!("the admin server cannot listen on {admin_address}"))?;
     tracing::info!(address = %admin.address()?, %identity, "controller starts");
+    let webhook = match webhook {
+        Some(options) => {
+            let (namespace, config_map) = (namespace.clone(), config_map.clone());
+            let reviewer = webhook::Reviewer { client: client.clone(), namespace, config_map };
+            Some(webhook::Server::bind(options, reviewer).await?)
+        }
+        None => None,
+    };
     let (recorder, events) = EventRecorder::new(client.clone(), NAME, None, &registry);
     let leading = tokio::sync::watch::Sender::new(false);
     // Cancelled when the work has stopped: only then the lease is released.
@@ -116,6 +130,9 @@ pub async fn run(options: ControllerOptions, shutdown: CancellationToken) -> any
     );
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("admin", admin.run(shutdown.clone()));
+    if let Some(webhook) = webhook {
+        tasks.spawn("webhook", webhook.run(shutdown.clone()));
+    }
     tasks.spawn_until_shutdown("events", events.run());
     tasks.spawn("lease", election);
     tasks.spawn("leader", supervise(leader, leading.subscribe(), shutdown, stopped));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use herald_config::parse_duration;
-use herald_controller::ControllerOptions;
+use herald_controller::{ControllerOptions, WebhookOptions};
 use herald_runtime::client::ClientOptions;
 use herald_runtime::lease::Timings;
 use herald_speaker::{ConntrackLimits, NodePortAddresses, ProxyMode, SpeakerOptions};
@@ -80,12 +80,32 @@ pub(crate) struct ControllerFlags {
     /// How often a Lease is renewed.
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
     lease_retry_period: Duration,
+    /// Where an admission webhook judges changes of the configuration, by HTTPS, for example [::]:9443. Without it
+    /// there is none.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    webhook: Option<SocketAddr>,
+    /// The webhook's certificate, and those between it and the authority (PEM).
+    #[arg(long, default_value = "/etc/herald/webhook/tls.crt", value_name = "FILE")]
+    webhook_certificate: PathBuf,
+    /// The private key of the webhook's certificate (PEM).
+    #[arg(long, default_value = "/etc/herald/webhook/tls.key", value_name = "FILE")]
+    webhook_key: PathBuf,
 }
 
 impl ControllerFlags {
     /// The same for the role.
     pub(crate) fn into_options(self) -> ControllerOptions {
-        let Self { client, role, identity, lease_duration, lease_renew_deadline, lease_retry_period } = self;
+        let Self {
+            client,
+            role,
+            identity,
+            lease_duration,
+            lease_renew_deadline,
+            lease_retry_period,
+            webhook,
+            webhook_certificate,
+            webhook_key,
+        } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
         ControllerOptions {
             client: client.options(),
@@ -99,6 +119,11 @@ impl ControllerFlags {
                 retry_period: lease_retry_period,
             },
             admin_address,
+            webhook: webhook.map(|address| WebhookOptions {
+                address,
+                certificate: webhook_certificate,
+                key: webhook_key,
+            }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The admin server: `/livez`, `/readyz`, `/metrics`, and pages and answers that a role adds.
 //!
-//! It answers GET and HEAD only, holds at most [`CONNECTIONS`] connections and gives each request ten seconds, so
+//! It answers GET and HEAD only, holds at most [`CONNECTIONS`](accept::CONNECTIONS) connections and gives each request ten seconds, so
 //! that a scraper gone wild costs little. `/livez` says that the process' loop turns, nothing more; a role that
 //! cannot work ends, and is restarted for that.
 
@@ -20,15 +20,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
-/// Connections at a time; more wait in the listen queue.
-pub const CONNECTIONS: usize = 32;
 /// How long a connection may take, from its first byte to its last.
 const CONNECTION: Duration = Duration::from_secs(60);
 const HEADERS: Duration = Duration::from_secs(10);
@@ -103,25 +100,10 @@ impl AdminServer {
 
     /// Serves until the token is cancelled.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                _ = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = async {
-                    let slot = Arc::clone(&slots).acquire_owned().await;
-                    (self.listener.accept().await, slot)
-                } => accepted,
-            };
-            let (Ok((stream, _)), Ok(slot)) = accepted else {
-                // Out of file descriptors, or a client that is gone already: neither may end the role.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            let pages = self.pages.clone();
-            connections.spawn(async move {
-                let _slot = slot;
+        let pages = self.pages;
+        accept::run(self.listener, shutdown, |stream| {
+            let pages = pages.clone();
+            async move {
                 let service = service_fn(move |request| {
                     let pages = pages.clone();
                     async move { Ok::<_, Infallible>(pages.answer(&request).await) }
@@ -132,8 +114,10 @@ impl AdminServer {
                     .serve_connection(TokioIo::new(stream), service);
                 // A client's broken connection is the client's matter.
                 let _ = tokio::time::timeout(CONNECTION, connection).await;
-            });
-        }
+            }
+        })
+        .await;
+        Ok(())
     }
 }
 
@@ -212,6 +196,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinSet;
 
     use super::*;
 

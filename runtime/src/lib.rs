@@ -13,6 +13,7 @@
 //! Nothing in here decides what Herald does; the one decision it contains, who leads, is the pure state
 //! machine [`lease::Election`]. No task is detached, every queue has a bound, every wait a deadline.
 
+pub mod accept;
 pub mod admin;
 pub mod client;
 pub mod config_report;

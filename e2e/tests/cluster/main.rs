@@ -26,3 +26,4 @@ mod t2_external_access;
 mod t3_packet_path;
 mod t4_metallb_bgp;
 mod tutorial;
+mod webhook;
