@@ -40,6 +40,7 @@ mod floor;
 mod foreign;
 mod index;
 mod kernel;
+mod layer2;
 mod ledger;
 mod metrics;
 mod neighbours;

@@ -1,0 +1,232 @@
+//! Layer 2: addresses announced by ARP and neighbour discovery, each by one node of a segment.
+//!
+//! ```text
+//!   Reconciler ── watch: what is offered ──> the thread "layer2", a runtime of its own
+//!              <─ watch: who owns what ────    ├─ interfaces::follow      1x  rtnetlink: where to announce
+//!                                              └─ port::Port              1x per interface
+//!                                                   hellos (UDP multicast), ARP, neighbour discovery
+//!                                                   segment::Segment: the state machine, without IO
+//!                                                     election: who owns an address · bursts: when it is told
+//! ```
+//!
+//! On a thread of its own, real-time where the kernel permits it: neither a batch of nftables nor an answer of the API
+//! server may delay a hello. The thread needs no API server to keep, move or release an address.
+
+mod bursts;
+mod election;
+mod frame;
+mod hello;
+mod interfaces;
+mod keys;
+mod metrics;
+mod port;
+mod segment;
+mod sockets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinSet, LocalSet};
+
+pub(crate) use self::keys::{KeySource, follow as follow_keys};
+pub(crate) use self::metrics::Layer2Metrics;
+pub(crate) use self::segment::Standing;
+
+use self::hello::Keys;
+use self::interfaces::{Interface, Interfaces};
+use self::port::{Port, Shared};
+
+/// How long an interface whose sockets cannot be opened is left alone.
+const REOPEN: Duration = Duration::from_secs(1);
+/// How long stopping waits for others to take over.
+const STOP: Duration = Duration::from_millis(1500);
+
+/// One address that this node may own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Offered {
+    /// Preference of the configuration for this node; the highest wins where nobody owns the address yet.
+    pub(crate) score: u16,
+    /// Only on these interfaces; `None`: on all.
+    pub(crate) interfaces: Option<BTreeSet<String>>,
+}
+
+impl Offered {
+    /// Adds what another claim of the same address wants.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.score = self.score.max(other.score);
+        self.interfaces = match (self.interfaces.take(), &other.interfaces) {
+            (Some(mine), Some(theirs)) => Some(&mine | theirs),
+            _ => None,
+        };
+    }
+
+    fn is_on(&self, interface: &str) -> bool {
+        self.interfaces.as_ref().is_none_or(|interfaces| interfaces.contains(interface))
+    }
+}
+
+/// What the node wants of layer 2.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// There is something to announce by layer 2 on this node, now or later.
+    pub(crate) active: bool,
+    /// What it may own.
+    pub(crate) offers: BTreeMap<IpAddr, Offered>,
+    /// It hands all over and ends.
+    pub(crate) stopping: bool,
+}
+
+impl Wanted {
+    fn offers_on(&self, interface: &str) -> BTreeMap<IpAddr, u16> {
+        let here = self.offers.iter().filter(|(_, offered)| offered.is_on(interface));
+        here.map(|(address, offered)| (*address, offered.score)).collect()
+    }
+}
+
+/// One interface, as it is just now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct PortView {
+    /// How many other nodes are heard.
+    pub(crate) hears: usize,
+    /// What this node owns.
+    pub(crate) owned: BTreeSet<IpAddr>,
+    /// Who owns what this node offers.
+    pub(crate) standings: BTreeMap<IpAddr, Standing>,
+}
+
+/// All interfaces, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Those that are announced on.
+    pub(crate) ports: BTreeMap<String, PortView>,
+    /// Hosts outside the cluster that have been seen to have an address, in words.
+    pub(crate) conflicts: BTreeMap<IpAddr, String>,
+}
+
+impl View {
+    /// What this node owns on some interface.
+    pub(crate) fn owned(&self) -> BTreeSet<IpAddr> {
+        self.ports.values().flat_map(|port| port.owned.iter().copied()).collect()
+    }
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(crate) struct Layer2 {
+    wanted: watch::Sender<Wanted>,
+    view: watch::Receiver<View>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Layer2 {
+    /// Starts it. Nothing is sent before there are keys and something is wanted.
+    pub(crate) fn start(
+        node: &str,
+        keys: watch::Receiver<Option<Keys>>,
+        metrics: Layer2Metrics,
+    ) -> io::Result<Self> {
+        let (wanted, wants) = watch::channel(Wanted::default());
+        let (publish, view) = watch::channel(View::default());
+        let (end, ended) = oneshot::channel();
+        let node = node.to_owned();
+        let run = move || {
+            if let Err(error) = sockets::go_before_others() {
+                tracing::info!(%error, "the thread of layer 2 has no real-time priority (it needs CAP_SYS_NICE)");
+            }
+            let (found, interfaces) = watch::channel(Interfaces::new());
+            let shared = Shared { node, keys, wanted: wants, found: interfaces, view: publish, metrics };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let result = runtime
+                .map_err(anyhow::Error::from)
+                .and_then(|runtime| LocalSet::new().block_on(&runtime, supervise(Rc::new(shared), found)));
+            let _ = end.send(result);
+        };
+        std::thread::Builder::new().name("layer2".to_owned()).spawn(run)?;
+        Ok(Self { wanted, view, ended })
+    }
+
+    /// Changes what is wanted.
+    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_if_modified(|wanted| {
+            let before = wanted.clone();
+            change(wanted);
+            *wanted != before
+        });
+    }
+
+    /// Who owns what.
+    pub(crate) fn view(&self) -> watch::Receiver<View> {
+        self.view.clone()
+    }
+
+    /// Waits for the end of the thread, which is an error.
+    pub(crate) async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.ended).await {
+            Ok(Err(error)) => error.context("layer 2 has ended"),
+            _ => anyhow::anyhow!("the thread of layer 2 has ended"),
+        }
+    }
+
+    /// Hands everything over to other nodes.
+    pub(crate) async fn stop(&mut self) {
+        self.want(|wanted| wanted.stopping = true);
+        if tokio::time::timeout(STOP, &mut self.ended).await.is_err() {
+            tracing::warn!("layer 2 did not stop in time");
+        }
+    }
+}
+
+/// Keeps one port for each interface.
+async fn supervise(shared: Rc<Shared>, found: watch::Sender<Interfaces>) -> anyhow::Result<()> {
+    let (mut wanted, mut interfaces, mut keys) =
+        (shared.wanted.clone(), shared.found.clone(), shared.keys.clone());
+    let mut ports = JoinSet::new();
+    let mut running = BTreeSet::new();
+    let following = interfaces::follow(found);
+    tokio::pin!(following);
+    loop {
+        let stopping = wanted.borrow_and_update().stopping;
+        if stopping && running.is_empty() {
+            return Ok(());
+        }
+        if wanted.borrow().active && !stopping && keys.borrow_and_update().is_some() {
+            for (index, interface) in interfaces.borrow_and_update().iter() {
+                if running.insert(*index) {
+                    ports.spawn_local(run_port(Rc::clone(&shared), *index, interface.clone()));
+                }
+            }
+        }
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return Ok(()) },
+            // Whoever reads the keys stops first.
+            Ok(()) = keys.changed() => {}
+            changed = interfaces.changed() => changed?,
+            ended = &mut following => return ended,
+            Some(ended) = ports.join_next() => {
+                running.remove(&ended?);
+            }
+        }
+    }
+}
+
+/// Runs a port; returns its interface's index.
+async fn run_port(shared: Rc<Shared>, index: u32, interface: Interface) -> u32 {
+    let name = interface.name.clone();
+    tracing::info!(interface = name, v4 = interface.v4, v6 = interface.v6, "layer 2 on this interface");
+    let ended = match Port::open(shared, index, interface) {
+        Ok(port) => port.run().await,
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(()) => tracing::info!(interface = name, "layer 2 no more on this interface"),
+        Err(error) => {
+            tracing::warn!(%error, interface = name, "layer 2 has failed on this interface; trying again");
+            tokio::time::sleep(REOPEN).await;
+        }
+    }
+    index
+}

@@ -1,0 +1,411 @@
+//! The others on a segment: who is alive, what each of them offers, and how much of that is known.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::layer2::election::{Candidate, rank};
+use crate::layer2::frame::Mac;
+use crate::layer2::hello::{HeardPeer, Hello, MAX_HEARD, Offer, Participant, Update};
+
+/// So many of its own intervals without a hello, and a participant counts as gone.
+const MULTIPLIER: u32 = 3;
+/// Bounds of what a hello may say of its interval.
+const INTERVALS: std::ops::RangeInclusive<u16> = 10..=10_000;
+/// Participants that are known at a time; more are not heard.
+const MAX_PEERS: usize = 4096;
+/// Offers of one participant that are kept; more are not.
+const MAX_OFFERS: usize = 65_536;
+/// How long a run that did not prove itself is remembered without another hello.
+const FORGET: Duration = Duration::from_secs(1);
+
+/// What became of a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Of a run that has proven itself before.
+    Known,
+    /// Of a run that proved itself just now.
+    Admitted,
+    /// The first one of a run that has yet to prove itself.
+    Stranger,
+    /// It came before, or later ones did.
+    Replay,
+}
+
+/// Which datagrams of a run have come: each is taken once, and late ones that others have overtaken are taken too
+/// (RFC 4303 §3.4.3).
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    last: u32,
+    /// Bit n: the one n before the last has come.
+    came: u64,
+}
+
+impl Window {
+    fn new(sequence: u32) -> Self {
+        Self { last: sequence, came: 1 }
+    }
+
+    /// `None`: it came before, or is too old to know; else whether it is newer than all before.
+    fn take(&mut self, sequence: u32) -> Option<bool> {
+        if let Some(ahead) = sequence.checked_sub(self.last).filter(|ahead| *ahead > 0) {
+            self.came = self.came.checked_shl(ahead).unwrap_or(0) | 1;
+            self.last = sequence;
+            return Some(true);
+        }
+        let bit = 1u64.checked_shl(self.last - sequence)?;
+        let new = self.came & bit == 0;
+        self.came |= bit;
+        new.then_some(false)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    version: u32,
+    offers: BTreeMap<IpAddr, (Offer, u64)>,
+}
+
+impl Table {
+    fn apply(&mut self, node: &str, update: &Update) {
+        for (address, offer) in &update.offers {
+            match offer {
+                Some(offer) if self.offers.len() < MAX_OFFERS || self.offers.contains_key(address) => {
+                    let rank =
+                        self.offers.get(address).map_or_else(|| rank(node, *address), |(_, rank)| *rank);
+                    self.offers.insert(*address, (*offer, rank));
+                }
+                Some(_) => {}
+                None => {
+                    self.offers.remove(address);
+                }
+            }
+        }
+        self.version = update.to;
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    node: Box<str>,
+    mac: Mac,
+    boot: u64,
+    window: Window,
+    stopping: bool,
+    interval: Duration,
+    heard: Instant,
+    /// The version that it says its offers have.
+    version: u32,
+    table: Table,
+    /// Takes the place of the table when it is complete.
+    next: Option<Table>,
+    lagging: Option<Instant>,
+    /// How much it knows of our offers, and by which of our datagrams it says so.
+    acknowledged: u32,
+    acknowledged_in: u32,
+}
+
+impl Peer {
+    fn silent_at(&self) -> Instant {
+        self.heard + self.interval * MULTIPLIER
+    }
+
+    fn known(&self) -> u32 {
+        self.next.as_ref().unwrap_or(&self.table).version
+    }
+}
+
+/// A run that has not proven itself yet.
+#[derive(Debug)]
+struct Newcomer {
+    boot: u64,
+    window: Window,
+    since: Instant,
+    heard: Instant,
+}
+
+/// All others.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: BTreeMap<Participant, Peer>,
+    newcomers: BTreeMap<Participant, Newcomer>,
+    /// No sooner than this is somebody gone.
+    expire_at: Option<Instant>,
+    /// Addresses of which something was said since the last look, and the highest claim among that.
+    changed: BTreeMap<IpAddr, u32>,
+    /// Who was listed last as heard.
+    turn: Option<Participant>,
+}
+
+impl Peers {
+    /// A hello has come. `heard` is what it says of this run, `proven` that this was just now.
+    pub(super) fn hello(
+        &mut self,
+        now: Instant,
+        participant: Participant,
+        hello: &Hello,
+        heard: Option<&HeardPeer>,
+        proven: bool,
+    ) -> Admission {
+        let mut admission = Admission::Known;
+        let mut newest = true;
+        let known = self.peers.get_mut(&participant).filter(|peer| peer.boot == hello.boot);
+        if let Some(peer) = known {
+            let Some(newer) = peer.window.take(hello.sequence) else { return Admission::Replay };
+            newest = newer;
+        } else {
+            let newcomer = self.newcomers.get_mut(&participant).filter(|known| known.boot == hello.boot);
+            let window = match newcomer {
+                Some(newcomer) => {
+                    if newcomer.window.take(hello.sequence).is_none() {
+                        return Admission::Replay;
+                    }
+                    newcomer.window
+                }
+                None => Window::new(hello.sequence),
+            };
+            if !proven {
+                return self.newcomer(now, participant, hello, window);
+            }
+            self.admit(now, participant, hello, window);
+            admission = Admission::Admitted;
+        }
+        let Some(peer) = self.peers.get_mut(&participant) else { return Admission::Replay };
+        peer.heard = now;
+        if let Some(heard) = heard.filter(|heard| heard.sequence >= peer.acknowledged_in) {
+            peer.acknowledged = heard.version;
+            peer.acknowledged_in = heard.sequence;
+        }
+        if newest {
+            peer.mac = hello.sender.mac;
+            let interval = hello.interval.clamp(*INTERVALS.start(), *INTERVALS.end());
+            peer.interval = Duration::from_millis(interval.into());
+            peer.version = hello.version;
+            if peer.stopping != hello.stopping {
+                peer.stopping = hello.stopping;
+                let all = peer.table.offers.iter().map(|(address, (offer, _))| (*address, claim(offer)));
+                all.for_each(|(address, claim)| note(&mut self.changed, address, claim));
+            }
+        }
+        let silent_at = peer.silent_at();
+        self.learn(now, participant, hello);
+        self.look_at(silent_at);
+        admission
+    }
+
+    fn newcomer(
+        &mut self,
+        now: Instant,
+        participant: Participant,
+        hello: &Hello,
+        window: Window,
+    ) -> Admission {
+        let since = self
+            .newcomers
+            .get(&participant)
+            .filter(|known| known.boot == hello.boot)
+            .map(|known| known.since);
+        if since.is_some() || self.newcomers.len() < MAX_PEERS {
+            let newcomer = Newcomer { boot: hello.boot, window, since: since.unwrap_or(now), heard: now };
+            self.newcomers.insert(participant, newcomer);
+            self.look_at(now + FORGET);
+        }
+        if since.is_none() { Admission::Stranger } else { Admission::Known }
+    }
+
+    fn admit(&mut self, now: Instant, participant: Participant, hello: &Hello, window: Window) {
+        self.newcomers.remove(&participant);
+        self.remove(participant);
+        if self.peers.len() >= MAX_PEERS {
+            return;
+        }
+        let peer = Peer {
+            node: hello.sender.node.clone(),
+            mac: hello.sender.mac,
+            boot: hello.boot,
+            window,
+            stopping: hello.stopping,
+            interval: Duration::ZERO,
+            heard: now,
+            version: 0,
+            table: Table::default(),
+            next: None,
+            lagging: None,
+            acknowledged: 0,
+            acknowledged_in: 0,
+        };
+        self.peers.insert(participant, peer);
+    }
+
+    /// Takes what a hello says of its sender's offers.
+    fn learn(&mut self, now: Instant, participant: Participant, hello: &Hello) {
+        let Some(peer) = self.peers.get_mut(&participant) else { return };
+        if peer.table.version < hello.floor && peer.next.is_none() {
+            peer.next = Some(Table::default());
+        }
+        if let Some(update) = &hello.update
+            && update.base <= peer.known()
+            && update.to > peer.known()
+        {
+            match &mut peer.next {
+                Some(next) => next.apply(&peer.node, update),
+                None => {
+                    let before =
+                        |address| peer.table.offers.get(address).map_or(0, |(offer, _)| claim(offer));
+                    let said = |offer: &Option<Offer>| offer.as_ref().map_or(0, claim);
+                    for (address, offer) in &update.offers {
+                        note(&mut self.changed, *address, before(address).max(said(offer)));
+                    }
+                    peer.table.apply(&peer.node, update);
+                }
+            }
+        }
+        if let Some(next) = peer.next.take_if(|next| next.version >= peer.version) {
+            let former = std::mem::replace(&mut peer.table, next);
+            let all = former.offers.iter().chain(&peer.table.offers);
+            all.for_each(|(address, (offer, _))| note(&mut self.changed, *address, claim(offer)));
+        }
+        let behind = peer.known() < peer.version;
+        peer.lagging = if behind { peer.lagging.or(Some(now)) } else { None };
+    }
+
+    fn look_at(&mut self, at: Instant) {
+        self.expire_at = Some(self.expire_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Forgets those that are silent.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.expire_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let silent: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.silent_at() <= now)
+            .map(|(participant, _)| *participant)
+            .collect();
+        silent.into_iter().for_each(|participant| self.remove(participant));
+        self.newcomers.retain(|_, newcomer| newcomer.heard + FORGET > now);
+        let deaths = self.peers.values().map(Peer::silent_at);
+        self.expire_at = deaths.chain(self.newcomers.values().map(|newcomer| newcomer.heard + FORGET)).min();
+    }
+
+    fn remove(&mut self, participant: Participant) {
+        if let Some(peer) = self.peers.remove(&participant) {
+            let offers = peer.table.offers.iter();
+            offers.for_each(|(address, (offer, _))| note(&mut self.changed, *address, claim(offer)));
+        }
+    }
+
+    /// When [`Self::expire`] may have something to do.
+    pub(super) fn next_death(&self) -> Option<Instant> {
+        self.expire_at
+    }
+
+    /// What was said of addresses since the last call.
+    pub(super) fn take_changed(&mut self) -> BTreeMap<IpAddr, u32> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Those who offer an address.
+    pub(super) fn candidates(&self, address: IpAddr) -> impl Iterator<Item = Candidate> + '_ {
+        self.peers.iter().filter(|(_, peer)| !peer.stopping).filter_map(move |(participant, peer)| {
+            let (offer, rank) = peer.table.offers.get(&address)?;
+            Some(Candidate { participant: *participant, offer: *offer, rank: *rank })
+        })
+    }
+
+    /// The highest number of a claim among them.
+    pub(super) fn highest_claim(&self, address: IpAddr) -> u32 {
+        let offers = self.peers.values().filter_map(|peer| peer.table.offers.get(&address));
+        offers.map(|(offer, _)| claim(offer)).max().unwrap_or(0)
+    }
+
+    /// Whether the offers of all that are heard are known; whoever is not understood for `lag` is not waited for.
+    pub(super) fn settled(&self, now: Instant, lag: Duration) -> bool {
+        self.waited_for().all(|since| since + lag <= now)
+    }
+
+    /// When [`Self::settled`] may become true by waiting.
+    pub(super) fn next_settled(&self, lag: Duration) -> Option<Instant> {
+        self.waited_for().map(|since| since + lag).max()
+    }
+
+    fn waited_for(&self) -> impl Iterator<Item = Instant> + '_ {
+        let lagging = self.peers.values().filter_map(|peer| peer.lagging);
+        lagging.chain(self.newcomers.values().map(|newcomer| newcomer.since))
+    }
+
+    /// Up to where the one who knows least of our offers knows them, if it has missed what was sent by `sent_in`.
+    pub(super) fn behind(&self, version: u32, sent_in: u32) -> Option<u32> {
+        let missed = |peer: &&Peer| peer.acknowledged < version && peer.acknowledged_in >= sent_in;
+        self.peers.values().filter(missed).map(|peer| peer.acknowledged).min()
+    }
+
+    /// Whom a hello lists: all newcomers first, then the others in turn.
+    pub(super) fn heard(&mut self) -> Vec<HeardPeer> {
+        let newcomers = self.newcomers.iter().map(|(participant, newcomer)| HeardPeer {
+            participant: *participant,
+            boot: newcomer.boot,
+            sequence: newcomer.window.last,
+            version: 0,
+        });
+        let mut heard: Vec<HeardPeer> = newcomers.take(MAX_HEARD).collect();
+        let after = self.turn.map_or(0, |turn| turn.0.wrapping_add(1));
+        let later = self.peers.range(Participant(after)..).chain(self.peers.range(..Participant(after)));
+        let room = MAX_HEARD - heard.len();
+        let mut turn = None;
+        heard.extend(later.take(room).map(|(participant, peer)| {
+            turn = Some(*participant);
+            HeardPeer {
+                participant: *participant,
+                boot: peer.boot,
+                sequence: peer.window.last,
+                version: peer.known(),
+            }
+        }));
+        self.turn = turn;
+        heard
+    }
+
+    /// The Node's name.
+    pub(super) fn name(&self, participant: Participant) -> Option<Box<str>> {
+        self.peers.get(&participant).map(|peer| peer.node.clone())
+    }
+
+    /// Whether it is the hardware address of one of them.
+    pub(super) fn has_mac(&self, mac: Mac) -> bool {
+        self.peers.values().any(|peer| peer.mac == mac)
+    }
+
+    /// How many are heard.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+}
+
+/// Something was said of an address.
+fn note(changed: &mut BTreeMap<IpAddr, u32>, address: IpAddr, claim: u32) {
+    let known = changed.entry(address).or_default();
+    *known = claim.max(*known);
+}
+
+fn claim(offer: &Offer) -> u32 {
+    offer.claim.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_datagram_is_taken_once_in_whatever_order() {
+        let mut window = Window::new(100);
+        let taken: Vec<_> = [101, 100, 104, 103, 103, 102, 104, 168, 104, 105, 9000, 168]
+            .into_iter()
+            .map(|sequence| window.take(sequence))
+            .collect();
+        let (new, late) = (Some(true), Some(false));
+        assert_eq!(taken, [new, None, new, late, None, late, None, new, None, late, new, None]);
+    }
+}
