@@ -176,6 +176,10 @@ pub(crate) struct SpeakerFlags {
     /// reset. `false` leaves nf_conntrack_tcp_be_liberal alone. Only with --proxy=full.
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
     conntrack_tcp_be_liberal: bool,
+    /// The directory of a mounted Secret with the keys of layer 2's hellos: the file `secretkey` signs, all others are
+    /// accepted as well. Without it hellos are signed with the cluster's name only.
+    #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", value_name = "DIRECTORY")]
+    layer2_key_directory: Option<PathBuf>,
     /// Remove what a kube-proxy left on this node (nftables tables, iptables-nft chains, the IPVS interface), once
     /// Herald's rules are in force. Stop kube-proxy first.
     #[arg(long)]
@@ -198,6 +202,7 @@ impl SpeakerFlags {
             service_metrics_limit,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
+            layer2_key_directory,
             take_over,
         } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
@@ -216,6 +221,7 @@ impl SpeakerFlags {
                 max_per_core: conntrack_max_per_core,
                 tcp_be_liberal: conntrack_tcp_be_liberal,
             },
+            layer2_key_directory,
             take_over,
             ..SpeakerOptions::new(client, node_name)
         }

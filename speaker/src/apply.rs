@@ -26,6 +26,7 @@ use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
 use crate::foreign::{Look, Repairs};
+use crate::layer2::Offered;
 use crate::ledger::{Attributes, Claims, Ledger, Touched};
 use crate::reason::Reason;
 use crate::steps::{NodePlan, ProxyRules, Step, steps};
@@ -49,6 +50,10 @@ pub(crate) trait Effects {
     async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>);
     /// Tells routes to the peers.
     async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>);
+    /// Offers addresses no more for layer 2.
+    fn retract(&mut self, addresses: &BTreeSet<IpAddr>);
+    /// Offers addresses for layer 2.
+    fn offer(&mut self, offers: &BTreeMap<IpAddr, Offered>);
     /// Makes the kernel hold exactly these rules, in one atomic swap with whatever an earlier run left.
     async fn replace(&mut self, rules: &BTreeMap<ObjectName, Option<Self::Rules>>) -> anyhow::Result<()>;
     /// Changes the rules of some Services, atomically; what they no longer want lingers. After an error the kernel and
@@ -222,9 +227,13 @@ impl<E: Effects> Applier<E> {
         self.repairs.contested(now)
     }
 
-    /// Withdraws every route; rules and addresses stay.
+    /// Withdraws every route and retracts every offer; rules and addresses stay.
     pub(crate) async fn withdraw_all(&mut self, now: Instant) {
-        let applied = NodePlan { routes: self.applied.routes.clone(), ..NodePlan::default() };
+        let applied = NodePlan {
+            routes: self.applied.routes.clone(),
+            offers: self.applied.offers.clone(),
+            ..NodePlan::default()
+        };
         self.ledger = Ledger::default();
         self.run(now, steps(&NodePlan::default(), &applied)).await;
     }
@@ -355,6 +364,14 @@ impl<E: Effects> Applier<E> {
                 applied.addresses.insert(*address);
             }
         }
+        for address in &touched.offers {
+            if let Some(offered) = self.ledger.offer(address) {
+                desired.offers.insert(*address, offered);
+            }
+            if let Some(offered) = self.applied.offers.get(address) {
+                applied.offers.insert(*address, offered.clone());
+            }
+        }
         (desired, applied)
     }
 
@@ -376,6 +393,11 @@ impl<E: Effects> Applier<E> {
                     self.applied.routes.retain(|prefix, _| !prefixes.contains(prefix));
                     self.withdrawn_until = Some(now + self.linger);
                 }
+                Step::Retract(addresses) => {
+                    self.effects.retract(&addresses);
+                    self.applied.offers.retain(|address, _| !addresses.contains(address));
+                    self.withdrawn_until = Some(now + self.linger);
+                }
                 Step::InstallProxy(rules) => {
                     failed = self.install(rules).await;
                 }
@@ -392,6 +414,10 @@ impl<E: Effects> Applier<E> {
                 Step::Announce(routes) => {
                     self.effects.announce(&routes).await;
                     self.applied.routes.extend(routes);
+                }
+                Step::Offer(offers) => {
+                    self.effects.offer(&offers);
+                    self.applied.offers.extend(offers);
                 }
                 // The removals behind it are run by `expire`, if they are still unwanted then.
                 Step::Linger => {}

@@ -1,4 +1,4 @@
-//! What steps do to the world: nf_tables, addresses on `lo`, BGP peers.
+//! What steps do to the world: nf_tables, addresses on `lo`, BGP peers, layer 2.
 //!
 //! The production side of [`Effects`]; it decides nothing.
 
@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::addresses::LocalAddresses;
 use crate::apply::Effects;
 use crate::bgp::Peers;
+use crate::layer2::{Layer2, Offered};
 use crate::ledger::Attributes;
 use crate::proxy_kernel::ProxyKernel;
 
@@ -25,6 +26,8 @@ pub(crate) struct NodeEffects {
     pub(crate) addresses: LocalAddresses,
     /// BGP.
     pub(crate) peers: Peers,
+    /// ARP and neighbour discovery.
+    pub(crate) layer2: Layer2,
 }
 
 impl Effects for NodeEffects {
@@ -39,6 +42,14 @@ impl Effects for NodeEffects {
             proxy.announcing(routes).await;
         }
         self.peers.announce(routes);
+    }
+
+    fn retract(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.layer2.want(|wanted| wanted.offers.retain(|address, _| !addresses.contains(address)));
+    }
+
+    fn offer(&mut self, offers: &BTreeMap<IpAddr, Offered>) {
+        self.layer2.want(|wanted| wanted.offers.extend(offers.clone()));
     }
 
     async fn replace(

@@ -1,4 +1,4 @@
-//! Who wants which route and which local address: the owner of what Services share.
+//! Who wants which route, which local address and which address of layer 2: the owner of what Services share.
 //!
 //! An aggregate covers many Services, and two Services may hold one address. So a Service never announces a
 //! prefix itself: it *claims* it here, and a prefix is wanted while somebody claims it. When claims of one prefix
@@ -13,6 +13,8 @@ use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
+
+use crate::layer2::Offered;
 
 /// What a route says besides its prefix.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,12 +49,14 @@ pub(crate) struct Claims {
     pub(crate) routes: BTreeMap<IpNet, Attributes>,
     /// Addresses on `lo`.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Addresses that the node may own by layer 2.
+    pub(crate) offers: BTreeMap<IpAddr, Offered>,
 }
 
 impl Claims {
     /// True when nothing is claimed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.routes.is_empty() && self.addresses.is_empty()
+        self.routes.is_empty() && self.addresses.is_empty() && self.offers.is_empty()
     }
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct Touched {
     pub(crate) prefixes: BTreeSet<IpNet>,
     /// Addresses that were or are claimed.
     pub(crate) addresses: BTreeSet<IpAddr>,
+    /// Addresses that were or are offered.
+    pub(crate) offers: BTreeSet<IpAddr>,
 }
 
 impl Touched {
@@ -70,11 +76,13 @@ impl Touched {
     pub(crate) fn extend(&mut self, other: Self) {
         self.prefixes.extend(other.prefixes);
         self.addresses.extend(other.addresses);
+        self.offers.extend(other.offers);
     }
 
     fn add(&mut self, claims: &Claims) {
         self.prefixes.extend(claims.routes.keys());
         self.addresses.extend(&claims.addresses);
+        self.offers.extend(claims.offers.keys());
     }
 }
 
@@ -84,6 +92,7 @@ pub(crate) struct Ledger {
     claims: BTreeMap<ObjectName, Claims>,
     routes: BTreeMap<IpNet, BTreeSet<ObjectName>>,
     addresses: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    offers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
 }
 
 impl Ledger {
@@ -99,12 +108,18 @@ impl Ledger {
             for address in &former.addresses {
                 forget(&mut self.addresses, address, service);
             }
+            for address in former.offers.keys() {
+                forget(&mut self.offers, address, service);
+            }
         }
         for prefix in claims.routes.keys() {
             self.routes.entry(*prefix).or_default().insert(service.clone());
         }
         for address in &claims.addresses {
             self.addresses.entry(*address).or_default().insert(service.clone());
+        }
+        for address in claims.offers.keys() {
+            self.offers.entry(*address).or_default().insert(service.clone());
         }
         if !claims.is_empty() {
             self.claims.insert(service.clone(), claims);
@@ -119,6 +134,16 @@ impl Ledger {
             owners.filter_map(|owner| self.claims.get(owner).and_then(|claims| claims.routes.get(prefix)));
         let mut merged = claimed.next()?.clone();
         claimed.for_each(|attributes| merged.merge(attributes));
+        Some(merged)
+    }
+
+    /// How an address is offered for layer 2; `None` when nobody does.
+    pub(crate) fn offer(&self, address: &IpAddr) -> Option<Offered> {
+        let owners = self.offers.get(address)?.iter();
+        let mut claimed =
+            owners.filter_map(|owner| self.claims.get(owner).and_then(|claims| claims.offers.get(address)));
+        let mut merged = claimed.next()?.clone();
+        claimed.for_each(|offered| merged.merge(offered));
         Some(merged)
     }
 
@@ -160,7 +185,7 @@ mod tests {
                 Attributes { communities, local_pref: *local_pref, ..Attributes::default() },
             )
         });
-        Claims { routes: routes.collect(), addresses: BTreeSet::new() }
+        Claims { routes: routes.collect(), ..Claims::default() }
     }
 
     #[test]
@@ -222,6 +247,7 @@ mod tests {
                 .map(|(n, attributes)| (format!("192.0.2.{n}/32").parse().unwrap(), attributes))
                 .collect(),
             addresses: addresses.into_iter().map(|n| IpAddr::from([192, 0, 2, n])).collect(),
+            offers: BTreeMap::new(),
         })
     }
 

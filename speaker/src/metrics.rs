@@ -186,10 +186,16 @@ impl SpeakerMetrics {
     }
 
     /// An address is announced from now on, or not any more.
-    pub(crate) fn announced(&self, service: &ObjectName, ip: IpAddr, announced: bool) {
+    pub(crate) fn announced(
+        &self,
+        service: &ObjectName,
+        protocol: &'static str,
+        ip: IpAddr,
+        announced: bool,
+    ) {
         let label = AnnouncedLabel {
             service: service.to_string(),
-            protocol: "bgp",
+            protocol,
             node: self.node.clone(),
             ip: ip.to_string(),
         };
@@ -216,11 +222,11 @@ mod tests {
         let metrics = SpeakerMetrics::new(&registry, "node-1");
         let service = ObjectName::new("shop", "web");
         let ip = "192.0.2.1".parse().unwrap();
-        metrics.announced(&service, ip, true);
+        metrics.announced(&service, "bgp", ip, true);
         let line =
             r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
         assert!(registry.encode().unwrap().lines().any(|l| l == line), "{}", registry.encode().unwrap());
-        metrics.announced(&service, ip, false);
+        metrics.announced(&service, "bgp", ip, false);
         assert!(!registry.encode().unwrap().contains("192.0.2.1"));
     }
 

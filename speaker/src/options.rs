@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use herald_proxy::health::ProxyPorts;
@@ -75,6 +76,8 @@ pub struct SpeakerOptions {
     pub service_metrics_limit: usize,
     /// The kernel's conntrack settings; in full mode only.
     pub conntrack: ConntrackLimits,
+    /// The files of a Secret with the keys of layer 2's hellos; `None`: they are signed with the cluster's name.
+    pub layer2_key_directory: Option<PathBuf>,
     /// Remove kube-proxy's rules as soon as Herald's are in force; without it, full mode refuses to start beside them.
     pub take_over: bool,
 }
@@ -107,6 +110,7 @@ impl SpeakerOptions {
             drain: Duration::from_secs(10),
             service_metrics_limit: 1000,
             conntrack: ConntrackLimits::default(),
+            layer2_key_directory: None,
             take_over: false,
         }
     }

@@ -3,11 +3,12 @@
 //! Pure and per Service, so that a change costs what it touches. What Services share (an aggregate, an address) is not
 //! decided here: a plan only *claims* it, the ledger owns it.
 //!
-//! An address of a Service is announced when, in this order of refusals ([`Reason`]): it lies in a pool; the pool is announced by BGP
-//! and has an advertisement; the node is known, its network available, and it is not excluded by label; some peer
-//! selects it; and there is an endpoint: with `externalTrafficPolicy: Cluster` any usable one anywhere, with `Local` a
+//! An address of a Service is announced when, in this order of refusals ([`Reason`]): it lies in a pool; the pool has an
+//! advertisement for the Service and this node; the node is known, its network available, and it is not excluded by label;
+//! some peer selects it, or it is announced by layer 2; and there is an endpoint: with `externalTrafficPolicy: Cluster` any usable one anywhere, with `Local` a
 //! *ready* one on this node that does not fail its probes. One that merely serves while it terminates keeps serving what comes, but attracts no new
-//! clients, as with MetalLB: its health check port says 503 at the same time.
+//! clients, as with MetalLB: its health check port says 503 at the same time. By layer 2 the node then *offers* to own the
+//! address; which node owns it is decided on the segment (`layer2/`).
 //!
 //! A Service of a `loadBalancerClass` that is not Herald's has its rules, and its load balancer addresses nothing else. An address is put on `lo`
 //! only if the node has rules for it and no node has the address: an address on `lo` without rules would expose the node itself.
@@ -23,6 +24,7 @@ use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, 
 use ipnet::IpNet;
 
 use crate::index::ServiceObject;
+use crate::layer2::Offered;
 use crate::ledger::{Attributes, Claims};
 use crate::reason::Reason;
 use crate::steps::ProxyRules;
@@ -34,6 +36,8 @@ pub(crate) struct View<'a> {
     pub(crate) node: &'a NodeView,
     /// Why the node as a whole announces nothing.
     pub(crate) node_refusal: Option<Reason>,
+    /// No peer selects the node.
+    pub(crate) no_peer: bool,
     /// The configuration in force.
     pub(crate) config: &'a Config,
     /// Whether rules are programmed on this node at all.
@@ -53,8 +57,13 @@ pub(crate) struct View<'a> {
 /// Whether an address is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Yes.
+    /// By BGP.
     Announce,
+    /// By layer 2, if this node owns it; and by BGP?
+    Offer {
+        /// As well.
+        bgp: bool,
+    },
     /// No.
     Skip(Reason),
 }
@@ -132,7 +141,7 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
     plan
 }
 
-/// Judges each address and claims the routes of those that are announced.
+/// Judges each address, and claims its routes and its offer.
 fn announce(
     view: &View<'_>,
     addresses: &[IpAddr],
@@ -145,51 +154,93 @@ fn announce(
         if plan.verdicts.contains_key(address) {
             continue;
         }
-        let judged = announced_pool(view, *address, labels)
-            .and_then(|pool| view.node_refusal.map_or(Ok(pool), Err))
-            .and_then(|pool| attracts(rules, *address, kind).map(|()| pool));
-        match judged {
-            Ok(pool) => {
-                for advertisement in wanted(pool, labels) {
-                    let named = |peer: &&Peer| advertisement.peers.contains(&peer.name);
-                    let peers = view.config.peers.iter().filter(named).map(|peer| peer.address).collect();
-                    let attributes = Attributes {
-                        communities: advertisement
-                            .communities
-                            .iter()
-                            .map(|community| community.to_u32())
-                            .collect(),
-                        large_communities: advertisement
-                            .large_communities
-                            .iter()
-                            .map(|community| (community.global, community.local[0], community.local[1]))
-                            .collect(),
-                        local_pref: advertisement.local_pref,
-                        peers: (!advertisement.peers.is_empty()).then_some(peers),
-                    };
-                    let prefix = advertisement.prefix_for(*address);
-                    let route = plan.claims.routes.entry(prefix);
-                    route.and_modify(|route| route.merge(&attributes)).or_insert(attributes);
+        let judged = advertised(view, *address, labels)
+            .and_then(|advertised| view.node_refusal.map_or(Ok(advertised), Err))
+            .and_then(|advertised| advertised.by_this_node(view))
+            .and_then(|advertised| attracts(rules, *address, kind).map(|()| advertised));
+        let verdict = match judged {
+            Err(reason) => Verdict::Skip(reason),
+            Ok(Advertised { pool, bgp, offered }) => {
+                if bgp {
+                    routes(view, pool, *address, labels, &mut plan.claims);
                 }
-                plan.verdicts.insert(*address, Verdict::Announce);
+                match offered {
+                    None => Verdict::Announce,
+                    Some(offered) => {
+                        plan.claims.offers.insert(*address, offered);
+                        Verdict::Offer { bgp }
+                    }
+                }
             }
-            Err(reason) => {
-                plan.verdicts.insert(*address, Verdict::Skip(reason));
-            }
-        }
+        };
+        plan.verdicts.insert(*address, verdict);
     }
 }
 
-fn announced_pool<'a>(
+/// How an address is announced.
+struct Advertised<'a> {
+    pool: &'a Pool,
+    bgp: bool,
+    offered: Option<Offered>,
+}
+
+impl Advertised<'_> {
+    /// What is left of it where no peer selects the node.
+    fn by_this_node(mut self, view: &View<'_>) -> Result<Self, Reason> {
+        self.bgp &= !view.no_peer;
+        if self.bgp || self.offered.is_some() { Ok(self) } else { Err(Reason::NoPeer) }
+    }
+}
+
+fn advertised<'a>(
     view: &View<'a>,
     address: IpAddr,
     labels: &BTreeMap<String, String>,
-) -> Result<&'a Pool, Reason> {
+) -> Result<Advertised<'a>, Reason> {
     let pool = view.config.pool_containing(address).ok_or(Reason::NotInPool)?;
-    match wanted(pool, labels).next() {
-        Some(_) => Ok(pool),
-        None if pool.layer2.is_empty() => Err(Reason::NoAdvertisement),
-        None => Err(Reason::PoolNotBgp),
+    let bgp = wanted(pool, labels).next().is_some();
+    let layer2 = pool.layer2.iter().filter(|of| any_or_all(&of.service_selectors, labels));
+    // Those for other nodes, and preferences for others, are left out already.
+    let offers = layer2.map(|of| Offered {
+        score: of.preferred_nodes.iter().map(|preferred| u16::from(preferred.weight)).sum(),
+        interfaces: (!of.interfaces.is_empty()).then(|| of.interfaces.clone()),
+    });
+    let offered = offers.reduce(|mut all, of| {
+        // MetalLB adds the weights of all advertisements.
+        let score = all.score.saturating_add(of.score);
+        all.merge(&of);
+        Offered { score, ..all }
+    });
+    if bgp || offered.is_some() {
+        Ok(Advertised { pool, bgp, offered })
+    } else {
+        Err(Reason::NoAdvertisement)
+    }
+}
+
+fn routes(
+    view: &View<'_>,
+    pool: &Pool,
+    address: IpAddr,
+    labels: &BTreeMap<String, String>,
+    claims: &mut Claims,
+) {
+    for advertisement in wanted(pool, labels) {
+        let named = |peer: &&Peer| advertisement.peers.contains(&peer.name);
+        let peers = view.config.peers.iter().filter(named).map(|peer| peer.address).collect();
+        let attributes = Attributes {
+            communities: advertisement.communities.iter().map(|community| community.to_u32()).collect(),
+            large_communities: advertisement
+                .large_communities
+                .iter()
+                .map(|community| (community.global, community.local[0], community.local[1]))
+                .collect(),
+            local_pref: advertisement.local_pref,
+            peers: (!advertisement.peers.is_empty()).then_some(peers),
+        };
+        let prefix = advertisement.prefix_for(address);
+        let route = claims.routes.entry(prefix);
+        route.and_modify(|route| route.merge(&attributes)).or_insert(attributes);
     }
 }
 

@@ -9,9 +9,7 @@ use std::fmt;
 pub(crate) enum Reason {
     /// The address is in none of the configured pools.
     NotInPool,
-    /// The address is in a pool whose protocol is not BGP.
-    PoolNotBgp,
-    /// The pool has no advertisement, so its addresses are given but not announced (0.2.1 configurations).
+    /// The pool has no advertisement for the Service and this node, so its addresses are given but not announced.
     NoAdvertisement,
     /// No configured peer selects this node.
     NoPeer,
@@ -27,6 +25,8 @@ pub(crate) enum Reason {
     NoLocalEndpoints,
     /// `externalTrafficPolicy: Local`, and all ready endpoints on this node fail the probes that the Service asks for.
     LocalProbesFail,
+    /// By layer 2 another node owns the address, or none does yet.
+    NotOwner,
     /// The kernel refused the Service's rules.
     RulesRefused,
     /// The address could not be put on `lo`, where the configuration wants it.
@@ -37,7 +37,6 @@ impl Reason {
     /// All of them, in order; the label values of the metric.
     pub(crate) const ALL: [Self; 12] = [
         Self::NotInPool,
-        Self::PoolNotBgp,
         Self::NoAdvertisement,
         Self::NoPeer,
         Self::NodeUnknown,
@@ -46,6 +45,7 @@ impl Reason {
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
         Self::LocalProbesFail,
+        Self::NotOwner,
         Self::RulesRefused,
         Self::LocalAddressRefused,
     ];
@@ -54,7 +54,6 @@ impl Reason {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::NotInPool => "notInPool",
-            Self::PoolNotBgp => "poolNotBGP",
             Self::NoAdvertisement => "noAdvertisement",
             Self::NoPeer => "noPeer",
             Self::NodeUnknown => "nodeUnknown",
@@ -63,6 +62,7 @@ impl Reason {
             Self::NoEndpoints => "noEndpoints",
             Self::NoLocalEndpoints => "noLocalEndpoints",
             Self::LocalProbesFail => "localProbesFail",
+            Self::NotOwner => "notOwner",
             Self::RulesRefused => "rulesRefused",
             Self::LocalAddressRefused => "localAddressRefused",
         }
@@ -72,8 +72,7 @@ impl Reason {
     pub(crate) fn sentence(self) -> &'static str {
         match self {
             Self::NotInPool => "the address is in no pool of the configuration",
-            Self::PoolNotBgp => "the address is in a pool whose protocol is not bgp",
-            Self::NoAdvertisement => "its pool has no advertisement",
+            Self::NoAdvertisement => "its pool has no advertisement for this Service and this node",
             Self::NoPeer => "no peer of the configuration selects this node",
             Self::NodeUnknown => "the Node object of this node has not been seen",
             Self::NodeNetworkUnavailable => "condition NetworkUnavailable of this Node is true",
@@ -85,6 +84,7 @@ impl Reason {
             Self::LocalProbesFail => {
                 "externalTrafficPolicy is Local and all ready endpoints on this node fail its probes"
             }
+            Self::NotOwner => "another node of the segment owns the address, or none does yet",
             Self::RulesRefused => "the kernel refused the Service's rules",
             Self::LocalAddressRefused => "the address could not be put on lo",
         }
@@ -94,16 +94,19 @@ impl Reason {
     pub(crate) fn remedy(self) -> Option<&'static str> {
         match self {
             Self::NotInPool => Some("add it to a pool in the ConfigMap, or take the address off the Service"),
-            Self::PoolNotBgp => Some("set protocol: bgp in the pool"),
-            Self::NoAdvertisement => Some("give the pool an entry in advertisements (bgp-advertisements)"),
+            Self::NoAdvertisement => {
+                Some("give the pool an advertisement that selects the Service and the node")
+            }
             Self::NoPeer => Some("compare node-selectors of the peers with kubectl get node --show-labels"),
             Self::NodeUnknown => Some("compare --node-name of the speaker with kubectl get nodes"),
             Self::NodeNetworkUnavailable => Some("look at the network plugin: kubectl describe node"),
             Self::NodeExcluded => Some("remove the label if the node is to serve clients again"),
             Self::LocalProbesFail => Some("see annotation herald.io/probe and the Service's Events"),
-            Self::NoEndpoints | Self::NoLocalEndpoints | Self::RulesRefused | Self::LocalAddressRefused => {
-                None
-            }
+            Self::NoEndpoints
+            | Self::NoLocalEndpoints
+            | Self::NotOwner
+            | Self::RulesRefused
+            | Self::LocalAddressRefused => None,
         }
     }
 }

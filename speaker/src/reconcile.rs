@@ -29,6 +29,7 @@ use crate::explain::Asked;
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::Index;
+use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
 use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::{Remark, ServicePlan, Verdict, plan};
@@ -58,6 +59,8 @@ pub(crate) struct Inputs {
     pub(crate) bind_failures: mpsc::Receiver<BindFailure>,
     /// Others' edits of the tables.
     pub(crate) monitoring: Monitoring,
+    /// Who owns what by layer 2.
+    pub(crate) layer2: watch::Receiver<View>,
     /// What `herald explain` asks. Depth one: the asker waits for each answer.
     pub(crate) questions: mpsc::Receiver<Asked>,
 }
@@ -102,7 +105,7 @@ impl Reconciler {
                 // First: once stopping has begun the other inputs end as well, and that is no failure.
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
-                error = self.applier.effects().peers.failed() => break Err(error),
+                error = failed(self.applier.effects()) => break Err(error),
                 count = inputs.observed.recv_many(&mut batch, TAKE) => if count == 0 {
                     break Err(anyhow::anyhow!("all watches have ended"));
                 },
@@ -113,6 +116,10 @@ impl Reconciler {
                 },
                 Some(failure) = inputs.bind_failures.recv() => self.bind_failed(&failure),
                 () = self.probing.changed() => {}
+                Ok(()) = inputs.layer2.changed() => {
+                    let view = inputs.layer2.borrow_and_update().clone();
+                    self.reporter.layer2(view.owned(), view.conflicts);
+                }
                 () = inputs.monitoring.changed() => {
                     self.foreign.edited();
                     self.applier.suspect();
@@ -207,6 +214,7 @@ impl Reconciler {
                 proxy.set_service_cidrs(&settings.service_cidrs, programmed).await;
             }
         }
+        self.applier.effects().layer2.want(|wanted| wanted.active = settings.layer2);
         self.settings = Some(settings);
     }
 
@@ -264,8 +272,10 @@ impl Reconciler {
     /// Tells what became of a Service.
     fn tell(&mut self, name: &ObjectName, mut plan: ServicePlan) {
         if let Some(failure) = self.applier.failure(name) {
-            for verdict in plan.verdicts.values_mut().filter(|verdict| **verdict == Verdict::Announce) {
-                *verdict = Verdict::Skip(failure.reason);
+            for verdict in plan.verdicts.values_mut() {
+                if !matches!(verdict, Verdict::Skip(_)) {
+                    *verdict = Verdict::Skip(failure.reason);
+                }
             }
             let reason = match failure.reason {
                 Reason::LocalAddressRefused => "LocalAddressRefused",
@@ -319,11 +329,21 @@ impl Reconciler {
         let kept = self.applier.effects().peers.leave(&text).await;
         self.applier.withdraw_all(now).await;
         self.reporter.stopped();
-        self.applier.effects().peers.stop(&text).await;
+        let effects = self.applier.effects();
+        tokio::join!(effects.peers.stop(&text), effects.layer2.stop());
         tracing::info!(
             kept_by = kept,
-            "routes are withdrawn but from peers that keep them for a restart; rules and local addresses stay"
+            "routes are withdrawn but from peers that keep them for a restart, addresses of layer 2 are handed over; \
+             rules and local addresses stay"
         );
+    }
+}
+
+/// Waits for the end of something that announces.
+async fn failed(effects: &mut NodeEffects) -> anyhow::Error {
+    tokio::select! {
+        error = effects.peers.failed() => error,
+        error = effects.layer2.failed() => error,
     }
 }
 

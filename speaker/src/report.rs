@@ -11,16 +11,43 @@ use herald_runtime::events::{EventRecorder, EventType, regarding};
 
 use crate::metrics::SpeakerMetrics;
 use crate::plan::{Remark, Verdict};
+use crate::reason::Reason;
 
-#[derive(Debug, Default, PartialEq)]
+/// What became of an address here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    /// Announced by BGP, and by layer 2.
+    by: [bool; 2],
+    /// Why not at all.
+    reason: Option<Reason>,
+}
+
+impl State {
+    fn of(verdict: Verdict, owned: bool) -> Self {
+        match verdict {
+            Verdict::Announce => Self { by: [true, false], reason: None },
+            Verdict::Offer { bgp } => {
+                Self { by: [bgp, owned], reason: (!bgp && !owned).then_some(Reason::NotOwner) }
+            }
+            Verdict::Skip(reason) => Self { by: [false, false], reason: Some(reason) },
+        }
+    }
+}
+
+/// MetalLB's words, in the order of [`State::by`].
+const PROTOCOLS: [&str; 2] = ["bgp", "layer2"];
+
+#[derive(Debug, Default, Clone, PartialEq)]
 struct Told {
+    uid: Option<String>,
     verdicts: BTreeMap<IpAddr, Verdict>,
+    states: BTreeMap<IpAddr, State>,
     remarks: BTreeSet<Remark>,
 }
 
 impl Told {
-    fn announces(&self) -> bool {
-        self.verdicts.values().any(|verdict| *verdict == Verdict::Announce)
+    fn announces(&self, protocol: usize) -> bool {
+        self.states.values().any(|state| state.by.get(protocol) == Some(&true))
     }
 }
 
@@ -31,12 +58,23 @@ pub(crate) struct Reporter {
     events: EventRecorder,
     metrics: SpeakerMetrics,
     told: BTreeMap<ObjectName, Told>,
+    /// What the node owns by layer 2.
+    owned: BTreeSet<IpAddr>,
+    /// Hosts that have an address of a pool, in words.
+    conflicts: BTreeMap<IpAddr, String>,
 }
 
 impl Reporter {
     /// Nothing was told.
     pub(crate) fn new(node: &str, events: EventRecorder, metrics: SpeakerMetrics) -> Self {
-        Self { node: node.to_owned(), events, metrics, told: BTreeMap::new() }
+        Self {
+            node: node.to_owned(),
+            events,
+            metrics,
+            told: BTreeMap::new(),
+            owned: BTreeSet::new(),
+            conflicts: BTreeMap::new(),
+        }
     }
 
     /// A Service is like this now. `uid` is `None` when its object is gone.
@@ -47,15 +85,48 @@ impl Reporter {
         verdicts: BTreeMap<IpAddr, Verdict>,
         remarks: BTreeSet<Remark>,
     ) {
-        let now = Told { verdicts, remarks };
+        let state = |(address, verdict): (&IpAddr, &Verdict)| {
+            (*address, State::of(*verdict, self.owned.contains(address)))
+        };
+        let states = verdicts.iter().map(state).collect();
+        self.tell(service, Told { uid: uid.map(str::to_owned), verdicts, states, remarks });
+    }
+
+    /// The node owns these addresses by layer 2 from now on, and hosts outside the cluster have those.
+    pub(crate) fn layer2(&mut self, owned: BTreeSet<IpAddr>, conflicts: BTreeMap<IpAddr, String>) {
+        let changed: BTreeSet<IpAddr> = owned.symmetric_difference(&self.owned).copied().collect();
+        self.owned = owned;
+        let concerns = |told: &Told| changed.iter().any(|address| told.verdicts.contains_key(address));
+        let concerned = self.told.iter().filter(|(_, told)| concerns(told));
+        for (service, mut told) in
+            concerned.map(|(name, told)| (name.clone(), told.clone())).collect::<Vec<_>>()
+        {
+            for (address, verdict) in &told.verdicts {
+                told.states.insert(*address, State::of(*verdict, self.owned.contains(address)));
+            }
+            self.tell(&service, told);
+        }
+        for (address, text) in
+            conflicts.iter().filter(|(address, text)| self.conflicts.get(address) != Some(*text))
+        {
+            tracing::warn!(%address, "{text}");
+            for (service, told) in self.told.iter().filter(|(_, told)| told.verdicts.contains_key(address)) {
+                let object = regarding("Service", service, told.uid.as_deref().unwrap_or_default());
+                self.events.publish(object, EventType::Warning, "AddressConflict", text.clone());
+            }
+        }
+        self.conflicts = conflicts;
+    }
+
+    fn tell(&mut self, service: &ObjectName, now: Told) {
         let before = self.told.remove(service).unwrap_or_default();
         if now != before {
             self.addresses(service, &before, &now);
-            if let Some(uid) = uid {
+            if let Some(uid) = &now.uid {
                 self.events(service, uid, &before, &now);
             }
         }
-        if now != Told::default() {
+        if !now.verdicts.is_empty() || !now.remarks.is_empty() {
             self.told.insert(service.clone(), now);
         }
     }
@@ -68,45 +139,47 @@ impl Reporter {
     }
 
     fn addresses(&self, service: &ObjectName, before: &Told, now: &Told) {
-        let addresses: BTreeSet<&IpAddr> = before.verdicts.keys().chain(now.verdicts.keys()).collect();
+        let addresses: BTreeSet<&IpAddr> = before.states.keys().chain(now.states.keys()).collect();
         for address in addresses {
-            let (was, is) = (before.verdicts.get(address), now.verdicts.get(address));
+            let (was, is) = (before.states.get(address), now.states.get(address));
             if was == is {
                 continue;
             }
-            if let Some(Verdict::Skip(reason)) = was {
-                self.metrics.not_announced(*reason, -1);
+            let reason = |state: Option<&State>| state.and_then(|state| state.reason);
+            if let Some(reason) = reason(was) {
+                self.metrics.not_announced(reason, -1);
             }
-            if let Some(Verdict::Skip(reason)) = is {
-                self.metrics.not_announced(*reason, 1);
+            if let Some(reason) = reason(is) {
+                self.metrics.not_announced(reason, 1);
+                tracing::debug!(%service, %address, %reason, "not announced");
             }
-            match (was, is) {
-                (_, Some(Verdict::Announce)) => {
-                    self.metrics.announced(service, *address, true);
-                    tracing::info!(%service, %address, "announced");
+            for (number, protocol) in PROTOCOLS.into_iter().enumerate() {
+                let by =
+                    |state: Option<&State>| state.is_some_and(|state| state.by.get(number) == Some(&true));
+                match (by(was), by(is)) {
+                    (false, true) => {
+                        self.metrics.announced(service, protocol, *address, true);
+                        tracing::info!(%service, %address, protocol, "announced");
+                    }
+                    (true, false) => {
+                        self.metrics.announced(service, protocol, *address, false);
+                        let reason = reason(is).map_or("addressGone", Reason::word);
+                        tracing::info!(%service, %address, protocol, reason, "withdrawn");
+                    }
+                    (true, true) | (false, false) => {}
                 }
-                (Some(Verdict::Announce), is) => {
-                    self.metrics.announced(service, *address, false);
-                    let reason = match is {
-                        Some(Verdict::Skip(reason)) => reason.word(),
-                        _ => "addressGone",
-                    };
-                    tracing::info!(%service, %address, reason, "withdrawn");
-                }
-                (_, Some(Verdict::Skip(reason))) => {
-                    tracing::debug!(%service, %address, %reason, "not announced");
-                }
-                (_, None) => {}
             }
         }
     }
 
     fn events(&self, service: &ObjectName, uid: &str, before: &Told, now: &Told) {
         let object = || regarding("Service", service, uid);
-        if now.announces() && !before.announces() {
-            // MetalLB's words: scripts wait for them.
-            let note = format!("announcing from node \"{}\" with protocol \"bgp\"", self.node);
-            self.events.publish(object(), EventType::Normal, "nodeAssigned", note);
+        for (number, protocol) in PROTOCOLS.into_iter().enumerate() {
+            if now.announces(number) && !before.announces(number) {
+                // MetalLB's words: scripts wait for them.
+                let note = format!("announcing from node \"{}\" with protocol \"{protocol}\"", self.node);
+                self.events.publish(object(), EventType::Normal, "nodeAssigned", note);
+            }
         }
         for remark in now.remarks.difference(&before.remarks) {
             tracing::warn!(%service, reason = remark.reason, "{}", remark.text);
@@ -120,7 +193,6 @@ mod tests {
     use herald_runtime::metrics::Metrics;
 
     use super::*;
-    use crate::reason::Reason;
 
     fn series(registry: &Metrics) -> String {
         registry.encode().unwrap()
@@ -147,5 +219,23 @@ mod tests {
         assert!(!series(&registry).contains(waiting) && series(&registry).contains(announced));
         tell(None);
         assert!(!series(&registry).contains(waiting) && !series(&registry).contains(announced));
+    }
+
+    #[test]
+    fn an_offered_address_is_announced_while_the_node_owns_it() {
+        let registry = Metrics::new();
+        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let vip: IpAddr = "192.0.2.1".parse().unwrap();
+        let offers = BTreeMap::from([(vip, Verdict::Offer { bgp: false })]);
+        reporter.service(&ObjectName::new("shop", "web"), Some("1"), offers, BTreeSet::new());
+        let waiting = r#"herald_speaker_not_announced{reason="notOwner"} 1"#;
+        let announced = r#"metallb_speaker_announced{service="shop/web",protocol="layer2",node="node-1",ip="192.0.2.1"} 1"#;
+        for owns in [false, true, false] {
+            let owned = if owns { BTreeSet::from([vip]) } else { BTreeSet::new() };
+            reporter.layer2(owned, BTreeMap::new());
+            assert_eq!(series(&registry).contains(announced), owns);
+            assert_eq!(series(&registry).contains(waiting), !owns);
+        }
     }
 }

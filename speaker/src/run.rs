@@ -37,6 +37,7 @@ use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
+use crate::layer2::{self, KeySource, Layer2, Layer2Metrics};
 use crate::metrics::SpeakerMetrics;
 use crate::neighbours::{Found, TakeOver};
 use crate::node;
@@ -141,7 +142,14 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     // Without a proxy of Herald's it is another's rules that forward, and they know nothing of this restart.
     let predecessor = tables || options.proxy == ProxyMode::Off;
     let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor);
-    let effects = NodeEffects { proxy, addresses: local, peers };
+    let (found_keys, keys) = watch::channel(None);
+    let source = KeySource { directory: options.layer2_key_directory.clone() };
+    let following = layer2::follow_keys(options.client.clone(), source, found_keys);
+    tasks.spawn_until_shutdown("layer2-keys", following);
+    let layer2 = Layer2::start(&options.node_name, keys, Layer2Metrics::new(&metrics))
+        .context("cannot start the thread of layer 2")?;
+    let owners = layer2.view();
+    let effects = NodeEffects { proxy, addresses: local, peers, layer2 };
     let foreign = Foreign::new(&metrics);
     if options.proxy != ProxyMode::Off {
         metrics.collect(
@@ -172,7 +180,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         ports: Ports::new(health_ports, local_ports),
         options,
     };
-    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, questions };
+    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, layer2: owners, questions };
     tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
     tasks.join(GRACE).await
 }

@@ -24,6 +24,10 @@ pub(crate) struct Settings {
     pub(crate) node: NodeView,
     /// Why nothing is announced from this node.
     pub(crate) refusal: Option<Reason>,
+    /// No peer selects this node.
+    pub(crate) no_peer: bool,
+    /// There are pools that this node announces by layer 2.
+    pub(crate) layer2: bool,
     /// The configuration in force; the empty one before there is any.
     pub(crate) config: Config,
     /// Pod networks, for judging externalIPs.
@@ -48,6 +52,7 @@ impl Settings {
         View {
             node: &self.node,
             node_refusal: self.refusal,
+            no_peer: self.no_peer,
             config: &self.config,
             proxies: options.proxy != ProxyMode::Off,
             class: options.load_balancer_class.as_deref(),
@@ -88,13 +93,16 @@ impl Settings {
                     any_or_all(&of.node_selectors, &own.labels)
                         && (of.peers.is_empty() || of.peers.iter().any(speaks))
                 });
+                pool.layer2.retain(|of| any_or_all(&of.node_selectors, &own.labels));
+                for of in &mut pool.layer2 {
+                    of.preferred_nodes.retain(|preferred| preferred.preference.matches(&own.labels));
+                }
             }
         }
         let refusal = match own {
             None => Some(Reason::NodeUnknown),
             Some((_, own)) if own.network_unavailable => Some(Reason::NodeNetworkUnavailable),
             Some((_, own)) if own.excluded() => Some(Reason::NodeExcluded),
-            Some(_) if peers.is_empty() => Some(Reason::NoPeer),
             Some(_) => None,
         };
         let cluster_cidrs = if options.cluster_cidrs.is_empty() {
@@ -133,6 +141,8 @@ impl Settings {
             },
             health_addresses,
             refusal,
+            no_peer: peers.is_empty(),
+            layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig {
                 cluster_cidrs,

@@ -2,11 +2,11 @@
 //!
 //! Stop attracting traffic before its path goes; build the path before attracting traffic:
 //!
-//! 1. `Withdraw` what nobody wants any more,
+//! 1. `Withdraw` routes and `Retract` offers that nobody wants any more,
 //! 2. `InstallProxy`: all new and changed rules, one atomic batch; it takes nothing down, what is no longer wanted
 //!    begins to linger,
 //! 3. `AddAddress` on `lo`,
-//! 4. `Announce` what is new or has other attributes,
+//! 4. `Announce` routes and `Offer` addresses that are new or are wanted otherwise,
 //! 5. `Linger` while packets are still on their way,
 //! 6. `RemoveAddress`, then
 //! 7. `RemoveProxy`, what lingers: in this order, because an address on `lo` without rules would expose the node.
@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
+use crate::layer2::Offered;
 use crate::ledger::Attributes;
 
 /// The rules of one Service, as far as the order has to know them.
@@ -38,11 +39,18 @@ pub(crate) struct NodePlan<R> {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Routes announced to all peers of the node.
     pub(crate) routes: BTreeMap<IpNet, Attributes>,
+    /// Addresses that the node offers to own by layer 2; which of them it owns, the election decides.
+    pub(crate) offers: BTreeMap<IpAddr, Offered>,
 }
 
 impl<R> Default for NodePlan<R> {
     fn default() -> Self {
-        Self { rules: BTreeMap::new(), addresses: BTreeSet::new(), routes: BTreeMap::new() }
+        Self {
+            rules: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            offers: BTreeMap::new(),
+        }
     }
 }
 
@@ -51,12 +59,16 @@ impl<R> Default for NodePlan<R> {
 pub(crate) enum Step<R> {
     /// Take routes back from all peers; done when the withdrawals are handed to the sockets.
     Withdraw(BTreeSet<IpNet>),
+    /// Offer addresses no more; where this node owns one it answers on until another node has taken it, at most a second.
+    Retract(BTreeSet<IpAddr>),
     /// Put rules into the kernel; done when it has acknowledged them. `None`: all that the Service has begins to linger.
     InstallProxy(BTreeMap<ObjectName, Option<R>>),
     /// Put an address on `lo`.
     AddAddress(IpAddr),
     /// Tell routes to all peers.
     Announce(BTreeMap<IpNet, Attributes>),
+    /// Offer to own addresses by layer 2.
+    Offer(BTreeMap<IpAddr, Offered>),
     /// Let packets that are on their way arrive. What follows is run afterwards, and only for what is still unwanted.
     Linger,
     /// Take an address off `lo`.
@@ -73,6 +85,11 @@ pub(crate) fn steps<R: ProxyRules>(desired: &NodePlan<R>, applied: &NodePlan<R>)
         applied.routes.keys().filter(|prefix| !desired.routes.contains_key(prefix)).copied().collect();
     if !withdraw.is_empty() {
         steps.push(Step::Withdraw(withdraw));
+    }
+    let retract: BTreeSet<_> =
+        applied.offers.keys().filter(|address| !desired.offers.contains_key(address)).copied().collect();
+    if !retract.is_empty() {
+        steps.push(Step::Retract(retract));
     }
     let gone = applied.rules.keys().filter(|service| !desired.rules.contains_key(service));
     let mut install: BTreeMap<_, _> = gone.map(|service| (service.clone(), None)).collect();
@@ -95,6 +112,10 @@ pub(crate) fn steps<R: ProxyRules>(desired: &NodePlan<R>, applied: &NodePlan<R>)
     let announce = differing(&desired.routes, &applied.routes);
     if !announce.is_empty() {
         steps.push(Step::Announce(announce));
+    }
+    let offer = differing(&desired.offers, &applied.offers);
+    if !offer.is_empty() {
+        steps.push(Step::Offer(offer));
     }
 
     let mut removals: Vec<_> =

@@ -22,6 +22,7 @@ struct World {
     lingering: BTreeSet<ObjectName>,
     addresses: BTreeSet<IpAddr>,
     routes: BTreeMap<IpNet, Attributes>,
+    offers: BTreeMap<IpAddr, Offered>,
     withdrawn_at: BTreeMap<IpNet, Instant>,
     installs: usize,
     log: Vec<String>,
@@ -57,6 +58,23 @@ impl Effects for World {
             }
         }
         self.routes.extend(routes.clone());
+    }
+
+    fn retract(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.log.push(format!("retract {addresses:?}"));
+        for address in addresses {
+            assert!(self.offers.remove(address).is_some(), "retracted {address}, which is not offered");
+            self.withdrawn_at.insert((*address).into(), self.now.unwrap());
+        }
+    }
+
+    fn offer(&mut self, offers: &BTreeMap<IpAddr, Offered>) {
+        self.log.push(format!("offer {:?}", offers.keys()));
+        for address in offers.keys() {
+            let IpAddr::V4(v4) = address else { panic!("only IPv4 here") };
+            assert!(self.rules.contains_key(&name(v4.octets()[3])), "offered {address} before its rules");
+        }
+        self.offers.extend(offers.clone());
     }
 
     async fn replace(&mut self, rules: &BTreeMap<ObjectName, Option<u8>>) -> anyhow::Result<()> {
@@ -162,6 +180,7 @@ fn served(n: u8, rules: u8) -> (ObjectName, Desired<u8>) {
     let claims = Claims {
         routes: BTreeMap::from([(route(n), Attributes::default())]),
         addresses: BTreeSet::from([vip(n)]),
+        offers: BTreeMap::from([(vip(n), Offered::default())]),
     };
     (name(n), Desired { rules: Some(rules), claims })
 }
@@ -199,7 +218,13 @@ fn a_service_goes_up_in_order_and_down_in_order() {
     assert_eq!(applier.next_deadline(), Some(now + LINGER));
     expire(&mut applier, now + LINGER);
     let log: Vec<_> = applier.effects.log.iter().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(log, ["replace", "install", "add", "announce", "withdraw", "install", "drop", "remove"]);
+    assert_eq!(
+        log,
+        [
+            "replace", "install", "add", "announce", "offer", "withdraw", "retract", "install", "drop",
+            "remove",
+        ]
+    );
     assert_eq!(applier.next_deadline(), None);
 }
 
@@ -215,7 +240,7 @@ fn tables_that_others_removed_are_put_back_without_a_word_to_the_peers() {
     run(applier.verify(now + VERIFY * 2));
     assert!(applier.programmed() && applier.effects.repairs == 1);
     assert_eq!(applier.next_verification(), Some(now + VERIFY * 3));
-    assert_eq!(applier.effects.log.last().unwrap(), "announce [192.0.2.1/32]");
+    assert_eq!(applier.effects.log.last().unwrap(), "offer [192.0.2.1]");
 }
 
 #[test]

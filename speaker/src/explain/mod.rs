@@ -21,8 +21,8 @@ mod text;
 mod tests;
 
 pub use model::{
-    AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, PacketAnswer, PortAnswer,
-    Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
+    AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
+    PacketAnswer, PortAnswer, Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
 };
 pub use packet::PacketQuestion;
 

@@ -143,8 +143,22 @@ pub struct AnnouncementAnswer {
     pub announced: bool,
     /// By which routes.
     pub routes: Vec<String>,
+    /// Who owns it by layer 2, for each interface where this node may; empty where it may not.
+    pub layer2: Vec<Layer2Answer>,
     /// Why not.
     pub reason: Option<Said>,
+}
+
+/// An address on one segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer2Answer {
+    /// This node's interface on it.
+    pub interface: String,
+    /// The node that owns the address.
+    pub owner: Option<String>,
+    /// The node that would own it if the owner went.
+    pub next: Option<String>,
 }
 
 /// The health check node port.

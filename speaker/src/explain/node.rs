@@ -54,7 +54,10 @@ impl Reconciler {
             return Err(Refusal::Unknown(unknown(&self.index, name, &settings.node.name)));
         };
         let programmed = self.applier.programmed();
+        let owners = self.applier.means().layer2.view();
+        let owners = owners.borrow();
         let in_force = InForce {
+            layer2: &owners,
             mode: self.options.proxy,
             programmed: programmed || self.options.proxy == ProxyMode::Off,
             program: self.applier.means().proxy.as_ref().map(ProxyKernel::program),

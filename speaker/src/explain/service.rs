@@ -5,7 +5,7 @@
 //! refused, is taken from what is in force.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use herald_proxy::ruleset::MasqueradeMode;
 use herald_proxy::{
@@ -16,10 +16,11 @@ use ipnet::IpNet;
 
 use super::advice;
 use super::model::{
-    AnnouncementAnswer, EndpointAnswer, FrontendAnswer, HealthCheckAnswer, PortAnswer, Said, ServiceAnswer,
-    StandingAnswer,
+    AnnouncementAnswer, EndpointAnswer, FrontendAnswer, HealthCheckAnswer, Layer2Answer, PortAnswer, Said,
+    ServiceAnswer, StandingAnswer,
 };
 use crate::index::ServiceObject;
+use crate::layer2::View as Owners;
 use crate::options::ProxyMode;
 use crate::plan::{ServicePlan, Verdict, View, plan};
 use crate::reason::Reason;
@@ -42,6 +43,8 @@ pub(crate) struct InForce<'a> {
     pub(crate) masquerade: MasqueradeMode,
     /// Why the Service is not as it should be, and what the kernel said.
     pub(crate) failure: Option<(Reason, &'a str)>,
+    /// Who owns what by layer 2.
+    pub(crate) layer2: &'a Owners,
 }
 
 /// Explains one Service.
@@ -111,15 +114,19 @@ fn fill(
         .iter()
         .map(|(address, verdict)| {
             let routes = plan.claims.routes.keys().filter(|route| route.contains(address));
+            let layer2 = owners(in_force.layer2, *address);
+            let owned = layer2.iter().any(|of| of.owner.as_ref() == Some(&view.node.name));
             let reason = match (verdict, in_force.failure) {
                 (Verdict::Skip(reason), _) => Some(*reason),
-                (Verdict::Announce, Some((reason, _))) => Some(reason),
-                (Verdict::Announce, None) => None,
+                (_, Some((reason, _))) => Some(reason),
+                (Verdict::Offer { bgp: false }, None) if !owned => Some(Reason::NotOwner),
+                (Verdict::Announce | Verdict::Offer { .. }, None) => None,
             };
             AnnouncementAnswer {
                 address: address.to_string(),
                 announced: reason.is_none(),
                 routes: if reason.is_none() { routes.map(ToString::to_string).collect() } else { Vec::new() },
+                layer2,
                 reason: reason.map(|reason| Said::new(reason, reason.sentence())),
             }
         })
@@ -128,6 +135,18 @@ fn fill(
     answer.health_check =
         health.map(|health| HealthCheckAnswer { port: health.port, local_endpoints: health.local_endpoints });
     answer.notes = plan.remarks.iter().map(|remark| Said::new(remark.reason, &remark.text)).collect();
+}
+
+/// Who owns an address, by interface.
+fn owners(all: &Owners, address: IpAddr) -> Vec<Layer2Answer> {
+    let standing =
+        all.ports.iter().filter_map(|(interface, port)| Some((interface, port.standings.get(&address)?)));
+    let answer = standing.map(|(interface, standing)| Layer2Answer {
+        interface: interface.clone(),
+        owner: standing.owner.as_deref().map(str::to_owned),
+        next: standing.next.as_deref().map(str::to_owned),
+    });
+    answer.collect()
 }
 
 fn frontend(in_force: InForce<'_>, service: &ServiceObject, rules: &FrontendRules) -> FrontendAnswer {

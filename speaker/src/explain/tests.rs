@@ -99,6 +99,7 @@ impl World {
         View {
             node: &self.node,
             node_refusal: self.refusal,
+            no_peer: false,
             config: &self.config,
             proxies: self.mode != ProxyMode::Off,
             class: None,
@@ -123,7 +124,9 @@ impl World {
             self.has(service);
         }
         let (cidrs, holders) = ([net("10.244.0.0/16")], Holders::default());
+        let owners = crate::layer2::View::default();
         let in_force = InForce {
+            layer2: &owners,
             mode: self.mode,
             programmed: true,
             program: (self.mode != ProxyMode::Off).then_some(&self.program),

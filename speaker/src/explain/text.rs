@@ -154,10 +154,16 @@ impl ServiceAnswer {
             .announcements
             .iter()
             .map(|announcement| {
-                let told = match &announcement.reason {
+                let mut told = match &announcement.reason {
+                    None if announcement.routes.is_empty() => "yes".to_owned(),
                     None => format!("yes, by {}", announcement.routes.join(", ")),
                     Some(said) => format!("no, {}: {}", said.reason, said.text),
                 };
+                for of in &announcement.layer2 {
+                    let name = |node: &Option<String>| node.clone().unwrap_or_else(|| "nobody".to_owned());
+                    let (owner, next) = (name(&of.owner), name(&of.next));
+                    told += &format!("; on {} owned by {owner}, next {next}", of.interface);
+                }
                 cells([&announcement.address, &told])
             })
             .collect();

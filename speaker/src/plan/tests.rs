@@ -1,4 +1,4 @@
-use herald_config::Layer2Advertisement;
+use herald_config::{LabelSelector, Layer2Advertisement, PreferredNodes};
 use herald_proxy::{Names, ProxyMode, SliceView};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -31,6 +31,7 @@ struct Case {
     config: Config,
     node: NodeView,
     refusal: Option<Reason>,
+    no_peer: bool,
     holders: Holders,
     service: Value,
     endpoints: Value,
@@ -52,6 +53,7 @@ impl Case {
                 mode: ProxyMode::Full,
             },
             refusal: None,
+            no_peer: false,
             holders: Holders::default(),
             service: json!({
                 "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -104,6 +106,7 @@ impl Case {
         let view = View {
             node: &self.node,
             node_refusal: self.refusal,
+            no_peer: self.no_peer,
             config: &self.config,
             proxies,
             class: self.class,
@@ -150,7 +153,41 @@ fn addresses_outside_of_announced_pools_have_their_reason() {
     let mut layer2 = Case::new(VIP);
     let pool = &mut layer2.config.pools[0];
     (pool.advertisements, pool.layer2) = (Vec::new(), vec![Layer2Advertisement::default()]);
-    assert_eq!(layer2.verdict(), Verdict::Skip(Reason::PoolNotBgp));
+    pool_for_others(&mut layer2);
+    assert_eq!(layer2.verdict(), Verdict::Skip(Reason::NoAdvertisement));
+}
+
+/// Its advertisements are for Services with another label.
+fn pool_for_others(case: &mut Case) {
+    let others =
+        LabelSelector { match_labels: [("tier".into(), "other".into())].into(), ..LabelSelector::default() };
+    case.config.pools[0].layer2[0].service_selectors = vec![others];
+}
+
+#[test]
+fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_preference_of_its_advertisements() {
+    let mut case = Case::new(VIP);
+    case.no_peer = true;
+    let preferred = |weight| PreferredNodes { weight, preference: LabelSelector::default() };
+    let on = |interface: &str, preferred_nodes: Vec<PreferredNodes>| Layer2Advertisement {
+        interfaces: [interface.to_owned()].into(),
+        preferred_nodes,
+        ..Layer2Advertisement::default()
+    };
+    assert_eq!(case.verdict(), Verdict::Skip(Reason::NoPeer));
+    case.config.pools[0].layer2 =
+        vec![on("eth0", vec![preferred(7), preferred(3)]), on("eth1", vec![preferred(90)])];
+    let plan = case.plan();
+    assert_eq!(plan.verdicts[&ip(VIP)], Verdict::Offer { bgp: false });
+    assert!(plan.claims.routes.is_empty());
+    let interfaces = Some(["eth0".to_owned(), "eth1".to_owned()].into());
+    assert_eq!(plan.claims.offers, [(ip(VIP), Offered { score: 100, interfaces })].into());
+    case.no_peer = false;
+    assert_eq!(case.plan().verdicts[&ip(VIP)], Verdict::Offer { bgp: true });
+    case.config.pools[0].layer2.push(Layer2Advertisement::default());
+    assert_eq!(case.plan().claims.offers[&ip(VIP)].interfaces, None, "one of them is for all");
+    case.refusal = Some(Reason::NodeExcluded);
+    assert!(case.plan().claims.offers.is_empty());
 }
 
 #[test]

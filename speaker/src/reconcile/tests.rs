@@ -25,6 +25,7 @@ use crate::configured::ConfigObject;
 use crate::conntrack::Housekeeper;
 use crate::index::{Observed, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
+use crate::layer2::{Layer2, Layer2Metrics};
 use crate::neighbours::TakeOver;
 use crate::node::fold;
 use crate::proxy_kernel::ProxyKernel;
@@ -76,6 +77,9 @@ impl Lab {
         let proxy_metrics = ProxyMetrics::new(&Metrics::new());
         let conntrack = Housekeeper::start(proxy_metrics.clone(), None).unwrap();
         let failures = Family::default();
+        let no_keys = watch::channel(None).1;
+        let layer2 = Layer2::start("node-1", no_keys, Layer2Metrics::new(&registry)).unwrap();
+        let owners = layer2.view();
         let effects = NodeEffects {
             proxy: Some(
                 ProxyKernel::new(kernel, conntrack, RulesetConfig::default(), TakeOver::No)
@@ -83,6 +87,7 @@ impl Lab {
             ),
             addresses: local,
             peers: Peers::new(metrics.bgp.clone(), false),
+            layer2,
         };
         let (health_ports, ports) = watch::channel(HealthPorts::default());
         let (proxy_state, state) = watch::channel(ProxyState::default());
@@ -112,7 +117,14 @@ impl Lab {
         let (unbound, bind_failures) = mpsc::channel(1);
         let shutdown = CancellationToken::new();
         let (asked, questions) = mpsc::channel(1);
-        let inputs = Inputs { observed: from_watches, addresses, bind_failures, monitoring, questions };
+        let inputs = Inputs {
+            observed: from_watches,
+            addresses,
+            bind_failures,
+            monitoring,
+            layer2: owners,
+            questions,
+        };
         let running = tokio::task::spawn_local(reconciler.run(inputs, shutdown.clone()));
         Self {
             observed,

@@ -25,6 +25,7 @@ fn served(services: &[u8]) -> Plan {
         plan.rules.insert(name(*n), 0);
         plan.addresses.insert(vip(*n));
         plan.routes.insert(vip(*n).into(), Attributes::default());
+        plan.offers.insert(vip(*n), Offered::default());
     }
     plan
 }
@@ -45,6 +46,8 @@ fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
             plan.addresses.insert(*address);
         }
         Step::Announce(routes) => plan.routes.extend(routes.clone()),
+        Step::Retract(addresses) => plan.offers.retain(|address, _| !addresses.contains(address)),
+        Step::Offer(offers) => plan.offers.extend(offers.clone()),
         Step::Linger => {}
         Step::RemoveAddress(address) => {
             plan.addresses.remove(address);
@@ -60,7 +63,7 @@ fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
 fn a_new_service_is_announced_last() {
     let steps = steps(&served(&[1]), &Plan::default());
     assert!(
-        matches!(steps[..], [Step::InstallProxy(_), Step::AddAddress(_), Step::Announce(_)]),
+        matches!(steps[..], [Step::InstallProxy(_), Step::AddAddress(_), Step::Announce(_), Step::Offer(_)]),
         "{steps:?}"
     );
 }
@@ -70,6 +73,7 @@ fn a_removed_service_is_withdrawn_first_and_loses_its_rules_last() {
     let steps = steps(&Plan::default(), &served(&[1]));
     let order = [
         Step::Withdraw(BTreeSet::from([vip(1).into()])),
+        Step::Retract(BTreeSet::from([vip(1)])),
         Step::InstallProxy(BTreeMap::from([(name(1), None)])),
         Step::Linger,
         Step::RemoveAddress(vip(1)),
@@ -107,9 +111,11 @@ fn other_attributes_are_announced_over_the_old_ones_without_a_withdrawal() {
 #[test]
 fn stopping_withdraws_and_leaves_rules_and_addresses() {
     let applied = served(&[1, 2]);
-    let stopped = Plan { routes: BTreeMap::new(), ..applied.clone() };
+    let stopped = Plan { routes: BTreeMap::new(), offers: BTreeMap::new(), ..applied.clone() };
     let steps = steps(&stopped, &applied);
-    assert!(matches!(&steps[..], [Step::Withdraw(prefixes)] if prefixes.len() == 2), "{steps:?}");
+    let both = matches!(&steps[..], [Step::Withdraw(prefixes), Step::Retract(addresses)]
+        if prefixes.len() == 2 && addresses.len() == 2);
+    assert!(both, "{steps:?}");
 }
 
 /// Any plan: Services with and without address or route, and aggregates.
@@ -120,11 +126,16 @@ fn any_plan() -> impl Strategy<Value = Plan> {
         proptest::collection::btree_map(0u8..6, 0u8..3, 0..6),
         proptest::collection::btree_set(0u8..6, 0..6),
         proptest::collection::btree_map(0u8..6, attributes, 0..6),
+        proptest::collection::btree_map(0u8..6, 0u16..3, 0..6),
     )
-        .prop_map(|(rules, addresses, routes)| Plan {
+        .prop_map(|(rules, addresses, routes, offers)| Plan {
             rules: rules.into_iter().map(|(n, rules)| (name(n), rules)).collect(),
             addresses: addresses.into_iter().map(vip).collect(),
             routes: routes.into_iter().map(|(n, attributes)| (vip(n).into(), attributes)).collect(),
+            offers: offers
+                .into_iter()
+                .map(|(n, score)| (vip(n), Offered { score, interfaces: None }))
+                .collect(),
         })
 }
 
