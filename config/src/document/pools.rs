@@ -112,11 +112,7 @@ fn read_protocol(value: &Value<'_>) -> Option<Protocol> {
         ("arp", Protocol::Layer2),
         ("ndp", Protocol::Layer2),
     ];
-    let protocol = one_of(value, &words)?;
-    if protocol == Protocol::Layer2 {
-        value.warn("not supported yet: addresses of this pool are given to Services but not announced");
-    }
-    Some(protocol)
+    one_of(value, &words)
 }
 
 /// Adds the ranges of both keys; `None` when one could not be read or there has to be one.

@@ -103,9 +103,7 @@ fn the_old_and_new_names_of_0_5_stand_beside_each_other() {
     assert_eq!(config.pools[1].advertisements, []);
     assert_eq!(
         warnings(document),
-        "line 17, address-pools[1].protocol: not supported yet: addresses of this pool are given to Services but \
-         not announced\n\
-         line 18, address-pools[1].arp-network: no longer needed, ignored: remove it\n"
+        "line 18, address-pools[1].arp-network: no longer needed, ignored: remove it\n"
     );
 }
 
@@ -160,11 +158,7 @@ fn every_key_of_0_12_has_its_meaning_or_its_warning() {
     );
     assert_eq!(lan.ranges, [range("192.168.40.10-192.168.40.60")]);
     assert!(lan.avoid_buggy_ips && lan.advertisements.is_empty() && !lan.layer2.is_empty());
-    assert_eq!(
-        warnings(document),
-        "line 28, address-pools[1].protocol: not supported yet: addresses of this pool are given to Services but \
-         not announced\n"
-    );
+    assert_eq!(warnings(document), "");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod faults;
 mod graceful_restart;
 mod kernel;
 mod kube_proxy;
+mod layer2;
 mod local_addresses;
 mod metallb_switch;
 mod objects;
