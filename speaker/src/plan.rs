@@ -38,6 +38,8 @@ pub(crate) struct View<'a> {
     pub(crate) node_refusal: Option<Reason>,
     /// No peer selects the node.
     pub(crate) no_peer: bool,
+    /// The node is excluded by label, and its routes stay a little longer.
+    pub(crate) leaves: bool,
     /// The configuration in force.
     pub(crate) config: &'a Config,
     /// Whether rules are programmed on this node at all.
@@ -185,10 +187,18 @@ struct Advertised<'a> {
 }
 
 impl Advertised<'_> {
-    /// What is left of it where no peer selects the node.
+    /// What is left of it on this node.
     fn by_this_node(mut self, view: &View<'_>) -> Result<Self, Reason> {
         self.bgp &= !view.no_peer;
-        if self.bgp || self.offered.is_some() { Ok(self) } else { Err(Reason::NoPeer) }
+        if view.leaves {
+            // By layer 2 another node is ready before this one lets go: there is nothing to wait for.
+            self.offered = None;
+        }
+        match self.bgp || self.offered.is_some() {
+            true => Ok(self),
+            false if view.leaves => Err(Reason::NodeExcluded),
+            false => Err(Reason::NoPeer),
+        }
     }
 }
 

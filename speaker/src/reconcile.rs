@@ -199,7 +199,8 @@ impl Reconciler {
         let excluded = settings.refusal == Some(Reason::NodeExcluded);
         self.drain = self.drain.next(now, excluded, self.options.drain);
         if self.drain.leaves() {
-            settings.refusal = settings.peers.is_empty().then_some(Reason::NoPeer);
+            settings.refusal = None;
+            settings.leaves = true;
         }
         self.applier.effects().peers.avoid(self.drain.leaves());
         if self.settings.as_ref() == Some(&settings) {

@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) refusal: Option<Reason>,
     /// No peer selects this node.
     pub(crate) no_peer: bool,
+    /// The node is excluded by label; its routes stay a little longer, for routers to take another way.
+    pub(crate) leaves: bool,
     /// There are pools that this node announces by layer 2.
     pub(crate) layer2: bool,
     /// The configuration in force; the empty one before there is any.
@@ -53,6 +55,7 @@ impl Settings {
             node: &self.node,
             node_refusal: self.refusal,
             no_peer: self.no_peer,
+            leaves: self.leaves,
             config: &self.config,
             proxies: options.proxy != ProxyMode::Off,
             class: options.load_balancer_class.as_deref(),
@@ -142,6 +145,7 @@ impl Settings {
             health_addresses,
             refusal,
             no_peer: peers.is_empty(),
+            leaves: false,
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig {

@@ -32,6 +32,7 @@ struct Case {
     node: NodeView,
     refusal: Option<Reason>,
     no_peer: bool,
+    leaves: bool,
     holders: Holders,
     service: Value,
     endpoints: Value,
@@ -54,6 +55,7 @@ impl Case {
             },
             refusal: None,
             no_peer: false,
+            leaves: false,
             holders: Holders::default(),
             service: json!({
                 "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -107,6 +109,7 @@ impl Case {
             node: &self.node,
             node_refusal: self.refusal,
             no_peer: self.no_peer,
+            leaves: self.leaves,
             config: &self.config,
             proxies,
             class: self.class,
@@ -186,8 +189,14 @@ fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_prefer
     assert_eq!(case.plan().verdicts[&ip(VIP)], Verdict::Offer { bgp: true });
     case.config.pools[0].layer2.push(Layer2Advertisement::default());
     assert_eq!(case.plan().claims.offers[&ip(VIP)].interfaces, None, "one of them is for all");
-    case.refusal = Some(Reason::NodeExcluded);
-    assert!(case.plan().claims.offers.is_empty());
+    case.leaves = true;
+    let leaving = case.plan();
+    assert!(
+        leaving.claims.offers.is_empty() && !leaving.claims.routes.is_empty(),
+        "its routes stay a little longer"
+    );
+    case.no_peer = true;
+    assert_eq!(case.verdict(), Verdict::Skip(Reason::NodeExcluded));
 }
 
 #[test]
