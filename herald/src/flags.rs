@@ -80,7 +80,7 @@ pub(crate) struct ControllerFlags {
     /// How often a Lease is renewed.
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
     lease_retry_period: Duration,
-    /// Where an admission webhook judges changes of the configuration, by HTTPS, for example [::]:9443. Without it
+    /// Where an admission webhook judges changes of the configuration, by HTTPS, for example `[::]:9443`. Without it
     /// there is none.
     #[arg(long, value_name = "ADDRESS:PORT")]
     webhook: Option<SocketAddr>,
