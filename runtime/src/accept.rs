@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections at a time; more wait in the listen queue.
 pub const CONNECTIONS: usize = 32;
+/// Before the next connection after one that could not be accepted.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Hands each connection to `serve`, which has a deadline of its own, until the token is cancelled.
 pub async fn run<F>(listener: TcpListener, shutdown: CancellationToken, serve: impl Fn(TcpStream) -> F)
@@ -27,10 +29,15 @@ where
                 (listener.accept().await, slot)
             } => accepted,
         };
-        let (Ok((stream, _)), Ok(slot)) = accepted else {
-            // Out of file descriptors, or a client that is gone already: neither may end the role.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
+        let (stream, slot) = match accepted {
+            (Ok((stream, _)), Ok(slot)) => (stream, slot),
+            (error, _) => {
+                // Out of file descriptors, or a client that is gone already: neither may end the role, and no event
+                // tells when descriptors are free again.
+                tracing::debug!(error = ?error.err(), "a connection is not accepted");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
         };
         let served = serve(stream);
         connections.spawn(async move {
