@@ -181,6 +181,11 @@ impl Lab {
         &self.topology.client
     }
 
+    /// The switch's namespace: the bridge `br0`, with a port for each host of the LAN, named after it.
+    pub fn lan(&self) -> &Namespace {
+        &self.topology.lan
+    }
+
     /// The control plane's namespace.
     pub fn control_plane_ns(&self) -> &Namespace {
         &self.topology.control_plane

@@ -3,6 +3,9 @@
 //! The client is the router: a host on the segment. Nodes 1 and 2 may own addresses; the pods are on node 3, which the
 //! label keeps out, so that what is measured is the owner and not its pods.
 
+mod recorder;
+mod wire;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -79,6 +82,12 @@ impl Layer2 {
         Ok(poller)
     }
 
+    /// A node that was labelled takes part again.
+    fn include(&self, node: &Node) -> Result<()> {
+        let label = format!("{}-", EXCLUDED.trim_end_matches('='));
+        self.lab.kubectl(&["label", "node", &node.name, &label]).map(drop)
+    }
+
     /// The router forgets where the addresses are, as one does that was switched on just now.
     fn forget(&self) -> Result<()> {
         self.lab.router().ns.ip(&["neigh flush dev lan"])
@@ -141,8 +150,7 @@ fn only_connections_under_way_fail_when_the_owner_is_drained_or_stops() -> Resul
         let next = layer2.owner(vip.ip(), Some(&owner))?.clone();
         layer2.forget()?;
         poller.await_answers(50, SOON)?;
-        let label = format!("{}-", EXCLUDED.trim_end_matches('='));
-        layer2.lab.kubectl(&["label", "node", &owner.name, &label])?;
+        layer2.include(&owner)?;
         await_next(&owner, vip.ip())?;
         let speaker = layer2.speakers.get_mut(usize::from(next.index) - 1).context("its speaker")?;
         ensure!(speaker.terminate(Duration::from_secs(5))?.success(), "{}", speaker.log_tail());
