@@ -33,6 +33,8 @@ pub struct HeraldOptions {
     pub finalizer_wait: Duration,
     /// How long the endpoints of many Services that turned not ready at once are used on; zero: not at all.
     pub floor_grace: Duration,
+    /// Whether endpoints on nodes whose neighbours' hellos call them dead are passed over where there are others.
+    pub suspect_endpoints: bool,
 }
 
 impl Default for HeraldOptions {
@@ -49,6 +51,7 @@ impl Default for HeraldOptions {
             reservations: Vec::new(),
             finalizer_wait: Duration::ZERO,
             floor_grace: Duration::from_secs(60),
+            suspect_endpoints: true,
         }
     }
 }

@@ -9,7 +9,8 @@
 //! node's zone → only those; else all. An endpoint that neither is ready nor serves is never used.
 //!
 //! Where the node probes its own endpoints, the ready ones of each set are first narrowed to those of the best
-//! [`crate::probe::ProbeState`] that there is; that leaves some wherever there were some.
+//! [`crate::probe::ProbeState`] that there is, and to those on nodes that do not count as dead; that leaves some wherever
+//! there were some.
 //!
 //! Decision and reason come from one function ([`Selector::judge`]): what `herald explain` says is what is done.
 
@@ -20,6 +21,9 @@ use crate::family::IpFamily;
 use crate::node::NodeView;
 use crate::probe::ProbeState;
 use crate::service::{ServicePort, ServiceView};
+
+/// Above the ranks of all [`ProbeState`]s.
+const SUSPECT: u8 = 128;
 
 /// Which of the two sets a Service port needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl<'n> Selector<'n> {
     /// For endpoints anywhere.
     pub fn cluster(endpoints: &[Endpoint<'_>], node: &'n NodeView) -> Self {
         let rank = best_rank(endpoints.iter().filter(|endpoint| endpoint.ready));
-        let ready = || endpoints.iter().filter(|endpoint| endpoint.ready && endpoint.probes.rank() == rank);
+        let ready = || endpoints.iter().filter(|endpoint| endpoint.ready && rank_of(endpoint) == rank);
         let (name, zone) = (node.name.as_str(), node.zone.as_deref().unwrap_or_default());
         let by = if ready().next().is_none() {
             By::ServingTerminating
@@ -120,7 +124,9 @@ impl<'n> Selector<'n> {
             By::ServingTerminating => Standing::NotReady,
             _ if !endpoint.ready && endpoint.serving_terminating => Standing::Terminating,
             _ if !endpoint.ready => Standing::NotReady,
-            _ if endpoint.probes.rank() != self.rank => Standing::ProbeFailed,
+            _ if endpoint.suspect && rank_of(endpoint) != self.rank => Standing::NodeSilent,
+            _ if rank_of(endpoint) != self.rank => Standing::ProbeFailed,
+            _ if endpoint.suspect => Standing::AllNodesSilent,
             By::Ready if endpoint.probes != ProbeState::Passing => Standing::AllProbesFail,
             By::Ready => Standing::Ready,
             By::HintForNode(name) if endpoint.nodes.contains(&name) => Standing::ThisNode,
@@ -132,7 +138,12 @@ impl<'n> Selector<'n> {
 }
 
 fn best_rank<'e, 'a: 'e>(endpoints: impl Iterator<Item = &'e Endpoint<'a>>) -> u8 {
-    endpoints.map(|endpoint| endpoint.probes.rank()).min().unwrap_or_default()
+    endpoints.map(rank_of).min().unwrap_or_default()
+}
+
+/// The lowest is the best: on a live node before what probes say.
+fn rank_of(endpoint: &Endpoint<'_>) -> u8 {
+    endpoint.probes.rank() + if endpoint.suspect { SUSPECT } else { 0 }
 }
 
 /// Why an endpoint is in a set or not.
@@ -148,12 +159,16 @@ pub enum Standing {
     ServingTerminating,
     /// In: it is ready, and fails this node's probes as all of the set do.
     AllProbesFail,
+    /// In: it is ready, on a node that counts as dead, as all of the set are.
+    AllNodesSilent,
     /// Out: it is not ready.
     NotReady,
     /// Out: it terminates, and others of the set are ready.
     Terminating,
     /// Out: it is ready, and fails this node's probes.
     ProbeFailed,
+    /// Out: it is ready, on a node that counts as dead.
+    NodeSilent,
     /// Out: its hints name other nodes.
     OtherNode,
     /// Out: its hints name other zones.
@@ -164,15 +179,17 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Ready,
         Self::ThisNode,
         Self::ThisZone,
         Self::ServingTerminating,
         Self::AllProbesFail,
+        Self::AllNodesSilent,
         Self::NotReady,
         Self::Terminating,
         Self::ProbeFailed,
+        Self::NodeSilent,
         Self::OtherNode,
         Self::OtherZone,
         Self::NotLocal,
@@ -182,7 +199,12 @@ impl Standing {
     pub fn is_in(self) -> bool {
         matches!(
             self,
-            Self::Ready | Self::ThisNode | Self::ThisZone | Self::ServingTerminating | Self::AllProbesFail
+            Self::Ready
+                | Self::ThisNode
+                | Self::ThisZone
+                | Self::ServingTerminating
+                | Self::AllProbesFail
+                | Self::AllNodesSilent
         )
     }
 
@@ -194,9 +216,11 @@ impl Standing {
             Self::ThisZone => "ThisZone",
             Self::ServingTerminating => "ServingTerminating",
             Self::AllProbesFail => "AllProbesFail",
+            Self::AllNodesSilent => "AllNodesSilent",
             Self::NotReady => "NotReady",
             Self::Terminating => "Terminating",
             Self::ProbeFailed => "ProbeFailed",
+            Self::NodeSilent => "NodeSilent",
             Self::OtherNode => "OtherNode",
             Self::OtherZone => "OtherZone",
             Self::NotLocal => "NotLocal",
@@ -211,9 +235,11 @@ impl Standing {
             Self::ThisZone => "ready, and hinted for this zone",
             Self::ServingTerminating => "on its way out and still serving, since none is ready",
             Self::AllProbesFail => "ready, and fails this node's probes as all do",
+            Self::AllNodesSilent => "ready, on a node that has fallen silent, as all are",
             Self::NotReady => "not ready",
             Self::Terminating => "on its way out, and others are ready",
             Self::ProbeFailed => "ready, but fails this node's probes",
+            Self::NodeSilent => "ready, but on a node that has fallen silent",
             Self::OtherNode => "hinted for other nodes",
             Self::OtherZone => "hinted for other zones",
             Self::NotLocal => "not on this node",

@@ -7,7 +7,7 @@
 //! it saw last.)
 //!
 //! Beside the slices stands what the node's own probes say of its endpoints, and which addresses are held: count as ready
-//! for a while, although their slices say that they are not.
+//! for a while, although their slices say that they are not; and which nodes count as dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +31,8 @@ pub struct Endpoint<'a> {
     pub local: bool,
     /// What this node's probes say of it.
     pub probes: ProbeState,
+    /// It runs on a node that counts as dead.
+    pub suspect: bool,
     /// The node it runs on; of several that of the local duplicate.
     pub node: Option<&'a str>,
     /// Zones that it is meant for.
@@ -53,6 +55,7 @@ impl<'a> Endpoint<'a> {
             serving_terminating: endpoint.serving && endpoint.terminating,
             local: node == Some(node_name),
             probes: ProbeState::default(),
+            suspect: false,
             node,
             zones,
             nodes,
@@ -66,6 +69,7 @@ impl<'a> Endpoint<'a> {
         self.ready |= other.ready;
         self.serving_terminating |= other.serving_terminating;
         self.local |= other.local;
+        self.suspect &= other.suspect;
         join(&mut self.zones, other.zones);
         join(&mut self.nodes, other.nodes);
     }
@@ -86,6 +90,7 @@ pub struct EndpointsView {
     slices: Vec<(Box<str>, SliceView)>,
     probes: Option<Arc<ServiceProbes>>,
     held: Option<Arc<BTreeSet<IpAddr>>>,
+    suspects: Option<Arc<BTreeSet<Box<str>>>>,
 }
 
 impl EndpointsView {
@@ -134,6 +139,18 @@ impl EndpointsView {
         changed
     }
 
+    /// Puts in the nodes that count as dead; true when that makes a difference.
+    pub fn set_suspects(&mut self, suspects: Option<Arc<BTreeSet<Box<str>>>>) -> bool {
+        let suspect = |node: &str, nodes: &Option<Arc<BTreeSet<Box<str>>>>| {
+            nodes.as_ref().is_some_and(|nodes| nodes.contains(node))
+        };
+        let on =
+            self.slices.iter().flat_map(|(_, slice)| &slice.endpoints).filter_map(|of| of.node.as_deref());
+        let changed = on.into_iter().any(|node| suspect(node, &self.suspects) != suspect(node, &suspects));
+        self.suspects = suspects;
+        changed
+    }
+
     /// The addresses that [`Self::set_held`] has put in.
     pub fn held(&self) -> Option<&BTreeSet<IpAddr>> {
         self.held.as_deref()
@@ -179,6 +196,13 @@ impl EndpointsView {
         endpoint.ready || (!endpoint.terminating && held())
     }
 
+    fn is_suspect(&self, endpoint: &SliceEndpoint) -> bool {
+        let on = |nodes: &Arc<BTreeSet<Box<str>>>| {
+            endpoint.node.as_deref().is_some_and(|node| nodes.contains(node))
+        };
+        self.suspects.as_ref().is_some_and(on)
+    }
+
     /// True when there is no slice.
     pub fn is_empty(&self) -> bool {
         self.slices.is_empty()
@@ -218,7 +242,8 @@ impl EndpointsView {
             for port in slice.ports.iter().filter(|p| *p.name == *port_name && p.protocol == protocol) {
                 all.extend(slice.endpoints.iter().map(|e| {
                     let ready = self.is_ready(e);
-                    Endpoint { ready, ..Endpoint::of(e, port.number, node_name) }
+                    let suspect = self.is_suspect(e);
+                    Endpoint { ready, suspect, ..Endpoint::of(e, port.number, node_name) }
                 }));
             }
         }

@@ -117,6 +117,8 @@ pub(crate) struct Index {
     endpoints: HashMap<ObjectName, EndpointsView>,
     /// What stands beside the slices, by Service: here too, since slices may go and come back.
     overlays: BTreeMap<ObjectName, Overlay>,
+    /// Nodes that count as dead.
+    suspects: Option<Arc<BTreeSet<Box<str>>>>,
     /// Addresses that were ready and are not any more, since the last call of [`Self::take_losses`].
     losses: BTreeMap<ObjectName, BTreeSet<IpAddr>>,
     /// Slice → Service, for slices that are deleted or change their Service.
@@ -342,6 +344,7 @@ impl Index {
             let mut endpoints = EndpointsView::default();
             endpoints.set_probes(probes);
             endpoints.set_held(held);
+            endpoints.set_suspects(self.suspects.clone());
             endpoints
         });
         let lost = endpoints.losing(&slice.name.name, Some(&reading.view));
@@ -397,6 +400,26 @@ impl Index {
         if self.endpoints.get_mut(service).is_some_and(|endpoints| endpoints.set_held(held)) {
             self.mark(service.clone());
         }
+    }
+
+    /// Which nodes count as dead: their endpoints are chosen only where there are no others. False: as before.
+    pub(crate) fn set_suspects(&mut self, nodes: BTreeSet<Box<str>>) -> bool {
+        if nodes == *self.suspects() {
+            return false;
+        }
+        self.suspects = (!nodes.is_empty()).then(|| Arc::new(nodes));
+        let suspects = &self.suspects;
+        let all = self.endpoints.iter_mut();
+        let touched = all.filter_map(|(name, of)| of.set_suspects(suspects.clone()).then(|| name.clone()));
+        let touched: Vec<ObjectName> = touched.collect();
+        touched.into_iter().for_each(|name| self.mark(name));
+        true
+    }
+
+    /// The nodes that count as dead.
+    pub(crate) fn suspects(&self) -> &BTreeSet<Box<str>> {
+        static NONE: BTreeSet<Box<str>> = BTreeSet::new();
+        self.suspects.as_deref().unwrap_or(&NONE)
     }
 
     fn overlay(&mut self, service: &ObjectName, change: impl FnOnce(&mut Overlay)) {

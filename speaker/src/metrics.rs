@@ -124,6 +124,8 @@ pub(crate) struct SpeakerMetrics {
     pub(crate) failed_services: Gauge,
     /// Services whose endpoints are held by the floor.
     pub(crate) held_services: Gauge,
+    /// Nodes that count as dead by what hellos say.
+    pub(crate) suspect_nodes: Gauge,
     /// How often the floor began to hold a Service.
     pub(crate) holds: Counter,
     announced: Family<AnnouncedLabel, Gauge>,
@@ -163,6 +165,11 @@ impl SpeakerMetrics {
             failed_services: metrics.register(
                 "herald_speaker_failed_services",
                 "Services whose rules or local addresses the kernel refused",
+                Gauge::default(),
+            ),
+            suspect_nodes: metrics.register(
+                "herald_suspect_nodes",
+                "Nodes that have fallen silent: their endpoints are passed over where there are others",
                 Gauge::default(),
             ),
             held_services: metrics.register(

@@ -13,6 +13,7 @@ use herald_runtime::ObjectName;
 use herald_runtime::events::{EventType, regarding};
 
 use crate::floor::{Change, Release};
+use crate::layer2::View;
 use crate::reconcile::Reconciler;
 
 impl Reconciler {
@@ -30,6 +31,37 @@ impl Reconciler {
             }
         }
         self.floor(now);
+    }
+
+    /// Takes which nodes count as dead, as those who speak layer 2 see it.
+    pub(crate) fn suspects(&mut self, owners: &View) {
+        let wanted = self.settings.as_ref().is_some_and(|settings| settings.config.herald.suspect_endpoints);
+        let nodes = if wanted { owners.suspects() } else { BTreeSet::new() };
+        let before = self.index.suspects().clone();
+        if !self.index.set_suspects(nodes) {
+            return;
+        }
+        let now = self.index.suspects();
+        self.metrics.suspect_nodes.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
+        let fallen = now.difference(&before).map(|node| {
+            (
+                node,
+                EventType::Warning,
+                "NodeSilent",
+                "its speaker has fallen silent and its address does not answer: its \
+             endpoints get no new connections as long as a Service has others",
+            )
+        });
+        let back = before.difference(now);
+        let back = back.map(|node| (node, EventType::Normal, "NodeHeard", "its endpoints are used again"));
+        for (node, kind, reason, text) in fallen.chain(back) {
+            tracing::warn!(%node, reason, "{text}");
+            // Once for all that see it.
+            if owners.is_first(&self.options.node_name) {
+                let regarding = regarding("Node", &ObjectName::new("", &**node), node);
+                self.outputs.events.publish(regarding, kind, reason, text);
+            }
+        }
     }
 
     fn floor(&mut self, now: Instant) {

@@ -137,6 +137,7 @@ impl Reconciler {
                     self.config_news(&news);
                 }
             }
+            self.suspects(&inputs.layer2.borrow());
             self.sync.queued(&mut self.index.changes, Instant::now(), Timestamp::now());
             let addresses = inputs.addresses.borrow_and_update().clone();
             self.reconcile(addresses).await;

@@ -26,6 +26,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "reservations",
         "finalizer",
         "floor",
+        "suspect-endpoints",
     ])?;
     let default = HeraldOptions::default();
     let local_addresses = fields.get("local-addresses").map_or(Some(default.local_addresses), |value| {
@@ -64,6 +65,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         let fields = value.fields(&["grace"])?;
         fields.get("grace").map_or(Some(default.floor_grace), |value| duration(&value))
     });
+    let suspect_endpoints =
+        fields.get("suspect-endpoints").map_or(Some(default.suspect_endpoints), |value| boolean(&value));
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: externals.clone()?.0,
@@ -76,6 +79,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         reservations: reservations?,
         finalizer_wait: finalizer_wait?,
         floor_grace: floor_grace?,
+        suspect_endpoints: suspect_endpoints?,
     })
 }
 

@@ -206,6 +206,7 @@ fn heralds_own_keys_have_their_meaning() {
             ],
             finalizer_wait: Duration::from_secs(5),
             floor_grace: Duration::from_secs(90),
+            suspect_endpoints: false,
         }
     );
     assert_eq!(warnings, []);
@@ -223,6 +224,7 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(default.floor_grace, Duration::from_secs(60));
     assert_eq!(herald("herald: {floor: }"), default);
     assert_eq!(herald("herald: {floor: {}}"), default);
+    assert!(default.suspect_endpoints);
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
     for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}"] {
         assert_eq!(herald(&format!("herald: {{{absent}}}")), default, "{absent}");

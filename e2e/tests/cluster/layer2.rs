@@ -3,6 +3,7 @@
 //! The client is the router: a host on the segment. Nodes 1 and 2 may own addresses; the pods are on node 3, which the
 //! label keeps out, so that what is measured is the owner and not its pods.
 
+mod dead_node;
 mod recorder;
 mod wire;
 

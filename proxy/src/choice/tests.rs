@@ -4,7 +4,7 @@ use crate::testing::{node, socket};
 
 const BOTH: Uses = Uses { cluster: true, local: true };
 
-/// `r` ready, `t` serving while terminating, `x` neither; a second letter `l` makes it local.
+/// `r` ready, `t` serving while terminating, `x` neither; then `l` makes it local, and `s` puts it on a node that counts as dead.
 fn endpoints(states: &[&'static str]) -> Vec<Endpoint<'static>> {
     let build = |(i, state): (usize, &&str)| Endpoint {
         address: socket(&format!("10.244.1.{}:80", i + 1)),
@@ -12,6 +12,7 @@ fn endpoints(states: &[&'static str]) -> Vec<Endpoint<'static>> {
         serving_terminating: state.starts_with('t'),
         local: state.ends_with('l'),
         probes: ProbeState::Passing,
+        suspect: state.ends_with('s'),
         node: None,
         zones: Vec::new(),
         nodes: Vec::new(),
@@ -54,6 +55,30 @@ fn ready_endpoints_are_used_before_terminating_ones_in_each_set_by_itself() {
         let found = chosen(BOTH, &endpoints(states));
         assert_eq!(found, (cluster.to_vec(), local.to_vec(), has_any), "{states:?}");
     }
+}
+
+#[test]
+fn endpoints_on_dead_nodes_are_passed_over_where_there_are_others_that_are_ready() {
+    for (states, cluster) in [
+        (&["r", "rs", "r"][..], &[1, 3][..]),
+        (&["rs", "rs"], &[1, 2]),
+        (&["rs"], &[1]),
+        (&["rs", "t", "x"], &[1]),
+        (&["ts", "t"], &[1, 2]),
+    ] {
+        assert_eq!(chosen(BOTH, &endpoints(states)).0, cluster, "{states:?}");
+    }
+    let mut some = endpoints(&["rl", "rs"]);
+    some[0].probes = ProbeState::Failed;
+    assert_eq!(chosen(BOTH, &some).0, [1], "a pod that fails a probe is nearer to life than a dead node");
+    let judged = |states: &[&'static str]| {
+        let all = endpoints(states);
+        let (node, last) = (node(), all.last().unwrap());
+        Selector::cluster(&all, &node).judge(last)
+    };
+    assert_eq!(judged(&["r", "rs"]), Standing::NodeSilent);
+    assert_eq!(judged(&["rs", "rs"]), Standing::AllNodesSilent);
+    assert_eq!(judged(&["rs", "r"]), Standing::Ready);
 }
 
 #[test]

@@ -96,6 +96,10 @@ pub(crate) struct PortView {
     pub(crate) owned: BTreeSet<IpAddr>,
     /// Who owns what this node offers.
     pub(crate) standings: BTreeMap<IpAddr, Standing>,
+    /// The nodes that are heard.
+    pub(crate) heard: BTreeSet<Box<str>>,
+    /// Nodes that were heard here and count as dead.
+    pub(crate) suspects: BTreeSet<Box<str>>,
 }
 
 /// All interfaces, by name.
@@ -111,6 +115,18 @@ impl View {
     /// What this node owns on some interface.
     pub(crate) fn owned(&self) -> BTreeSet<IpAddr> {
         self.ports.values().flat_map(|port| port.owned.iter().copied()).collect()
+    }
+
+    /// Nodes that count as dead where they were heard, and are heard nowhere else.
+    pub(crate) fn suspects(&self) -> BTreeSet<Box<str>> {
+        let heard = |node: &str| self.ports.values().any(|port| port.heard.contains(node));
+        let all = self.ports.values().flat_map(|port| &port.suspects);
+        all.filter(|node| !heard(node)).cloned().collect()
+    }
+
+    /// Whether of all that are heard this node is the one that speaks for them.
+    pub(crate) fn is_first(&self, node: &str) -> bool {
+        self.ports.values().flat_map(|port| &port.heard).all(|other| node < &**other)
     }
 }
 

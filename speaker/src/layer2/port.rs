@@ -20,7 +20,7 @@ use super::hello::{Hello, Keys, Sender};
 use super::interfaces::{Interface, Interfaces};
 use super::metrics::{AddressMetrics, Layer2Metrics};
 use super::segment::{Event, Output, Segment};
-use super::sockets::{Frames, Groups, hello_socket, packet_socket, receive, send_frame};
+use super::sockets::{Frames, Groups, hello_socket, packet_socket, receive, receive_from, send_frame};
 use super::{PortView, View, Wanted};
 
 /// Frames taken at a time.
@@ -174,7 +174,7 @@ impl Port {
             for _ in 0..HELLOS {
                 let socket = if v6 { &self.v6 } else { &self.v4 };
                 let Some((socket, _)) = socket else { break };
-                let Some(datagram) = receive(socket, &mut self.buffer) else { break };
+                let Some((datagram, from)) = receive_from(socket, &mut self.buffer) else { break };
                 let keys = self.shared.keys.borrow();
                 let read = keys.as_ref().map(|keys| keys.decode(datagram));
                 drop(keys);
@@ -182,7 +182,7 @@ impl Port {
                     Some(Ok(hello)) => {
                         self.heard_v6 |= v6;
                         self.shared.metrics.hello_received();
-                        self.feed(Event::Hello(hello));
+                        self.feed(Event::Hello(hello, from));
                     }
                     Some(Err(refused)) => self.shared.metrics.hello_refused(refused),
                     None => {}
@@ -203,6 +203,9 @@ impl Port {
                 let Some(heard) = frame::read(octets, self.interface.mac) else { continue };
                 if let Some(question) = heard.question {
                     self.answer(&question);
+                }
+                if let Some((_, mac)) = heard.claim.filter(|(_, mac)| self.segment.asks_after(*mac)) {
+                    self.feed(Event::Answered(mac));
                 }
                 if let Some((address, mac)) = heard.claim
                     && self.offered.contains_key(&address)
@@ -258,6 +261,7 @@ impl Port {
                     self.shared.metrics.owner_changed();
                     changed = true;
                 }
+                Output::Suspects => changed = true,
                 Output::Tell(address) => self.tell(address),
                 Output::Conflict(address, mac) => self.conflict(address, mac),
             }
@@ -335,6 +339,8 @@ impl Port {
             hears: self.segment.hears(),
             owned: self.segment.owned().collect(),
             standings: self.segment.standings().collect(),
+            heard: self.segment.heard_nodes().collect(),
+            suspects: self.segment.suspects().clone(),
         };
         self.shared.metrics.hears(&self.interface.name, now.hears);
         self.shared.view.send_if_modified(|view| {

@@ -16,6 +16,7 @@
 //! Invariant, simulated: of participants that hear each other no two own an address for longer than it takes a hello to
 //! arrive, and there is an owner as long as somebody offers the address.
 
+mod doubts;
 mod log;
 mod peers;
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use self::doubts::Doubts;
 use self::log::Log;
 use self::peers::{Admission, Peers};
 use super::bursts::Bursts;
@@ -52,10 +54,12 @@ const HASTE: Duration = Duration::from_millis(10);
 pub(crate) enum Event {
     /// All addresses that this participant may own, with their preference.
     Offers(BTreeMap<IpAddr, u16>),
-    /// A hello that was signed by a node of the cluster.
-    Hello(Hello),
+    /// A hello that was signed by a node of the cluster, and where it came from.
+    Hello(Hello, Option<IpAddr>),
     /// A frame says that an address is this one's.
     Claimed(IpAddr, Mac),
+    /// A frame of a host that is asked after.
+    Answered(Mac),
     /// The speaker stops.
     Stop,
     /// [`Segment::next_deadline`] has come.
@@ -77,6 +81,8 @@ pub(crate) enum Output {
     Tell(IpAddr),
     /// Somebody who is none of the cluster has it.
     Conflict(IpAddr, Mac),
+    /// Other nodes count as dead than before.
+    Suspects,
 }
 
 /// Who owns an address, as far as this participant knows.
@@ -124,6 +130,10 @@ pub(crate) struct Segment {
     waiting: BTreeSet<IpAddr>,
     alarms: BTreeSet<(Instant, IpAddr)>,
     bursts: Bursts,
+    doubts: Doubts,
+    doubt_at: Option<Instant>,
+    /// Nodes that count as dead.
+    suspects: BTreeSet<Box<str>>,
 }
 
 impl Segment {
@@ -147,6 +157,9 @@ impl Segment {
             waiting: BTreeSet::new(),
             alarms: BTreeSet::new(),
             bursts: Bursts::default(),
+            doubts: Doubts::default(),
+            doubt_at: None,
+            suspects: BTreeSet::new(),
         }
     }
 
@@ -154,10 +167,11 @@ impl Segment {
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Output> {
         let mut out = Vec::new();
         // While hellos are taken one after the other nobody is silent: the next one may be of whom it would be.
-        let expires = !matches!(event, Event::Hello(_));
+        let expires = !matches!(event, Event::Hello(..));
         match event {
             Event::Offers(offers) => self.offers(&offers),
-            Event::Hello(hello) => self.hello(now, &hello),
+            Event::Hello(hello, from) => self.hello(now, &hello, from),
+            Event::Answered(mac) => self.doubts.answered(now, mac),
             Event::Claimed(address, mac) => self.claimed(now, address, mac, &mut out),
             Event::Stop => {
                 self.stopping = true;
@@ -169,6 +183,7 @@ impl Segment {
         if expires {
             self.peers.expire(now);
         }
+        self.doubt(now, &mut out);
         self.look_again(now);
         self.decide(now, &mut out);
         self.send(now, &mut out);
@@ -182,7 +197,7 @@ impl Segment {
         let settled = (!self.waiting.is_empty()).then_some(settled);
         let hasty = (self.haste || self.log.unsent()).then(|| self.haste_at());
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        let all = [settled, hasty, alarm, self.peers.next_death(), self.bursts.next()];
+        let all = [settled, hasty, alarm, self.peers.next_death(), self.bursts.next(), self.doubt_at];
         all.into_iter().flatten().fold(self.next_hello, Instant::min)
     }
 
@@ -204,6 +219,21 @@ impl Segment {
     /// How many others it hears.
     pub(crate) fn hears(&self) -> usize {
         self.peers.len()
+    }
+
+    /// The nodes that it hears.
+    pub(crate) fn heard_nodes(&self) -> impl Iterator<Item = Box<str>> + '_ {
+        self.peers.nodes()
+    }
+
+    /// Nodes that count as dead: their endpoints are suspect.
+    pub(crate) fn suspects(&self) -> &BTreeSet<Box<str>> {
+        &self.suspects
+    }
+
+    /// Whether a frame of this host would be an answer.
+    pub(crate) fn asks_after(&self, mac: Mac) -> bool {
+        self.doubts.about(mac)
     }
 
     fn standing(&self, address: IpAddr) -> Standing {
@@ -253,7 +283,7 @@ impl Segment {
         }
     }
 
-    fn hello(&mut self, now: Instant, hello: &Hello) {
+    fn hello(&mut self, now: Instant, hello: &Hello, from: Option<IpAddr>) {
         let participant = Participant::of(&hello.sender.node, hello.sender.interface);
         if participant == self.me {
             return;
@@ -264,11 +294,33 @@ impl Segment {
             from.is_some_and(|(_, from)| (*from..=self.sequence).contains(&sequence))
         };
         let proven = heard.is_some_and(|heard| fresh(heard.sequence));
-        match self.peers.hello(now, participant, hello, heard, proven) {
+        match self.peers.hello(now, participant, (hello, from), heard, proven) {
             Admission::Stranger => self.haste = true,
-            Admission::Admitted => self.log.send_again(heard.map_or(0, |heard| heard.version)),
+            Admission::Admitted => {
+                self.doubts.end(participant);
+                self.log.send_again(heard.map_or(0, |heard| heard.version));
+            }
             Admission::Known | Admission::Replay => {}
         }
+    }
+
+    /// Asks after those that have fallen silent, and judges them.
+    fn doubt(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for fallen in self.peers.take_fallen() {
+            self.doubts.begin(now, fallen);
+        }
+        let silent = self.doubts.len();
+        if silent == 0 && self.suspects.is_empty() {
+            self.doubt_at = None;
+            return;
+        }
+        out.extend(self.doubts.questions(now).into_iter().map(Output::Probe));
+        let suspects = self.doubts.suspects(now, |participant| self.peers.votes(participant, silent));
+        if suspects != self.suspects {
+            self.suspects = suspects;
+            out.push(Output::Suspects);
+        }
+        self.doubt_at = self.doubts.next(now);
     }
 
     fn changed(&mut self) {

@@ -103,6 +103,18 @@ pub(crate) fn receive<'b>(socket: &AsyncFd<Socket>, buffer: &'b mut [u8; 2048]) 
     buffer.get(..length)
 }
 
+/// [`receive`] of a datagram, and where it came from.
+pub(crate) fn receive_from<'b>(
+    socket: &AsyncFd<Socket>,
+    buffer: &'b mut [u8; 2048],
+) -> Option<(&'b [u8], Option<IpAddr>)> {
+    let raw: &mut [u8] = buffer;
+    // SAFETY: as above.
+    let unset = unsafe { &mut *(raw as *mut [u8] as *mut [MaybeUninit<u8>]) };
+    let (length, from) = socket.get_ref().recv_from(unset).ok()?;
+    Some((buffer.get(..length)?, from.as_socket().map(|from| from.ip())))
+}
+
 /// A socket for hellos of one family on one interface, with where they go.
 pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(AsyncFd<Socket>, SockAddr)> {
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };

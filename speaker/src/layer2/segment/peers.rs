@@ -1,12 +1,14 @@
 //! The others on a segment: who is alive, what each of them offers, and how much of that is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::layer2::election::{Candidate, rank};
 use crate::layer2::frame::Mac;
 use crate::layer2::hello::{HeardPeer, Hello, MAX_HEARD, Offer, Participant, Update};
+
+use super::doubts::{Fallen, Votes};
 
 /// So many of its own intervals without a hello, and a participant counts as gone.
 const MULTIPLIER: u32 = 3;
@@ -16,6 +18,8 @@ const INTERVALS: std::ops::RangeInclusive<u16> = 10..=10_000;
 const MAX_PEERS: usize = 4096;
 /// Offers of one participant that are kept; more are not.
 const MAX_OFFERS: usize = 65_536;
+/// So many regular hellos list everybody on the largest segment.
+const LISTS_KEPT: u32 = (MAX_PEERS / MAX_HEARD) as u32 + 1;
 /// How long a run that did not prove itself is remembered without another hello.
 const FORGET: Duration = Duration::from_secs(1);
 
@@ -103,11 +107,37 @@ struct Peer {
     /// How much it knows of our offers, and by which of our datagrams it says so.
     acknowledged: u32,
     acknowledged_in: u32,
+    /// Where its hellos come from.
+    address: Option<IpAddr>,
+    /// How many regular hellos of it have come, and in which it listed whom last.
+    regular: u32,
+    listed: HashMap<Participant, u32>,
 }
 
 impl Peer {
     fn silent_at(&self) -> Instant {
         self.heard + self.interval * MULTIPLIER
+    }
+
+    /// Keeps whom it says that it hears.
+    fn lists(&mut self, hello: &Hello) {
+        if hello.update.is_some() {
+            return;
+        }
+        self.regular = self.regular.wrapping_add(1);
+        let room = MAX_PEERS.saturating_sub(self.listed.len());
+        let listed = hello.heard.iter().take(room).map(|heard| (heard.participant, self.regular));
+        self.listed.extend(listed);
+        // Once in a while those go that it has not listed for long.
+        if self.regular.is_multiple_of(LISTS_KEPT) {
+            let now = self.regular;
+            self.listed.retain(|_, at| now.wrapping_sub(*at) < LISTS_KEPT);
+        }
+    }
+
+    /// Whether it hears somebody, by the last of its hellos that list everybody between them.
+    fn hears(&self, participant: Participant, turns: u32) -> bool {
+        self.listed.get(&participant).is_some_and(|at| self.regular.wrapping_sub(*at) < turns)
     }
 
     fn known(&self) -> u32 {
@@ -135,6 +165,8 @@ pub(super) struct Peers {
     changed: BTreeMap<IpAddr, u32>,
     /// Who was listed last as heard.
     turn: Option<Participant>,
+    /// Who has fallen silent since the last look.
+    fallen: Vec<Fallen>,
 }
 
 impl Peers {
@@ -143,7 +175,7 @@ impl Peers {
         &mut self,
         now: Instant,
         participant: Participant,
-        hello: &Hello,
+        (hello, from): (&Hello, Option<IpAddr>),
         heard: Option<&HeardPeer>,
         proven: bool,
     ) -> Admission {
@@ -172,6 +204,8 @@ impl Peers {
         }
         let Some(peer) = self.peers.get_mut(&participant) else { return Admission::Replay };
         peer.heard = now;
+        peer.address = from.or(peer.address);
+        peer.lists(hello);
         if let Some(heard) = heard.filter(|heard| heard.sequence >= peer.acknowledged_in) {
             peer.acknowledged = heard.version;
             peer.acknowledged_in = heard.sequence;
@@ -233,6 +267,9 @@ impl Peers {
             lagging: None,
             acknowledged: 0,
             acknowledged_in: 0,
+            address: None,
+            regular: 0,
+            listed: HashMap::new(),
         };
         self.peers.insert(participant, peer);
     }
@@ -284,7 +321,13 @@ impl Peers {
             .filter(|(_, peer)| peer.silent_at() <= now)
             .map(|(participant, _)| *participant)
             .collect();
-        silent.into_iter().for_each(|participant| self.remove(participant));
+        for participant in silent {
+            if let Some(peer) = self.peers.get(&participant).filter(|peer| !peer.stopping) {
+                let (node, mac, address) = (peer.node.clone(), peer.mac, peer.address);
+                self.fallen.push(Fallen { participant, node, mac, address });
+            }
+            self.remove(participant);
+        }
         self.newcomers.retain(|_, newcomer| newcomer.heard + FORGET > now);
         let deaths = self.peers.values().map(Peer::silent_at);
         self.expire_at = deaths.chain(self.newcomers.values().map(|newcomer| newcomer.heard + FORGET)).min();
@@ -300,6 +343,23 @@ impl Peers {
     /// When [`Self::expire`] may have something to do.
     pub(super) fn next_death(&self) -> Option<Instant> {
         self.expire_at
+    }
+
+    /// Who has fallen silent since the last call, and had not said that it stops.
+    pub(super) fn take_fallen(&mut self) -> Vec<Fallen> {
+        std::mem::take(&mut self.fallen)
+    }
+
+    /// What this participant and the others say of one that is silent here, among so many that are.
+    pub(super) fn votes(&self, of: Participant, silent: usize) -> Votes {
+        let turns = u32::try_from(self.peers.len().div_ceil(MAX_HEARD)).unwrap_or(u32::MAX).max(1);
+        let against = self.peers.values().filter(|peer| !peer.hears(of, turns)).count();
+        Votes { against: against + 1, of: self.peers.len() + silent }
+    }
+
+    /// The nodes that are heard.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Box<str>> + '_ {
+        self.peers.values().map(|peer| peer.node.clone())
     }
 
     /// What was said of addresses since the last call.

@@ -154,7 +154,7 @@ impl World {
                     assert!(self.nodes[node].owns.remove(&vip));
                     self.moved(&vip);
                 }
-                Output::Probe(_) | Output::Tell(_) => {}
+                Output::Probe(_) | Output::Tell(_) | Output::Suspects => {}
                 Output::Conflict(vip, mac) => panic!("nobody else has {vip}: {mac:?}"),
             }
         }
@@ -207,7 +207,7 @@ impl World {
                         self.count += 1;
                         self.arrivals.insert((until, self.count), (to, hello));
                     }
-                    None => self.feed(to, Event::Hello(hello)),
+                    None => self.feed(to, Event::Hello(hello, None)),
                 }
             } else if let Some((_, node)) = next {
                 self.nodes[node].paused_until = None;

@@ -111,13 +111,13 @@ fn a_recorded_hello_does_not_bring_a_node_back_to_life() {
     let mut segment = segment(start);
     segment.handle(start, offers());
     let recorded = claiming(of_another(&segment, 7, true), 5);
-    segment.handle(start + MS, Event::Hello(recorded.clone()));
+    segment.handle(start + MS, Event::Hello(recorded.clone(), None));
     assert_eq!(segment.hears(), 1);
     pass(&mut segment, start, MS * 1500);
     assert_eq!(segment.hears(), 0, "silent");
     assert!(segment.owns(&vip()), "taken over");
     for n in 0..20 {
-        segment.handle(start + MS * (1501 + n * 50), Event::Hello(recorded.clone()));
+        segment.handle(start + MS * (1501 + n * 50), Event::Hello(recorded.clone(), None));
     }
     assert_eq!(segment.hears(), 0, "what it lists of ours is old");
     assert!(segment.owns(&vip()));
@@ -129,10 +129,10 @@ fn within_a_run_an_old_or_doubled_hello_is_ignored() {
     let mut segment = segment(start);
     segment.handle(start, offers());
     let first = of_another(&segment, 7, true);
-    segment.handle(start + MS, Event::Hello(first.clone()));
-    segment.handle(start + MS * 2, Event::Hello(claiming(of_another(&segment, 9, true), 5)));
+    segment.handle(start + MS, Event::Hello(first.clone(), None));
+    segment.handle(start + MS * 2, Event::Hello(claiming(of_another(&segment, 9, true), 5), None));
     let stopping = Hello { stopping: true, sequence: 8, ..first };
-    segment.handle(start + MS * 3, Event::Hello(stopping));
+    segment.handle(start + MS * 3, Event::Hello(stopping, None));
     assert_eq!(segment.standing(vip()).owner.as_deref(), Some("node-2"));
 }
 
@@ -145,7 +145,7 @@ fn of_two_claims_the_higher_number_stands() {
         pass(&mut segment, start, MS * 700);
         assert!(segment.owns(&vip()));
         let hello = claiming(of_another(&segment, 7, true), theirs);
-        let out = segment.handle(start + MS * 701, Event::Hello(hello));
+        let out = segment.handle(start + MS * 701, Event::Hello(hello, None));
         let released = out.contains(&Output::Release(vip()));
         // Of equal numbers the rendezvous hash decides.
         let expected = stays.unwrap_or_else(|| rank("node-1", vip()) < rank("node-2", vip()));
@@ -163,14 +163,14 @@ fn a_node_that_stops_answers_until_another_one_has_the_address() {
     if let Some((_, Some(offer))) = other.update.as_mut().and_then(|update| update.offers.first_mut()) {
         offer.claim = None;
     }
-    segment.handle(start + MS * 701, Event::Hello(other));
+    segment.handle(start + MS * 701, Event::Hello(other, None));
     assert!(segment.owns(&vip()), "no failback");
     let out = segment.handle(start + MS * 720, Event::Stop);
     assert!(segment.owns(&vip()));
     assert!(matches!(&out[..], [Output::Send(hello)] if hello.stopping), "told at once: {out:?}");
     let mut taken = claiming(of_another(&segment, 8, true), 2);
     taken.update.as_mut().unwrap().base = 7;
-    let out = segment.handle(start + MS * 730, Event::Hello(taken));
+    let out = segment.handle(start + MS * 730, Event::Hello(taken, None));
     assert!(out.contains(&Output::Release(vip())), "{out:?}");
 }
 
@@ -186,7 +186,7 @@ fn a_node_that_stops_waits_no_longer_than_a_second() {
         if let Some((_, Some(offer))) = other.update.as_mut().and_then(|update| update.offers.first_mut()) {
             offer.claim = None;
         }
-        segment.handle(at(701 + n * 90), Event::Hello(other));
+        segment.handle(at(701 + n * 90), Event::Hello(other, None));
         if n == 2 {
             segment.handle(at(900), Event::Stop);
         }
