@@ -61,6 +61,8 @@ struct Peer {
     terms: Terms,
     /// What the peer was told and not untold.
     advertised: BTreeMap<IpNet, Arc<Attributes>>,
+    /// How many of them each family has.
+    counts: [usize; 2],
     /// Desired, of a negotiated family, and not sendable.
     unusable: BTreeSet<IpNet>,
     queues: [Queue; 2],
@@ -72,6 +74,7 @@ impl AdjRibOut {
         let mut peer = Peer {
             terms,
             advertised: BTreeMap::new(),
+            counts: [0; 2],
             unusable: BTreeSet::new(),
             // RFC 4724 §4: the marker follows the first full table, also an empty one.
             queues: Family::ALL.map(|family| Queue::new(terms.families.contains(family))),
@@ -117,9 +120,9 @@ impl AdjRibOut {
         self.peer.as_ref().is_some_and(|peer| peer.queues.iter().any(Queue::has_message))
     }
 
-    /// How many routes the peer was told.
-    pub(crate) fn advertised(&self) -> usize {
-        self.peer.as_ref().map_or(0, |peer| peer.advertised.len())
+    /// How many routes of a family the peer was told.
+    pub(crate) fn advertised(&self, family: Family) -> usize {
+        self.peer.as_ref().map_or(0, |peer| peer.counts[family.index()])
     }
 
     /// How many desired routes cannot be sent: no usable next hop, or attributes that fill a message.
@@ -200,7 +203,9 @@ impl Peer {
         let mut taken = Vec::new();
         let message = encode_withdrawal(&self.terms.path, family, withdraw, &mut taken);
         for prefix in taken {
-            self.advertised.remove(&prefix);
+            if self.advertised.remove(&prefix).is_some() {
+                self.counts[family.index()] -= 1;
+            }
         }
         Some(RibMessage::Update(message))
     }
@@ -256,7 +261,9 @@ impl Peer {
             };
             self.queues[family.index()].put_group(&attributes, prefixes);
             for prefix in taken {
-                self.advertised.insert(prefix, Arc::clone(&attributes));
+                if self.advertised.insert(prefix, Arc::clone(&attributes)).is_none() {
+                    self.counts[family.index()] += 1;
+                }
             }
             return Some(message);
         }

@@ -231,9 +231,9 @@ impl Session {
         self.last_failure.as_ref()
     }
 
-    /// How many routes the peer has of us.
-    pub fn advertised(&self) -> usize {
-        self.rib.advertised()
+    /// How many routes of a family the peer has of us.
+    pub fn advertised(&self, family: crate::Family) -> usize {
+        self.rib.advertised(family)
     }
 
     /// How many desired routes cannot be sent on this session: no usable next hop, or attributes that fill a message.

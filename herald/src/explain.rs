@@ -1,4 +1,4 @@
-//! `herald explain`: asks a node's speaker about a Service or a packet and prints the answer.
+//! `herald explain` and `herald status`: ask a node's speaker and print the answer.
 //!
 //! The speaker decides and answers in JSON (`herald_speaker::explain`); text and `-o json` are made of the same bytes.
 //! Every wait has a deadline, and every failure is one sentence that says what to do.
@@ -12,7 +12,8 @@ use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
 use herald_runtime::fetch::{self, FetchError};
 use herald_runtime::{ObjectName, client};
 use herald_speaker::explain::{
-    Failure, PACKET_PATH, PacketAnswer, PacketQuestion, SERVICE_PATH, ServiceAnswer,
+    BGP_PATH, BgpAnswer, Failure, PACKET_PATH, PacketAnswer, PacketQuestion, ROUTES_PATH, RoutesAnswer,
+    SERVICE_PATH, ServiceAnswer,
 };
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -55,6 +56,35 @@ enum What {
         #[command(flatten)]
         ask: AskFlags,
     },
+}
+
+/// `herald status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusFlags {
+    #[command(subcommand)]
+    of: Of,
+}
+
+#[derive(Debug, Subcommand)]
+enum Of {
+    /// A node's BGP sessions: state, what was agreed, routes out, how each ended last, and the likely cause.
+    Bgp {
+        #[command(flatten)]
+        ask: AskFlags,
+    },
+    /// The routes that a node announces, and the Services that make each.
+    Routes {
+        #[command(flatten)]
+        ask: AskFlags,
+    },
+}
+
+/// Asks for a status, and returns what to print.
+pub(crate) async fn status(flags: StatusFlags) -> Result<String> {
+    match flags.of {
+        Of::Bgp { ask } => answer::<BgpAnswer>(&ask, BGP_PATH).await,
+        Of::Routes { ask } => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
+    }
 }
 
 /// Who is asked, and how it is printed.

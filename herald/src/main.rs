@@ -1,4 +1,4 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
 mod explain;
@@ -15,7 +15,7 @@ use herald_runtime::client::{self, ClientOptions};
 use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
-use crate::explain::ExplainFlags;
+use crate::explain::{ExplainFlags, StatusFlags};
 use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
@@ -53,6 +53,8 @@ enum Command {
     Migrate(FileFlags),
     /// Asks a running speaker what it does with one Service or one packet, and why.
     Explain(ExplainFlags),
+    /// Asks a running speaker for its BGP sessions, or for the routes that it announces.
+    Status(StatusFlags),
 }
 
 fn main() -> ExitCode {
@@ -72,15 +74,18 @@ fn main() -> ExitCode {
         }
     };
     // An answer for a person, not lines of a log.
-    let asked = matches!(command, Command::Explain(_));
+    let asked = match command {
+        Command::Explain(_) => Some("explain"),
+        Command::Status(_) => Some("status"),
+        _ => None,
+    };
     match runtime.block_on(run(command)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if asked => {
-            eprintln!("herald explain: {error:#}");
-            ExitCode::FAILURE
-        }
         Err(error) => {
-            tracing::error!("{error:#}");
+            match asked {
+                Some(command) => eprintln!("herald {command}: {error:#}"),
+                None => tracing::error!("{error:#}"),
+            }
             ExitCode::FAILURE
         }
     }
@@ -118,6 +123,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Crds | Command::Check(_) | Command::Migrate(_) => Ok(()),
         Command::Explain(flags) => {
             print(&explain::run(flags).await?);
+            Ok(())
+        }
+        Command::Status(flags) => {
+            print(&explain::status(flags).await?);
             Ok(())
         }
     }

@@ -4,6 +4,7 @@
 //! removes it when the thing is gone.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use herald_bgp::Counters;
 use herald_runtime::ObjectName;
@@ -17,6 +18,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::bgp::PeerSettings;
 use crate::reason::Reason;
 use crate::received;
+
+/// Upper bounds of the time from a change of routes to the socket, in seconds.
+const TOLD: [f64; 14] = [
+    0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_4, 0.000_5, 0.000_75, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25,
+    1.0,
+];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabel {
@@ -43,6 +50,8 @@ pub(crate) struct BgpMetrics {
     updates: Family<PeerLabel, Counter>,
     announced: Family<PeerLabel, Gauge>,
     unusable: Family<PeerLabel, Gauge>,
+    /// From deciding a change of routes to its last byte in a peer's socket, in seconds.
+    told: Histogram,
 }
 
 impl BgpMetrics {
@@ -63,6 +72,11 @@ impl BgpMetrics {
                 "herald_bgp_unusable_prefixes",
                 "Prefixes that cannot be sent to the peer: no usable next hop, or too many attributes",
                 Family::default(),
+            ),
+            told: metrics.register(
+                "herald_bgp_change_duration_seconds",
+                "From deciding a change of routes to its last byte in the socket of a peer whose session is up",
+                Histogram::new(TOLD),
             ),
         }
     }
@@ -88,6 +102,11 @@ impl PeerMetrics {
     /// The session came up or went down.
     pub(crate) fn up(&self, up: bool) {
         self.all.up.get_or_create(&self.label).set(up.into());
+    }
+
+    /// A change of routes was decided so long ago, and is in the peer's socket.
+    pub(crate) fn told(&self, after: Duration) {
+        self.all.told.observe(after.as_secs_f64());
     }
 
     /// What the session has counted by now.

@@ -131,6 +131,16 @@ impl Reporter {
         }
     }
 
+    /// The addresses of each Service that this node announces by BGP.
+    pub(crate) fn announced_by_bgp(&self) -> BTreeMap<ObjectName, Vec<IpAddr>> {
+        let addresses = |told: &Told| {
+            let announced = told.states.iter().filter(|(_, state)| state.by[0]);
+            announced.map(|(address, _)| *address).collect::<Vec<_>>()
+        };
+        let told = self.told.iter().map(|(service, told)| (service.clone(), addresses(told)));
+        told.filter(|(_, addresses)| !addresses.is_empty()).collect()
+    }
+
     /// Nothing is announced any more, for the node stops.
     pub(crate) fn stopped(&mut self) {
         for (service, told) in std::mem::take(&mut self.told) {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
-use crate::bgp::Peers;
+use crate::bgp::{Notices, Peers};
 use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::Housekeeper;
 use crate::counters::Counters;
@@ -141,7 +141,8 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
     // Without a proxy of Herald's it is another's rules that forward, and they know nothing of this restart.
     let predecessor = tables || options.proxy == ProxyMode::Off;
-    let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor);
+    let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor)
+        .telling(Notices::new(events.clone(), &options.node_name));
     let (found_keys, keys) = watch::channel(None);
     let source = KeySource { directory: options.layer2_key_directory.clone() };
     let following = layer2::follow_keys(options.client.clone(), source, found_keys);

@@ -45,7 +45,10 @@ fn drain(rib: &mut AdjRibOut, table: &mut PeerTable) -> Vec<Vec<u8>> {
         updates.push(bytes);
     }
     assert!(rib.is_settled() && !rib.has_message());
-    assert_eq!(rib.advertised(), table.routes.len());
+    for family in Family::ALL {
+        let has = table.routes.keys().filter(|prefix| Family::of(prefix) == family).count();
+        assert_eq!(rib.advertised(family), has);
+    }
     updates
 }
 
@@ -347,5 +350,43 @@ proptest! {
         let has: BTreeMap<_, _> =
             table.routes.iter().map(|(prefix, view)| (*prefix, view.communities.clone())).collect();
         prop_assert_eq!(has, expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_set_after_changes_is_the_set_of_what_is_left_and_differs_by_the_changes(
+        // Over several chunks, and few enough that changes meet.
+        before in proptest::collection::btree_map(0u16..1500, 0u32..3, 0..1400),
+        changes in proptest::collection::btree_map(0u16..1500, proptest::option::of(0u32..3), 0..12),
+    ) {
+        let prefix = |n: u16| format!("192.0.{}.{}/32", n / 256, n % 256);
+        let route = |(n, community): (&u16, &u32)| tagged(&prefix(*n), *community);
+        let set: RouteSet = before.iter().map(route).collect();
+        let mut after = before.clone();
+        let mut different = BTreeSet::new();
+        for (n, change) in &changes {
+            let former = match change {
+                Some(community) => after.insert(*n, *community),
+                None => after.remove(n),
+            };
+            if former != *change {
+                different.insert(net(&prefix(*n)));
+            }
+        }
+        let said = |community: u32| Arc::new(tagged("192.0.2.0/32", community).attributes);
+        let changed: BTreeMap<_, _> =
+            changes.iter().map(|(n, change)| (net(&prefix(*n)), change.map(said))).collect();
+        let changed = set.with(&changed);
+        let expected: RouteSet = after.iter().map(route).collect();
+        prop_assert_eq!(&changed, &expected);
+        prop_assert_eq!(changed.len(), after.len());
+        prop_assert_eq!(changed.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+        let found: BTreeSet<_> = set.differences(&changed).map(|(prefix, ..)| prefix).collect();
+        prop_assert_eq!(found, different);
+        for n in changes.keys() {
+            let prefix = net(&prefix(*n));
+            prop_assert_eq!(changed.get(&prefix), expected.iter().find(|(p, _)| *p == prefix).map(|(_, a)| &**a));
+        }
     }
 }

@@ -361,7 +361,7 @@ fn a_generation_is_synced_behind_its_last_message() {
     assert_eq!(bench.routes(1, &["192.0.2.1/32"]), [], "not before it is handed out");
     assert!(bench.session.has_updates());
     assert_eq!(bench.draw(), [Seen::Update(1), Seen::Synced(1)]);
-    assert_eq!(bench.session.advertised(), 1);
+    assert_eq!(bench.session.advertised(crate::Family::Ipv4Unicast), 1);
     assert_eq!(bench.routes(2, &["192.0.2.1/32"]), [Seen::Synced(2)], "nothing changed");
     assert_eq!(bench.routes(3, &[]), []);
     assert_eq!(bench.routes(4, &["192.0.2.2/32"]), []);

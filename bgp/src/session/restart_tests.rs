@@ -141,7 +141,7 @@ fn a_table_handed_in_before_the_start_comes_before_the_end_of_rib() {
     bench.receive(1, Message::Open(helper()));
     bench.receive(1, Message::Keepalive);
     assert_eq!(bench.draw(), vec![Seen::Update(1); 3], "the route, then End-of-RIB of both families");
-    assert_eq!(bench.session.advertised(), 1);
+    assert_eq!(bench.session.advertised(crate::Family::Ipv4Unicast), 1);
 }
 
 #[test]

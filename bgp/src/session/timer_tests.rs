@@ -261,5 +261,5 @@ fn late_and_early_calls_do_no_harm() {
     bench.now += secs(500);
     let seen = bench.on(Event::DeadlineReached);
     assert!(matches!(&seen[..], [Seen::Notification(..), Seen::Close(1), Seen::Down(_)]), "{seen:?}");
-    assert_eq!(bench.session.advertised(), 0);
+    assert_eq!(bench.session.advertised(crate::Family::Ipv4Unicast), 0);
 }

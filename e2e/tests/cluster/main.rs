@@ -22,6 +22,7 @@ mod semantics;
 mod services;
 mod sharing;
 mod speaker;
+mod status;
 mod t1_source_ip;
 mod t2_external_access;
 mod t3_packet_path;

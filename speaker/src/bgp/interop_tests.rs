@@ -136,10 +136,10 @@ async fn a_restart_with_graceful_restart_loses_no_route(make: Make) {
     peers.announce(&route(V6, &[]));
     peers.set(&[graceful]).await;
     // What is not told again goes, what is told again never was away.
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while router.has(V4).await {
         assert!(router.has(V6).await, "gone while the speaker came back");
-        assert!(std::time::Instant::now() < deadline, "the End-of-RIB does not count");
+        assert!(Instant::now() < deadline, "the End-of-RIB does not count");
     }
     assert!(router.has(V6).await);
     peers.stop("test").await;
@@ -164,7 +164,7 @@ async fn a_router_that_hangs_is_noticed_by_the_hold_time(make: Make) {
     peers.set(&[settings("")]).await;
     router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
     router.freeze(true);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut status = peers.running[0].status.clone();
     status.wait_for(|status| !status.up).await.unwrap();
     let took = begun.elapsed();

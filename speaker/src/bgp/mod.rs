@@ -20,20 +20,20 @@
 mod bfd;
 mod connection;
 mod next_hop;
+mod notices;
 mod outbox;
 mod path;
 mod peer;
 mod router_id;
 mod sockopt;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use herald_bgp::{
-    Cease, Community, Families, Generation, GracefulRestartConfig, LargeCommunity, Route, RouteSet,
-};
+use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, LargeCommunity, RouteSet};
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -43,22 +43,32 @@ use crate::metrics::BgpMetrics;
 
 use bfd::Bfd;
 use peer::{End, Status};
+use status::Shared;
 
+pub(crate) use notices::Notices;
 pub(crate) use peer::PeerSettings;
 pub(crate) use router_id::router_id;
+pub(crate) use status::{By, Seen};
+#[cfg(test)]
+pub(crate) use {status::Ended, tests::settings};
 
 /// How long a withdrawal may take until it is in all sockets.
 const WITHDRAW: Duration = Duration::from_secs(1);
 /// How long a session may take to end in good order.
 const END: Duration = Duration::from_secs(2);
 
+/// So many different attributes are remembered before those that no route has are forgotten.
+const SAID: usize = 64;
+
 /// How long peers keep routes over a restart of the speaker, in seconds: as FRR, and so MetalLB, has it.
 const RESTART_TIME: u16 = 120;
 
 /// What all peers are told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Told {
     pub(crate) generation: Generation,
+    /// When it was decided.
+    pub(crate) at: Instant,
     pub(crate) routes: Arc<RouteSet>,
     /// Routes that are for these peers only.
     only: Arc<BTreeMap<IpNet, BTreeSet<IpAddr>>>,
@@ -71,12 +81,7 @@ impl Told {
             return Arc::clone(&self.routes);
         }
         let meant = |prefix: &IpNet| self.only.get(prefix).is_none_or(|peers| peers.contains(&peer));
-        let routes = self.routes.iter().filter(|(prefix, _)| meant(prefix));
-        let route = |(prefix, attributes): (IpNet, &Arc<herald_bgp::Attributes>)| Route {
-            prefix,
-            attributes: (**attributes).clone(),
-        };
-        Arc::new(routes.map(route).collect())
+        Arc::new(self.routes.filtered(meant))
     }
 }
 
@@ -85,6 +90,7 @@ struct Running {
     settings: PeerSettings,
     end: Option<oneshot::Sender<End>>,
     status: watch::Receiver<Status>,
+    seen: Shared,
     task: AbortHandle,
 }
 
@@ -92,10 +98,13 @@ struct Running {
 #[derive(Debug)]
 pub(crate) struct Peers {
     routes: BTreeMap<IpNet, Attributes>,
+    /// What routes say of themselves, once for all that say the same.
+    said: BTreeMap<Attributes, Arc<herald_bgp::Attributes>>,
     told: watch::Sender<Told>,
     running: Vec<Running>,
     tasks: JoinSet<()>,
     metrics: BgpMetrics,
+    notices: Notices,
     restart: GracefulRestartConfig,
     /// Whether other ways are to be preferred to this node.
     avoid: bool,
@@ -106,7 +115,12 @@ pub(crate) struct Peers {
 impl Peers {
     /// No peers, no routes. `predecessor`: the rules of an earlier run are in the kernel, and its routes may be with peers.
     pub(crate) fn new(metrics: BgpMetrics, predecessor: bool) -> Self {
-        let told = watch::Sender::new(Told::default());
+        let told = watch::Sender::new(Told {
+            generation: Generation::default(),
+            at: Instant::now(),
+            routes: Arc::default(),
+            only: Arc::default(),
+        });
         let restart = GracefulRestartConfig {
             restart_time: RESTART_TIME,
             restarted: predecessor,
@@ -114,14 +128,37 @@ impl Peers {
         };
         Self {
             routes: BTreeMap::new(),
+            said: BTreeMap::new(),
             told,
             running: Vec::new(),
             tasks: JoinSet::new(),
             metrics,
+            notices: Notices::default(),
             restart,
             avoid: false,
             bfd: None,
         }
+    }
+
+    /// Tells of sessions in Events, too.
+    #[must_use]
+    pub(crate) fn telling(self, notices: Notices) -> Self {
+        Self { notices, ..self }
+    }
+
+    /// The sessions as they are now.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&PeerSettings, Seen)> {
+        self.running.iter().map(|running| (&running.settings, running.seen.get().clone()))
+    }
+
+    /// What the peers are told, before each is left out what is not for it.
+    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, Attributes> {
+        &self.routes
+    }
+
+    /// Whether other ways are to be preferred to this node.
+    pub(crate) fn avoided(&self) -> bool {
+        self.avoid
     }
 
     /// Makes these the peers of the node. Takes time only where a session has to end.
@@ -152,8 +189,14 @@ impl Peers {
 
     /// Takes routes back and waits until that is handed to all sockets.
     pub(crate) async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>) {
-        self.routes.retain(|prefix, _| !prefixes.contains(prefix));
-        let generation = self.tell();
+        let at = Instant::now();
+        let mut changes = BTreeMap::new();
+        for prefix in prefixes {
+            if self.routes.remove(prefix).is_some() {
+                changes.insert(*prefix, None);
+            }
+        }
+        let generation = self.tell(at, &changes);
         let handed_out = async {
             for running in &mut self.running {
                 // An error means that the task is gone, and its connection with it.
@@ -171,15 +214,19 @@ impl Peers {
 
     /// Tells routes to all peers.
     pub(crate) fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+        let at = Instant::now();
         self.routes.extend(routes.clone());
-        self.tell();
+        let changes = routes.iter().map(|(prefix, of)| (*prefix, Some(self.say(of)))).collect();
+        self.tell(at, &changes);
     }
 
     /// Asks the peers to prefer any other way to this node, or not any more (RFC 8326).
     pub(crate) fn avoid(&mut self, avoid: bool) {
         if self.avoid != avoid {
             self.avoid = avoid;
-            self.tell();
+            self.said.clear();
+            let routes = std::mem::take(&mut self.routes);
+            self.announce(&routes);
         }
     }
 
@@ -232,28 +279,55 @@ impl Peers {
         }
     }
 
-    fn tell(&mut self) -> Generation {
-        let routes: RouteSet = self
-            .routes
-            .iter()
-            .map(|(prefix, attributes)| Route { prefix: *prefix, attributes: to_bgp(attributes, self.avoid) })
-            .collect();
-        let generation = Generation(self.told.borrow().generation.0 + 1);
-        let only = self.routes.iter().filter_map(|(prefix, of)| Some((*prefix, of.peers.clone()?))).collect();
-        self.told.send_replace(Told { generation, routes: Arc::new(routes), only: Arc::new(only) });
+    /// As the sessions say it.
+    fn say(&mut self, attributes: &Attributes) -> Arc<herald_bgp::Attributes> {
+        if let Some(said) = self.said.get(attributes) {
+            return Arc::clone(said);
+        }
+        if self.said.len() >= SAID {
+            self.said.retain(|_, said| Arc::strong_count(said) > 1);
+        }
+        let said = Arc::new(to_bgp(attributes, self.avoid));
+        self.said.insert(attributes.clone(), Arc::clone(&said));
+        said
+    }
+
+    /// Tells the peers what changes; `None`: a prefix is gone.
+    fn tell(
+        &self,
+        at: Instant,
+        changes: &BTreeMap<IpNet, Option<Arc<herald_bgp::Attributes>>>,
+    ) -> Generation {
+        let former = self.told.borrow().clone();
+        let generation = Generation(former.generation.0 + 1);
+        let mut only = former.only;
+        for prefix in changes.keys() {
+            let peers = self.routes.get(prefix).and_then(|of| of.peers.clone());
+            if only.get(prefix) != peers.as_ref() {
+                let only = Arc::make_mut(&mut only);
+                match peers {
+                    Some(peers) => only.insert(*prefix, peers),
+                    None => only.remove(prefix),
+                };
+            }
+        }
+        let routes = Arc::new(former.routes.with(changes));
+        self.told.send_replace(Told { generation, at, routes, only });
         generation
     }
 
     fn start(&mut self, settings: PeerSettings) {
         let (end, ending) = oneshot::channel();
-        let (status, seen) = watch::channel(Status::default());
+        let (status, changes) = watch::channel(Status::default());
+        let seen = Shared::default();
         let metrics = self.metrics.peer(&settings);
         let told = self.told.subscribe();
         let bfd = settings.bfd.as_ref().and_then(|_| self.bfd());
         let path = path::Path::new(bfd, &settings);
-        let task = peer::run(settings.clone(), self.restart, path, told, status, ending, metrics);
+        let (telling, by) = ((status, seen.clone()), (metrics, self.notices.clone()));
+        let task = peer::run(settings.clone(), self.restart, path, told, telling, ending, by);
         let task = self.tasks.spawn(task);
-        self.running.push(Running { settings, end: Some(end), status: seen, task });
+        self.running.push(Running { settings, end: Some(end), status: changes, seen, task });
     }
 
     fn bfd(&mut self) -> Option<Bfd> {

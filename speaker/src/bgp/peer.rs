@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use herald_bgp::{
-    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Generation, GracefulRestartConfig,
-    HoldTime, LocalAddresses, Output, Session, SessionConfig,
+    Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Family, Generation,
+    GracefulRestartConfig, HoldTime, LocalAddresses, Output, Session, SessionConfig,
 };
 use herald_config::{BfdProfile, Peer};
 use tokio::net::TcpStream;
@@ -25,9 +25,11 @@ use tokio::sync::{oneshot, watch};
 
 use super::Told;
 use super::connection::{Connection, connect, ready};
+use super::notices::Notices;
 use super::outbox::Outbox;
 use super::path::Path;
 use super::sockopt::{DialError, DialOptions};
+use super::status::{Ended, Shared, advice};
 use crate::metrics::PeerMetrics;
 
 /// How long a dial may take; a second less than the session gives, so that our words are the ones logged.
@@ -116,8 +118,12 @@ struct Driver {
     closing: Option<Closing>,
     connections: u64,
     status: watch::Sender<Status>,
+    seen: Shared,
+    notices: Notices,
     path: Path,
     metrics: PeerMetrics,
+    /// The first change of routes that is not yet handed to the socket, and when it was decided.
+    changed: Option<(Generation, Instant)>,
     last_failure: String,
 }
 
@@ -127,14 +133,15 @@ pub(crate) async fn run(
     restart: GracefulRestartConfig,
     path: Path,
     mut told: watch::Receiver<Told>,
-    status: watch::Sender<Status>,
+    (status, seen): (watch::Sender<Status>, Shared),
     mut end: oneshot::Receiver<End>,
-    metrics: PeerMetrics,
+    (metrics, notices): (PeerMetrics, Notices),
 ) {
     let config = match settings.session(restart) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!(peer = %settings, %error, "session cannot be configured and is not started");
+            seen.get().ended[0] = Some(Ended { at: Instant::now(), text: error.to_string(), advice: None });
             refuse(told, status, end).await;
             return;
         }
@@ -147,17 +154,22 @@ pub(crate) async fn run(
         closing: None,
         connections: 0,
         status,
+        seen,
+        notices,
         path,
         metrics,
+        changed: None,
         last_failure: String::new(),
     };
     let address = driver.settings.peer.address;
     // The table first: the End-of-RIB of a session that came up without would end what the peer kept.
-    let routes = |told: &mut watch::Receiver<Told>| {
+    let routes = |driver: &mut Driver, told: &mut watch::Receiver<Told>| {
         let told = told.borrow_and_update().clone();
+        driver.changed.get_or_insert((told.generation, told.at));
         Event::RoutesChanged(told.generation, told.to(address))
     };
-    driver.handle(routes(&mut told)).await;
+    let table = routes(&mut driver, &mut told);
+    driver.handle(table).await;
     driver.handle(Event::Start).await;
     loop {
         driver.draw();
@@ -169,7 +181,7 @@ pub(crate) async fn run(
             }
             dialled = dialled(&mut driver.dialling) => driver.dialled(dialled),
             changed = told.changed() => match changed {
-                Ok(()) => routes(&mut told),
+                Ok(()) => routes(&mut driver, &mut told),
                 Err(_) => break,
             },
             why = driver.path.failed() => Event::PathFailed(why),
@@ -269,6 +281,7 @@ impl Driver {
             Output::Close(id) => {
                 if let Some(mut connection) = self.connection.take_if(|connection| connection.id == id) {
                     // What it had not taken, the peer drops with the session.
+                    self.changed = None;
                     if let Some(mark) = connection.outbox.last_mark() {
                         self.sync(Generation(mark));
                     }
@@ -287,12 +300,17 @@ impl Driver {
                 }
                 self.up(true, negotiated.graceful_restart);
                 tracing::info!(peer = %self.settings, %negotiated, "session up");
+                self.seen.get().negotiated = Some(negotiated.to_string());
+                self.notices.up(&self.settings, &negotiated.to_string());
                 let local =
                     self.connection.as_ref().and_then(|connection| connection.stream.local_addr().ok());
                 self.path.begin(local).await;
             }
             Output::Down(reason) => {
                 self.up(false, false);
+                self.seen.get().negotiated = None;
+                self.seen.ended(&reason, &self.settings.peer);
+                self.notices.down(&self.settings, &reason);
                 if !matches!(reason, DownReason::Stopped(_) | DownReason::Restarting) {
                     self.path.end().await;
                 }
@@ -304,12 +322,15 @@ impl Driver {
                 }
             }
             Output::AttemptFailed(reason) => {
+                self.seen.ended(&reason, &self.settings.peer);
+                let advice = advice(&reason, &self.settings.peer).unwrap_or_default();
                 // Once per kind of failure, not per attempt.
                 let reason = reason.to_string();
                 if reason == self.last_failure {
                     tracing::debug!(peer = %self.settings, %reason, "session still not up");
                 } else {
-                    tracing::warn!(peer = %self.settings, %reason, "session does not come up; trying again");
+                    tracing::warn!(peer = %self.settings, %reason, advice, "session does not come up; trying again");
+                    self.notices.failed(&self.settings, &reason, &advice);
                     self.last_failure = reason;
                 }
             }
@@ -317,7 +338,12 @@ impl Driver {
         }
     }
 
-    fn sync(&self, generation: Generation) {
+    fn sync(&mut self, generation: Generation) {
+        if let Some((_, decided)) = self.changed.take_if(|(changed, _)| *changed <= generation)
+            && self.status.borrow().up
+        {
+            self.metrics.told(decided.elapsed());
+        }
         self.status.send_if_modified(|status| {
             let newer = generation > status.synced;
             if newer {
@@ -327,7 +353,9 @@ impl Driver {
         });
     }
 
-    fn up(&self, up: bool, retains: bool) {
+    fn up(&mut self, up: bool, retains: bool) {
+        // A first table is no change.
+        self.changed = None;
         self.metrics.up(up);
         self.status.send_modify(|status| (status.up, status.retains) = (up, retains));
     }
@@ -370,7 +398,14 @@ impl Driver {
     }
 
     fn count(&mut self) {
-        self.metrics.counted(self.session.counters(), self.session.advertised(), self.session.unusable());
+        let routes = Family::ALL.map(|family| self.session.advertised(family));
+        let (state, unusable) = (self.session.state(), self.session.unusable());
+        self.metrics.counted(self.session.counters(), routes.iter().sum(), unusable);
+        let mut seen = self.seen.get();
+        if seen.state != state {
+            (seen.state, seen.since) = (state, Instant::now());
+        }
+        (seen.routes, seen.unusable) = (routes, unusable);
     }
 
     /// Reads and writes what the socket takes just now.

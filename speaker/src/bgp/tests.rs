@@ -9,7 +9,7 @@ use crate::metrics::SpeakerMetrics;
 use crate::testing::bird::{BIRD, BIRD_V6, Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
-pub(super) fn settings(more: &str) -> PeerSettings {
+pub(crate) fn settings(more: &str) -> PeerSettings {
     let document = format!(
         "peers:\n- {{peer-address: {BIRD}, peer-asn: 100, my-asn: 42, source-address: {NODE}{more}}}\n"
     );

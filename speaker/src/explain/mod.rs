@@ -1,4 +1,4 @@
-//! `herald explain`: what this node does with one Service or one packet, and why.
+//! `herald explain` and `herald status`: what this node does with one Service or one packet and why, its BGP sessions, its routes.
 //!
 //! ```text
 //!   admin server: GET /explain/…  ──(mpsc, depth QUEUE, answered)──> the reconcile loop, between two batches
@@ -15,8 +15,11 @@ mod node;
 mod packet;
 mod serve;
 mod service;
+mod status;
 mod text;
 
+#[cfg(test)]
+mod status_tests;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +28,7 @@ pub use model::{
     PacketAnswer, PortAnswer, Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
 };
 pub use packet::PacketQuestion;
+pub use status::{BgpAnswer, FailureAnswer, MakerAnswer, PeerAnswer, RouteAnswer, RoutesAnswer};
 
 pub(crate) use serve::{Asker, QUEUE, page};
 
@@ -38,6 +42,10 @@ use tokio::sync::oneshot;
 pub const SERVICE_PATH: &str = "/explain/service/";
 /// Where a packet is asked about: `/explain/packet?from=…&to=…`.
 pub const PACKET_PATH: &str = "/explain/packet";
+/// Where the sessions are asked about.
+pub const BGP_PATH: &str = "/explain/bgp";
+/// Where the routes are asked about.
+pub const ROUTES_PATH: &str = "/explain/routes";
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +54,10 @@ pub(crate) enum Question {
     Service(ObjectName),
     /// About a packet, on a node with these addresses.
     Packet(PacketQuestion, BTreeSet<IpAddr>),
+    /// About the BGP sessions.
+    Bgp,
+    /// About the routes that peers are told.
+    Routes,
 }
 
 /// Why there is no answer.

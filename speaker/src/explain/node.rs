@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use herald_proxy::EndpointsView;
 use herald_runtime::ObjectName;
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
-use super::{Answer, Asked, PacketQuestion, Question, Refusal};
+use super::{Answer, Asked, PacketQuestion, Question, Refusal, status};
 use crate::index::Index;
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
@@ -27,9 +28,25 @@ impl Reconciler {
         let answer = match &asked.question {
             Question::Service(name) => self.explain_service(name),
             Question::Packet(question, local) => self.explain_packet(question, local),
+            Question::Bgp => self.status_bgp(),
+            Question::Routes => self.status_routes(),
         };
         // Nobody waits any more: the client is gone.
         let _ = asked.answer.send(answer);
+    }
+
+    fn status_bgp(&self) -> Answer {
+        let settings = self.in_force()?;
+        let peers = &self.applier.means().peers;
+        json(&status::peers(&settings.node.name, peers.avoided(), peers.seen(), Instant::now()))
+    }
+
+    fn status_routes(&self) -> Answer {
+        let settings = self.in_force()?;
+        let peers = &self.applier.means().peers;
+        let announced = self.reporter.announced_by_bgp();
+        let (node, config) = (&settings.node.name, settings.view(&self.index, &self.options).config);
+        json(&status::routes(node, peers.avoided(), peers.routes(), &announced, config))
     }
 
     fn explain_packet(&self, question: &PacketQuestion, local_addresses: &BTreeSet<IpAddr>) -> Answer {

@@ -13,7 +13,10 @@ use herald_runtime::admin::{JsonAnswer, StatusCode};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Answer, Asked, Failure, PACKET_PATH, PacketQuestion, Question, Refusal, SERVICE_PATH};
+use super::{
+    Answer, Asked, BGP_PATH, Failure, PACKET_PATH, PacketQuestion, Question, ROUTES_PATH, Refusal,
+    SERVICE_PATH,
+};
 use crate::addresses::AddressList;
 
 /// Questions that wait for the loop. More wait here, at the pace's lock, and are told that the speaker is busy.
@@ -64,6 +67,8 @@ impl Asker {
 pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> JsonAnswer {
     let answer = match read(&path, query.as_deref()) {
         Ok(Asking::Service(name)) => asker.ask(Question::Service(name)).await,
+        Ok(Asking::Bgp) => asker.ask(Question::Bgp).await,
+        Ok(Asking::Routes) => asker.ask(Question::Routes).await,
         Ok(Asking::Packet(packet)) => match asker.addresses().await {
             Ok(local) => asker.ask(Question::Packet(packet, local)).await,
             Err(refusal) => Err(refusal),
@@ -88,6 +93,8 @@ pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> J
 enum Asking {
     Service(ObjectName),
     Packet(PacketQuestion),
+    Bgp,
+    Routes,
 }
 
 /// Reads path and query. Names of Kubernetes and addresses need no escapes but `%5B`, `%5D`, `%3A` and `%2F`.
@@ -101,10 +108,15 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
             _ => Err(Refusal::Bad(format!("ask for {SERVICE_PATH}NAMESPACE/NAME"))),
         };
     }
-    if path != PACKET_PATH {
-        return Err(Refusal::Bad(format!(
-            "there are {SERVICE_PATH}NAMESPACE/NAME and {PACKET_PATH}?from=…&to=…"
-        )));
+    match path {
+        PACKET_PATH => {}
+        BGP_PATH => return Ok(Asking::Bgp),
+        ROUTES_PATH => return Ok(Asking::Routes),
+        _ => {
+            return Err(Refusal::Bad(format!(
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {BGP_PATH} and {ROUTES_PATH}"
+            )));
+        }
     }
     let value = |key: &str| {
         let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));

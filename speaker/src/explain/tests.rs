@@ -31,7 +31,7 @@ address-pools:
 
 static NONE_RESERVED: BTreeMap<IpAddr, Reserved> = BTreeMap::new();
 
-fn golden(name: &str, found: &str) {
+pub(super) fn golden(name: &str, found: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/explain").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,0 +1,70 @@
+//! `herald status bgp` and `herald status routes`: what a session and a route are, and what is told of a peer that refuses.
+
+use anyhow::{Context, Result, ensure};
+use herald_e2e::{Lab, PodOptions, RouterOptions, await_ok, herald_program};
+use serde_json::{Value, json};
+
+use crate::services::{SOON, await_address, create, events, service};
+
+const CONFIG: &str = "\
+peers:
+- {peer-address: 10.0.0.1, peer-asn: 100, my-asn: 42}
+address-pools:
+- {name: default, protocol: bgp, addresses: [192.0.2.0/28]}
+";
+
+/// What it prints on the node.
+fn status(lab: &Lab, of: &str, json: bool) -> Result<String> {
+    let program = herald_program()?;
+    let program = program.to_str().context("a path in UTF-8")?;
+    lab.node(1).ns.exec(&[program, "status", of, "-o", if json { "json" } else { "text" }])
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_session_its_routes_and_a_refusal_are_told_with_their_causes() -> Result<()> {
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    lab.configure_herald(CONFIG)?;
+    let _controller = lab.controller("controller", &[])?;
+    let node = lab.node(1);
+    let speaker = lab.speaker(node, &[])?;
+    let _pod = lab.pod(node, "web-1", &PodOptions::app("web"))?;
+    create(&lab, [service("web", json!({}))])?;
+    let route = format!("{}/32", await_address(&lab, "web")?);
+    let answer = await_ok(SOON, "a session with one route", || {
+        let answer: Value = serde_json::from_str(&status(&lab, "bgp", true)?)?;
+        ensure!(answer["peers"][0]["ipv4Routes"] == 1, "{answer:#}");
+        Ok(answer)
+    })
+    .with_context(|| speaker.log_tail())?;
+    let peer = &answer["peers"][0];
+    ensure!(peer["state"] == "Established" && peer["peer"] == "10.0.0.1:179", "{answer:#}");
+    let text = status(&lab, "bgp", false)?;
+    println!("$ herald status bgp\n{text}");
+    ensure!(text.contains("1 of 1 sessions up") && text.contains("agreed: AS 100 (external)"), "{text}");
+    let text = status(&lab, "routes", false)?;
+    println!("$ herald status routes\n{text}");
+    ensure!(text.contains(&route) && text.contains("default/web"), "{text}");
+    let told = |word: &str| -> Result<String> {
+        await_ok(SOON, &format!("the Event {word}"), || {
+            let events = events(&lab, "default", &node.name)?;
+            let found = events.iter().find(|(reason, _)| reason == word);
+            found.map(|(_, note)| note.clone()).with_context(|| format!("{events:?}"))
+        })
+    };
+    ensure!(told("BGPSessionUp")?.contains("10.0.0.1:179"));
+
+    // From now on BIRD expects another AS of the node.
+    let mut other = RouterOptions::t4(lab.nodes());
+    other.peers.iter_mut().for_each(|peer| peer.asn = 43);
+    lab.router().configure(&other)?;
+    let text = await_ok(SOON, "a refusal", || {
+        let text = status(&lab, "bgp", false)?;
+        ensure!(text.contains("0 of 1 sessions up") && text.contains("another AS than 42"), "{text}");
+        Ok(text)
+    })?;
+    println!("$ herald status bgp\n{text}");
+    told("BGPSessionDown")?;
+    ensure!(told("BGPSessionFailed")?.contains("another AS than 42"));
+    Ok(())
+}
