@@ -82,6 +82,13 @@ bench-controller: build cluster ## Measures the controller with ten thousand Ser
 	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-controller \
 	  --json $(or $(CARGO_TARGET_DIR),target)/bench-controller.json $(ARGS)
 
+.PHONY: bench-bgp
+bench-bgp: build cluster ## Measures BGP and BFD, beside BIRD, GoBGP and FRR (ARGS="--only bfd,death")
+	@echo "bench-bgp: its own programs (release)"
+	@cargo build --locked --release --target $(TARGET) --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-bgp \
+	  --json $(or $(CARGO_TARGET_DIR),target)/bench-bgp.json $(ARGS)
+
 .PHONY: fmt
 fmt: ## Checks the formatting
 	@cargo fmt --all --check

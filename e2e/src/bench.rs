@@ -12,6 +12,7 @@
 //! the two systems it measures.
 
 pub mod bare;
+pub mod bgp;
 mod bird;
 pub mod controller;
 pub mod create;

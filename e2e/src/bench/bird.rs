@@ -1,4 +1,4 @@
-//! Asks BIRD for one prefix, over a connection to its control socket that stays open: some 50 µs a question.
+//! Asks BIRD over a connection to its control socket that stays open: some 50 µs a question.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -40,8 +40,7 @@ impl Bird {
         let question = format!("show route {address}/{length}\n");
         loop {
             let begin = Instant::now();
-            self.reader.get_ref().write_all(question.as_bytes())?;
-            let found = self.reply()?.contains("\tvia ");
+            let found = self.ask(&question)?.contains("\tvia ");
             let now = Instant::now();
             if found {
                 return Ok(Some(now));
@@ -51,6 +50,12 @@ impl Bird {
             }
             pause(PAUSE);
         }
+    }
+
+    /// The answer to a command, which ends with a newline.
+    pub(super) fn ask(&mut self, command: &str) -> Result<String> {
+        self.reader.get_ref().write_all(command.as_bytes())?;
+        self.reply()
     }
 
     /// One reply: lines up to the one that begins with a code and a space.

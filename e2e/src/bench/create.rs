@@ -117,8 +117,12 @@ pub fn delete_all(lab: &Lab) -> Result<()> {
 /// BIRD's and Kubernetes' versions.
 pub fn versions(lab: &Lab) -> Result<(String, String)> {
     let bird = Bird::connect(&lab.router().socket())?.version().to_owned();
-    let kubernetes = lab.block_on(async |client| Ok(client.apiserver_version().await?.git_version))?;
-    Ok((bird, kubernetes))
+    Ok((bird, kubernetes(lab)?))
+}
+
+/// Kubernetes' version.
+pub fn kubernetes(lab: &Lab) -> Result<String> {
+    lab.block_on(async |client| Ok(client.apiserver_version().await?.git_version))
 }
 
 fn look_for_bytes(jobs: &std_mpsc::Receiver<Job>, found: &mpsc::Sender<FirstByte>) -> Result<()> {

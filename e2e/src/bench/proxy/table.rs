@@ -39,9 +39,20 @@ impl Figure {
 }
 
 /// All figures, in the order in which they were taken.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Table {
+    /// What there are so many of: Services, routes.
+    counted: &'static str,
+    /// Who has a column beside Herald's.
+    beside: &'static [&'static str],
     figures: Vec<Figure>,
+}
+
+impl Default for Table {
+    /// The service proxy's: kube-proxy stands beside Herald.
+    fn default() -> Self {
+        Self::new("Services", &["kube-proxy"])
+    }
 }
 
 /// The figures of one row at one size.
@@ -53,6 +64,17 @@ pub struct Row<'a> {
 }
 
 impl Table {
+    /// An empty one: what its second column counts, and who has a column beside Herald's.
+    pub fn new(counted: &'static str, beside: &'static [&'static str]) -> Self {
+        Self { counted, beside, figures: Vec::new() }
+    }
+
+    /// The value of a figure that was taken.
+    pub fn value(&self, row: &str, services: Option<u32>, what: &str, of: &str) -> Option<f64> {
+        let same = |f: &&Figure| (f.row, f.services, f.what.as_str(), f.of) == (row, services, what, of);
+        self.figures.iter().find(same).map(|figure| figure.value)
+    }
+
     /// A row to put figures in.
     pub fn row(&mut self, row: &'static str, services: Option<u32>) -> Row<'_> {
         Row { table: self, row, services }
@@ -84,10 +106,11 @@ impl Table {
 
     /// For people: one line for each thing, Herald's value and the others' beside it.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{:<12}{:>8}  {:<58}{:>12}{:>12}{:>12}{:>8}\n",
-            "row", "Services", "what", "herald", "kube-proxy", "bar", "load"
-        );
+        let mut text = format!("{:<12}{:>8}  {:<58}{:>12}", "row", self.counted, "what", "herald");
+        for other in self.beside {
+            let _ = write!(text, "{other:>12}");
+        }
+        let _ = writeln!(text, "{:>12}{:>8}", "bar", "load");
         let mut told: Vec<(&str, Option<u32>, &str)> = Vec::new();
         for figure in &self.figures {
             let key = (figure.row, figure.services, figure.what.as_str());
@@ -110,17 +133,13 @@ impl Table {
             };
             let services = figure.services.map(|services| services.to_string()).unwrap_or_default();
             let bar = figure.bar.map(|bar| format!("<= {}", number(bar))).unwrap_or_default();
-            // What Herald is compared with has a line of its own, in Herald's column.
-            let left = ours.or_else(|| (figure.of != Kind::KubeProxy.name()).then_some(figure));
-            let _ = writeln!(
-                text,
-                "{:<12}{services:>8}  {:<58}{:>12}{:>12}{bar:>12}{:>8.1}{verdict}",
-                figure.row,
-                figure.what,
-                shown(left),
-                shown(of(Kind::KubeProxy.name())),
-                figure.load,
-            );
+            // What has no column of its own has a line of its own, in Herald's column.
+            let left = ours.or_else(|| (!self.beside.contains(&figure.of)).then_some(figure));
+            let _ = write!(text, "{:<12}{services:>8}  {:<58}{:>12}", figure.row, figure.what, shown(left));
+            for other in self.beside {
+                let _ = write!(text, "{:>12}", shown(of(other)));
+            }
+            let _ = writeln!(text, "{bar:>12}{:>8.1}{verdict}", figure.load);
         }
         text
     }

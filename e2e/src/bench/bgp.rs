@@ -1,0 +1,74 @@
+//! BGP and BFD: Herald beside BIRD, GoBGP and FRR as senders of routes, and what its clients see when a node dies or is worked on.
+//!
+//! ```text
+//!  routes   : Services with a thousand addresses each, one route per address
+//!  router   : a BIRD that takes routes: when the session came up, how many it has
+//!  frr      : an FRR as neighbour, for BFD and as sender
+//!  senders  : Herald, BIRD, GoBGP and FRR, each with the same routes on a node of the lab
+//!  transfer : session up → all routes are in the router's table; CPU and memory
+//!  single   : one route more: decided → in the peer's socket
+//!  detect   : BFD: who hangs is missed, in both directions
+//!  quiet    : BFD: a busy machine, and nobody hangs
+//!  outage   : a node dies, a speaker is restarted, a node is drained: connections that fail
+//! ```
+//! Times of the routers are those of their logs, in microseconds of the clock that this process has, too.
+
+pub mod detect;
+pub mod frr;
+pub mod outage;
+pub mod quiet;
+pub mod router;
+pub mod routes;
+pub mod senders;
+pub mod single;
+pub mod transfer;
+
+use std::time::SystemTime;
+
+use k8s_openapi::jiff::civil::DateTime;
+use k8s_openapi::jiff::tz::TimeZone;
+
+/// The time that a log's line begins with: of BIRD (`2026-01-01 12:00:00.123456`), of FRR (`2026/01/01 …`), of Herald
+/// (`2026-01-01T12:00:00.123456Z`). All are UTC.
+pub(crate) fn stamp(line: &str) -> Option<SystemTime> {
+    let stamp = line.get(..26)?.replace('/', "-").replacen(' ', "T", 1);
+    let time: DateTime = stamp.parse().ok()?;
+    Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
+}
+
+/// When the first line with all these words was written behind the first `from` bytes of a log.
+pub(crate) fn first(log: &str, from: usize, words: &[&str]) -> Option<SystemTime> {
+    let new = log.get(from..)?;
+    new.lines().find(|line| words.iter().all(|word| line.contains(word))).and_then(stamp)
+}
+
+/// Milliseconds from one moment to the other; negative if it was before.
+pub(crate) fn milliseconds(from: SystemTime, to: SystemTime) -> f64 {
+    match to.duration_since(from) {
+        Ok(after) => after.as_secs_f64() * 1000.0,
+        Err(before) => -before.duration().as_secs_f64() * 1000.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_logs_of_all_makes_tell_the_same_time() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_000_000_000_123_456);
+        for line in [
+            "2001-09-09 01:46:40.123456 <TRACE> node1: BGP session established",
+            "2001/09/09 01:46:40.123456 BGP: [M59KS-A3ZXZ] neighbor Down",
+            "2001-09-09T01:46:40.123456Z  WARN session down",
+        ] {
+            assert_eq!(stamp(line), Some(at), "{line}");
+        }
+        assert_eq!(stamp("words"), None);
+        let log = "x\n2001-09-09 01:46:40.123456 a b\n2001-09-09 01:46:41.123456 a b\n";
+        assert_eq!(first(log, 0, &["a", "b"]), Some(at));
+        assert_eq!(first(log, 20, &["b", "a"]), Some(at + Duration::from_secs(1)));
+    }
+}
