@@ -75,6 +75,14 @@ bench-proxy: build cluster ## Measures the service proxy at scale, beside kube-p
 	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-proxy \
 	  --json $(or $(CARGO_TARGET_DIR),target)/bench-proxy.json $(ARGS)
 
+.PHONY: bench-l2
+bench-l2: build cluster ## Measures layer 2 failover, beside MetalLB and keepalived (ARGS="--only killed --times 10")
+	@e2e/peers/build.sh >/dev/null
+	@echo "bench-l2: its own programs (release)"
+	@cargo build --locked --release --target $(TARGET) --package herald-e2e --bins
+	@HERALD_BIN=$(abspath $(RELEASE)) $(dir $(RELEASE))bench-l2 \
+	  --json $(or $(CARGO_TARGET_DIR),target)/bench-l2.json $(ARGS)
+
 .PHONY: bench-controller
 bench-controller: build cluster ## Measures the controller with ten thousand Services (ARGS="--only more,restart")
 	@echo "bench-controller: its own programs (release)"

@@ -18,6 +18,7 @@ pub mod controller;
 pub mod create;
 mod first_byte;
 pub mod herald;
+pub mod layer2;
 pub mod metallb;
 pub mod proxy;
 pub mod report;

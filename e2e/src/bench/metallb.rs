@@ -1,4 +1,4 @@
-//! What Herald is measured beside: MetalLB (native BGP) and kube-proxy (nftables), as published, with their defaults.
+//! What Herald is measured beside: MetalLB (native BGP, or layer 2) and kube-proxy (nftables), as published, with their defaults.
 //!
 //! MetalLB's controller runs beside the API server, a speaker and a kube-proxy run on each node. What a cluster would give
 //! them is made here: the CRDs, Pod objects for the speakers (they read their own and find each other by their labels), the
@@ -34,36 +34,15 @@ pub struct MetalLb {
 impl MetalLb {
     /// Starts both with one pool of this prefix, announced to the lab's BIRD, and waits for the sessions.
     pub fn start(lab: &Lab, pool: &str) -> Result<Self> {
-        Self::install(lab, pool)?;
+        install(lab, &bgp(pool))?;
         Self::run(lab)
-    }
-
-    /// All objects that they need.
-    fn install(lab: &Lab, pool: &str) -> Result<()> {
-        let directory = programs()?.join("metallb");
-        apply_crds(lab, &directory.join("crds"))?;
-        let configuration = configuration(pool);
-        await_ok(PATIENCE, "the CRDs to be served", || lab.apply(&configuration))?;
-        make_pods(lab)
     }
 
     /// Starts what was started before and is ended, on the objects that are there.
     pub fn run(lab: &Lab) -> Result<Self> {
-        let directory = programs()?.join("metallb");
-        let secret = lab.directory().join("memberlist");
-        std::fs::create_dir_all(&secret)?;
-        std::fs::write(secret.join("secretkey"), "herald-bench-memberlist")?;
-
-        let mut controller = Command::new(directory.join("controller"));
-        controller
-            .args(["--webhook-mode=disabled", "--disable-cert-rotation=true"])
-            .env("KUBECONFIG", lab.kubeconfig())
-            .env("METALLB_NAMESPACE", NAMESPACE)
-            .env("METALLB_BGP_TYPE", "native");
-        let mut processes =
-            vec![lab.start_process(lab.control_plane_ns(), "metallb-controller", controller)?];
+        let mut processes = vec![start_controller(lab)?];
         for node in lab.nodes() {
-            processes.push(start_speaker(lab, node, &directory.join("speaker"), &secret)?);
+            processes.push(start_speaker(lab, node)?);
             processes.push(start_kube_proxy(lab, node)?);
         }
         let this = Self { processes };
@@ -77,6 +56,17 @@ impl MetalLb {
     pub fn logs(&self) -> String {
         logs(&self.processes)
     }
+}
+
+/// All objects for announcing a pool by layer 2.
+pub(super) fn install_layer2(lab: &Lab, pool: &str) -> Result<()> {
+    install(lab, &layer2(pool))
+}
+
+fn install(lab: &Lab, configuration: &str) -> Result<()> {
+    apply_crds(lab, &programs()?.join("metallb/crds"))?;
+    await_ok(PATIENCE, "the CRDs to be served", || lab.apply(configuration))?;
+    make_pods(lab)
 }
 
 /// The directory of the built programs: `HERALD_PEERS_DIR`, or what `e2e/peers/build.sh` says.
@@ -136,22 +126,35 @@ fn mend(crd: &str) -> String {
     mended
 }
 
-fn configuration(pool: &str) -> String {
-    let object = |version: &str, kind: &str, spec: serde_json::Value| {
-        json!({
-            "apiVersion": format!("metallb.io/{version}"), "kind": kind,
-            "metadata": { "name": "bench", "namespace": NAMESPACE },
-            "spec": spec,
-        })
-        .to_string()
-    };
-    [
+fn object(version: &str, kind: &str, spec: serde_json::Value) -> String {
+    json!({
+        "apiVersion": format!("metallb.io/{version}"), "kind": kind,
+        "metadata": { "name": "bench", "namespace": NAMESPACE },
+        "spec": spec,
+    })
+    .to_string()
+}
+
+fn configuration(pool: &str, announcing: &[String]) -> String {
+    let mut objects = vec![
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
         object("v1beta1", "IPAddressPool", json!({ "addresses": [pool] })),
-        object("v1beta2", "BGPPeer", json!({ "myASN": 42, "peerASN": 100, "peerAddress": ROUTER })),
-        object("v1beta1", "BGPAdvertisement", json!({ "ipAddressPools": ["bench"] })),
-    ]
-    .join("\n---\n")
+    ];
+    objects.extend_from_slice(announcing);
+    objects.join("\n---\n")
+}
+
+fn bgp(pool: &str) -> String {
+    let peer = json!({ "myASN": 42, "peerASN": 100, "peerAddress": ROUTER });
+    let peer = object("v1beta2", "BGPPeer", peer);
+    configuration(
+        pool,
+        &[peer, object("v1beta1", "BGPAdvertisement", json!({ "ipAddressPools": ["bench"] }))],
+    )
+}
+
+fn layer2(pool: &str) -> String {
+    configuration(pool, &[object("v1beta1", "L2Advertisement", json!({ "ipAddressPools": ["bench"] }))])
 }
 
 fn pod_name(node: &Node) -> String {
@@ -176,8 +179,21 @@ fn make_pods(lab: &Lab) -> Result<()> {
     })
 }
 
-fn start_speaker(lab: &Lab, node: &Node, program: &Path, secret: &Path) -> Result<Process> {
-    let mut command = Command::new(program);
+pub(super) fn start_controller(lab: &Lab) -> Result<Process> {
+    let mut controller = Command::new(programs()?.join("metallb/controller"));
+    controller
+        .args(["--webhook-mode=disabled", "--disable-cert-rotation=true"])
+        .env("KUBECONFIG", lab.kubeconfig())
+        .env("METALLB_NAMESPACE", NAMESPACE)
+        .env("METALLB_BGP_TYPE", "native");
+    lab.start_process(lab.control_plane_ns(), "metallb-controller", controller)
+}
+
+pub(super) fn start_speaker(lab: &Lab, node: &Node) -> Result<Process> {
+    let secret = lab.directory().join("memberlist");
+    std::fs::create_dir_all(&secret)?;
+    std::fs::write(secret.join("secretkey"), "herald-bench-memberlist")?;
+    let mut command = Command::new(programs()?.join("metallb/speaker"));
     let ip = node.ip.to_string();
     command
         .env("KUBECONFIG", lab.kubeconfig())

@@ -154,6 +154,11 @@ impl Metrics {
         self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
+    /// Whether there is a series with these labels as they are written.
+    pub fn has(&self, labels: &str) -> bool {
+        self.0.lines().any(|line| !line.starts_with('#') && line.contains(labels))
+    }
+
     /// A histogram without labels: upper bounds and how many are at or below each.
     pub fn histogram(&self, name: &str) -> Vec<(f64, f64)> {
         let prefix = format!("{name}_bucket{{le=\"");
