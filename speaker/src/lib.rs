@@ -40,6 +40,7 @@ mod floor;
 mod foreign;
 mod index;
 mod kernel;
+mod l2_status;
 mod layer2;
 mod ledger;
 mod metrics;

@@ -118,7 +118,7 @@ impl Reconciler {
                 () = self.probing.changed() => {}
                 Ok(()) = inputs.layer2.changed() => {
                     let view = inputs.layer2.borrow_and_update().clone();
-                    self.reporter.layer2(view.owned(), view.conflicts);
+                    self.reporter.layer2(view);
                 }
                 () = inputs.monitoring.changed() => {
                     self.foreign.edited();

@@ -8,7 +8,10 @@ use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType, regarding};
+use tokio::sync::watch;
 
+use crate::l2_status::Announced;
+use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
 use crate::plan::{Remark, Verdict};
 use crate::reason::Reason;
@@ -62,6 +65,10 @@ pub(crate) struct Reporter {
     owned: BTreeSet<IpAddr>,
     /// Hosts that have an address of a pool, in words.
     conflicts: BTreeMap<IpAddr, String>,
+    /// The interfaces of those that it owns, where an advertisement names some.
+    named: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// For who writes ServiceL2Status.
+    statuses: watch::Sender<Announced>,
 }
 
 impl Reporter {
@@ -74,7 +81,14 @@ impl Reporter {
             told: BTreeMap::new(),
             owned: BTreeSet::new(),
             conflicts: BTreeMap::new(),
+            named: BTreeMap::new(),
+            statuses: watch::Sender::new(Announced::new()),
         }
+    }
+
+    /// The Services that are announced by layer 2.
+    pub(crate) fn statuses(&self) -> watch::Receiver<Announced> {
+        self.statuses.subscribe()
     }
 
     /// A Service is like this now. `uid` is `None` when its object is gone.
@@ -92,10 +106,12 @@ impl Reporter {
         self.tell(service, Told { uid: uid.map(str::to_owned), verdicts, states, remarks });
     }
 
-    /// The node owns these addresses by layer 2 from now on, and hosts outside the cluster have those.
-    pub(crate) fn layer2(&mut self, owned: BTreeSet<IpAddr>, conflicts: BTreeMap<IpAddr, String>) {
-        let changed: BTreeSet<IpAddr> = owned.symmetric_difference(&self.owned).copied().collect();
-        self.owned = owned;
+    /// The node owns addresses by layer 2 as told here, and so have hosts outside the cluster.
+    pub(crate) fn layer2(&mut self, view: View) {
+        let (owned, named, conflicts) = (view.owned(), view.named(), view.conflicts);
+        let mut changed: BTreeSet<IpAddr> = owned.symmetric_difference(&self.owned).copied().collect();
+        changed.extend(owned.iter().filter(|address| named.get(*address) != self.named.get(*address)));
+        (self.owned, self.named) = (owned, named);
         let concerns = |told: &Told| changed.iter().any(|address| told.verdicts.contains_key(address));
         let concerned = self.told.iter().filter(|(_, told)| concerns(told));
         for (service, mut told) in
@@ -126,6 +142,7 @@ impl Reporter {
                 self.events(service, uid, &before, &now);
             }
         }
+        self.status(service, &now);
         if !now.verdicts.is_empty() || !now.remarks.is_empty() {
             self.told.insert(service.clone(), now);
         }
@@ -139,6 +156,16 @@ impl Reporter {
         };
         let told = self.told.iter().map(|(service, told)| (service.clone(), addresses(told)));
         told.filter(|(_, addresses)| !addresses.is_empty()).collect()
+    }
+
+    fn status(&self, service: &ObjectName, now: &Told) {
+        let owned = now.states.iter().filter(|(_, state)| state.by[1]);
+        let interfaces: BTreeSet<String> =
+            owned.filter_map(|(address, _)| self.named.get(address)).flatten().cloned().collect();
+        self.statuses.send_if_modified(|all| match now.announces(1) {
+            true => all.insert(service.clone(), interfaces.clone()).as_ref() != Some(&interfaces),
+            false => all.remove(service).is_some(),
+        });
     }
 
     /// Nothing is announced any more, for the node stops.
@@ -203,6 +230,7 @@ mod tests {
     use herald_runtime::metrics::Metrics;
 
     use super::*;
+    use crate::layer2::PortView;
 
     fn series(registry: &Metrics) -> String {
         registry.encode().unwrap()
@@ -243,7 +271,9 @@ mod tests {
         let announced = r#"metallb_speaker_announced{service="shop/web",protocol="layer2",node="node-1",ip="192.0.2.1"} 1"#;
         for owns in [false, true, false] {
             let owned = if owns { BTreeSet::from([vip]) } else { BTreeSet::new() };
-            reporter.layer2(owned, BTreeMap::new());
+            let port = PortView { owned, ..PortView::default() };
+            reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
+            assert_eq!(reporter.statuses().borrow().len(), usize::from(owns));
             assert_eq!(series(&registry).contains(announced), owns);
             assert_eq!(series(&registry).contains(waiting), !owns);
         }

@@ -37,6 +37,7 @@ use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
+use crate::l2_status;
 use crate::layer2::{self, KeySource, Layer2, Layer2Metrics};
 use crate::metrics::SpeakerMetrics;
 use crate::neighbours::{Found, TakeOver};
@@ -162,6 +163,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let component = Component::Speaker(options.node_name.clone());
     let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
     tasks.spawn_until_shutdown("config-report", telling);
+    let reporter = Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone());
+    let statuses = l2_status::Writer::new(options.client.clone(), &options.namespace, &options.node_name);
+    tasks.spawn_until_shutdown("l2-status", statuses.run(reporter.statuses()));
     let mut index = Index::default();
     index.configured = Configured::with_objects(refusals);
     index.changes.started = Some(Timestamp::now());
@@ -169,7 +173,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         foreign,
         index,
         applier: Applier::new(effects, options.linger, &adopted),
-        reporter: Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone()),
+        reporter,
         metrics: speaker_metrics,
         sync: SyncReport::new(proxy_metrics, proxy_state),
         outputs: Outputs { programmed: readiness.handle("rules"), events, client_metrics },

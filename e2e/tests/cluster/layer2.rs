@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{
-    ClientError, HttpOptions, Lab, Node, PodOptions, PollOptions, PollReport, Poller, Process, at, await_ok,
-    await_until,
+    ClientError, HttpOptions, Lab, NAMESPACE, Node, PodOptions, PollOptions, PollReport, Poller, Process, at,
+    await_ok, await_until,
 };
 
 use crate::order::{SOON, herald, service};
@@ -21,6 +21,8 @@ use crate::order::{SOON, herald, service};
 const POOL: &str = "address-pools:\n\
     - {name: lan, protocol: layer2, addresses: [10.0.0.200-10.0.0.239, '2001:db8:10::200-2001:db8:10::23f']}\n";
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers=";
+/// The kind may come after the speakers, which look for it each minute at the latest.
+const STATUS: Duration = Duration::from_secs(70);
 /// From the death of an owner's speaker to the last connection that failed.
 const MOVED: Duration = Duration::from_millis(500);
 
@@ -183,6 +185,39 @@ fn await_next(node: &Node, vip: IpAddr) -> Result<()> {
             .filter(|of| of["address"] == vip.to_string())
             .any(|of| of["layer2"][0]["next"] == node.name.as_str());
         ensure!(next, "{}", json["announcements"]);
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn who_announces_a_service_stands_in_one_object_that_follows_the_owner() -> Result<()> {
+    let layer2 = Layer2::start()?;
+    crate::objects::install(&layer2.lab)?;
+    let [vip, _] = layer2.service("web")?;
+    let written = |node: &str| {
+        await_ok(STATUS, &format!("one ServiceL2Status of {node}"), || {
+            let jsonpath = "jsonpath={range .items[*]}{.status.node}/{.status.serviceNamespace}/{.status.serviceName} {end}";
+            let found = layer2.lab.kubectl(&["-n", NAMESPACE, "get", "servicel2statuses", "-o", jsonpath])?;
+            let nodes: Vec<&str> = found.split_whitespace().collect();
+            ensure!(nodes == [format!("{node}/default/web")], "{nodes:?}");
+            Ok(())
+        })
+    };
+    let owner = layer2.owner(vip.ip(), None)?.clone();
+    // The label moves both families to one node.
+    layer2.lab.kubectl(&["label", "node", &owner.name, EXCLUDED])?;
+    let next = layer2.owner(vip.ip(), Some(&owner))?.clone();
+    written(&next.name)?;
+    layer2.include(&owner)?;
+    await_next(&owner, vip.ip())?;
+    layer2.speakers.get(usize::from(next.index) - 1).context("its speaker")?.kill();
+    layer2.owner(vip.ip(), Some(&next))?;
+    written(&owner.name)?;
+    layer2.lab.kubectl(&["delete", "service", "web"])?;
+    await_ok(STATUS, "no ServiceL2Status", || {
+        let found = layer2.lab.kubectl(&["-n", NAMESPACE, "get", "servicel2statuses", "-o", "name"])?;
+        ensure!(found.is_empty(), "{found}");
         Ok(())
     })
 }

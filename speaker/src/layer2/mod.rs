@@ -81,6 +81,10 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    fn names_interfaces(&self, address: IpAddr) -> bool {
+        self.offers.get(&address).is_some_and(|offered| offered.interfaces.is_some())
+    }
+
     fn offers_on(&self, interface: &str) -> BTreeMap<IpAddr, u16> {
         let here = self.offers.iter().filter(|(_, offered)| offered.is_on(interface));
         here.map(|(address, offered)| (*address, offered.score)).collect()
@@ -94,6 +98,8 @@ pub(crate) struct PortView {
     pub(crate) hears: usize,
     /// What this node owns.
     pub(crate) owned: BTreeSet<IpAddr>,
+    /// Those of them of which an advertisement names the interfaces.
+    pub(crate) named: BTreeSet<IpAddr>,
     /// Who owns what this node offers.
     pub(crate) standings: BTreeMap<IpAddr, Standing>,
     /// The nodes that are heard.
@@ -115,6 +121,17 @@ impl View {
     /// What this node owns on some interface.
     pub(crate) fn owned(&self) -> BTreeSet<IpAddr> {
         self.ports.values().flat_map(|port| port.owned.iter().copied()).collect()
+    }
+
+    /// The interfaces on which this node owns an address, where an advertisement names some.
+    pub(crate) fn named(&self) -> BTreeMap<IpAddr, BTreeSet<String>> {
+        let mut named: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        for (interface, port) in &self.ports {
+            for address in &port.named {
+                named.entry(*address).or_default().insert(interface.clone());
+            }
+        }
+        named
     }
 
     /// Nodes that count as dead where they were heard, and are heard nowhere else.

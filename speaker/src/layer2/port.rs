@@ -335,9 +335,14 @@ impl Port {
 
     fn publish(&mut self) {
         self.published = Instant::now();
+        let owned: BTreeSet<IpAddr> = self.segment.owned().collect();
+        let wanted = self.shared.wanted.borrow();
+        let named = owned.iter().copied().filter(|address| wanted.names_interfaces(*address)).collect();
+        drop(wanted);
         let now = PortView {
             hears: self.segment.hears(),
-            owned: self.segment.owned().collect(),
+            owned,
+            named,
             standings: self.segment.standings().collect(),
             heard: self.segment.heard_nodes().collect(),
             suspects: self.segment.suspects().clone(),

@@ -1,0 +1,207 @@
+//! ServiceL2Status: which node announces a Service by layer 2, as MetalLB writes it.
+//!
+//! One object per Service that this node announces, in the namespace of the configuration, deleted when it announces the
+//! Service no more. Who takes a Service over deletes what others have left: they may be dead. Told to people only: nothing
+//! depends on it, and a failure is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use herald_runtime::ObjectName;
+use herald_runtime::untyped::UntypedKind;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client, ResourceExt};
+use ring::digest;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// Between two Services: a node that takes over thousands must not keep the API server from its work.
+const PACE: Duration = Duration::from_millis(20);
+/// How long one request may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// After a failure: twice as long each time, for the kind may be installed any moment or never.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The longest value of a label.
+const LABEL: usize = 63;
+
+const STATUS: UntypedKind = UntypedKind {
+    group: "metallb.io",
+    version: "v1beta1",
+    kind: "ServiceL2Status",
+    plural: "servicel2statuses",
+    fields: None,
+};
+
+/// The Services that this node announces by layer 2, and on which interfaces, where an advertisement names some.
+pub(crate) type Announced = BTreeMap<ObjectName, BTreeSet<String>>;
+
+/// Whose they are.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    api: Api<DynamicObject>,
+    node: String,
+    /// What the API server has of this node; `None` before it was asked.
+    written: Option<Announced>,
+}
+
+impl Writer {
+    /// For the objects of one node.
+    pub(crate) fn new(client: Client, namespace: &str, node: &str) -> Self {
+        let api = Api::namespaced_with(client, namespace, &STATUS.resource());
+        Self { api, node: node.to_owned(), written: None }
+    }
+
+    /// Writes until the sender is dropped.
+    pub(crate) async fn run(mut self, mut announced: watch::Receiver<Announced>) -> anyhow::Result<()> {
+        let mut wait = RETRY.0;
+        loop {
+            let wanted = announced.borrow_and_update().clone();
+            let changed = match self.write(&wanted).await {
+                Ok(()) => {
+                    wait = RETRY.0;
+                    announced.changed().await.is_ok()
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "ServiceL2Status is not written");
+                    // What is wanted by then counts.
+                    let changed = tokio::time::timeout(wait, announced.changed()).await;
+                    wait = (wait * 2).min(RETRY.1);
+                    !matches!(changed, Ok(Err(_)))
+                }
+            };
+            if !changed {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&mut self, wanted: &Announced) -> anyhow::Result<()> {
+        if self.written.is_none() {
+            self.written = Some(self.adopt().await?);
+        }
+        let written = self.written.clone().unwrap_or_default();
+        for service in written.keys().filter(|service| !wanted.contains_key(*service)) {
+            answered(self.delete(service)).await?;
+            self.note(service, None);
+        }
+        for (service, interfaces) in wanted.iter().filter(|(name, on)| written.get(*name) != Some(*on)) {
+            if self.node.len() <= LABEL && service.name.len() <= LABEL {
+                answered(self.put(service, interfaces)).await?;
+            }
+            self.note(service, Some(interfaces));
+            tokio::time::sleep(PACE).await;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, service: &ObjectName, interfaces: Option<&BTreeSet<String>>) {
+        let written = self.written.get_or_insert_default();
+        match interfaces {
+            Some(interfaces) => drop(written.insert(service.clone(), interfaces.clone())),
+            None => drop(written.remove(service)),
+        }
+    }
+
+    /// What an earlier run has left.
+    async fn adopt(&self) -> anyhow::Result<Announced> {
+        let own = ListParams::default().labels(&format!("metallb.io/node={}", self.node));
+        let found = tokio::time::timeout(ANSWER, self.api.list(&own)).await??;
+        // Without interfaces of its own, so that it is written again if it is wanted still.
+        let stale = BTreeSet::from(["?".to_owned()]);
+        let services = found.items.iter().filter_map(|object| {
+            let label = |key: &str| object.labels().get(key).map(String::as_str);
+            let (namespace, name) =
+                (label("metallb.io/service-namespace")?, label("metallb.io/service-name")?);
+            Some((ObjectName::new(namespace, name), stale.clone()))
+        });
+        Ok(services.collect())
+    }
+
+    async fn put(&self, service: &ObjectName, interfaces: &BTreeSet<String>) -> kube::Result<()> {
+        let name = object_name(&self.node, service);
+        let params = PatchParams::apply("herald").force();
+        let mut object = object(&self.node, service);
+        self.api.patch(&name, &params, &Patch::Apply(&object)).await?;
+        object["status"] = status(&self.node, service, interfaces);
+        self.api.patch_status(&name, &params, &Patch::Apply(&object)).await?;
+        let others = format!("{},metallb.io/node!={}", selector(service), self.node);
+        let others = ListParams::default().labels(&others);
+        self.api.delete_collection(&DeleteParams::default(), &others).await.map(drop)
+    }
+
+    async fn delete(&self, service: &ObjectName) -> kube::Result<()> {
+        let own = format!("{},metallb.io/node={}", selector(service), self.node);
+        let own = ListParams::default().labels(&own);
+        self.api.delete_collection(&DeleteParams::default(), &own).await.map(drop)
+    }
+}
+
+async fn answered(request: impl Future<Output = kube::Result<()>>) -> anyhow::Result<()> {
+    Ok(tokio::time::timeout(ANSWER, request).await??)
+}
+
+fn selector(service: &ObjectName) -> String {
+    format!("metallb.io/service-namespace={},metallb.io/service-name={}", service.namespace, service.name)
+}
+
+/// One for each node and Service, in MetalLB's form.
+fn object_name(node: &str, service: &ObjectName) -> String {
+    let hash = digest::digest(&digest::SHA256, format!("{node}/{service}").as_bytes());
+    let hash: String = hash.as_ref().iter().take(8).map(|octet| format!("{octet:02x}")).collect();
+    format!("l2-{hash}")
+}
+
+fn object(node: &str, service: &ObjectName) -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": STATUS.kind,
+        "metadata": {
+            "name": object_name(node, service),
+            "labels": {
+                "metallb.io/node": node,
+                "metallb.io/service-name": &*service.name,
+                "metallb.io/service-namespace": &*service.namespace,
+            },
+        },
+    })
+}
+
+fn status(node: &str, service: &ObjectName, interfaces: &BTreeSet<String>) -> Value {
+    let interfaces: Vec<Value> = interfaces.iter().map(|name| json!({ "name": name })).collect();
+    json!({
+        "node": node,
+        "serviceName": &*service.name,
+        "serviceNamespace": &*service.namespace,
+        "interfaces": interfaces,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_as_metallb_writes_it() {
+        let web = ObjectName::new("shop", "web");
+        let written = object("node-1", &web);
+        assert_eq!(written["metadata"]["labels"]["metallb.io/node"], "node-1");
+        assert_eq!(written["metadata"]["labels"]["metallb.io/service-name"], "web");
+        assert_eq!(written["metadata"]["labels"]["metallb.io/service-namespace"], "shop");
+        let of = |interfaces: &[&str]| {
+            status("node-1", &web, &interfaces.iter().map(ToString::to_string).collect::<BTreeSet<_>>())
+        };
+        assert_eq!(of(&["eth0"])["interfaces"], json!([{ "name": "eth0" }]));
+        assert_eq!((&of(&[])["serviceName"], &of(&[])["serviceNamespace"]), (&json!("web"), &json!("shop")));
+    }
+
+    #[test]
+    fn each_node_has_an_object_of_its_own_for_a_service() {
+        let names: BTreeSet<String> = ["node-1", "node-2"]
+            .iter()
+            .flat_map(|node| ["web", "api"].map(|name| object_name(node, &ObjectName::new("shop", name))))
+            .collect();
+        assert_eq!(names.len(), 4);
+        assert!(names.iter().all(|name| name.starts_with("l2-") && name.len() == 19), "{names:?}");
+    }
+}
