@@ -157,8 +157,14 @@ pub struct Layer2Answer {
     pub interface: String,
     /// The node that owns the address.
     pub owner: Option<String>,
+    /// The number of its claim; the highest of all stands.
+    #[serde(default)]
+    pub claim: Option<u32>,
     /// The node that would own it if the owner went.
     pub next: Option<String>,
+    /// Why that one.
+    #[serde(default)]
+    pub next_by: Option<String>,
 }
 
 /// The health check node port.

@@ -144,7 +144,9 @@ fn owners(all: &Owners, address: IpAddr) -> Vec<Layer2Answer> {
     let answer = standing.map(|(interface, standing)| Layer2Answer {
         interface: interface.clone(),
         owner: standing.owner.as_deref().map(str::to_owned),
+        claim: standing.claim,
         next: standing.next.as_deref().map(str::to_owned),
+        next_by: standing.next_by.map(|by| by.word().to_owned()),
     });
     answer.collect()
 }

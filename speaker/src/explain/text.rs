@@ -162,7 +162,14 @@ impl ServiceAnswer {
                 for of in &announcement.layer2 {
                     let name = |node: &Option<String>| node.clone().unwrap_or_else(|| "nobody".to_owned());
                     let (owner, next) = (name(&of.owner), name(&of.next));
-                    told += &format!("; on {} owned by {owner}, next {next}", of.interface);
+                    told += &format!("; on {} owned by {owner}", of.interface);
+                    if let Some(claim) = of.claim {
+                        told += &format!(" (claim {claim})");
+                    }
+                    told += &format!(", next {next}");
+                    if let Some(by) = &of.next_by {
+                        told += &format!(" ({by})");
+                    }
                 }
                 cells([&announcement.address, &told])
             })

@@ -41,6 +41,41 @@ pub(crate) fn winner(candidates: impl Iterator<Item = Candidate>) -> Option<Cand
     candidates.filter(|candidate| !candidate.offer.leaving).max_by_key(Candidate::standing)
 }
 
+/// What decided that one stands before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// There is no other.
+    Alone,
+    /// The higher number of its claim.
+    Claim,
+    /// The higher preference of the configuration.
+    Preference,
+    /// The lower hash of node and address.
+    Hash,
+}
+
+impl By {
+    /// Why a winner stands before the best of the others.
+    pub(crate) fn of(winner: &Candidate, other: Option<&Candidate>) -> Self {
+        match other {
+            None => Self::Alone,
+            Some(other) if winner.offer.claim != other.offer.claim => Self::Claim,
+            Some(other) if winner.offer.score != other.offer.score => Self::Preference,
+            Some(_) => Self::Hash,
+        }
+    }
+
+    /// The words.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Alone => "no other node offers it",
+            Self::Claim => "its claim is the latest",
+            Self::Preference => "it is preferred",
+            Self::Hash => "lowest hash",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +105,20 @@ mod tests {
             let forth = winner(candidates.iter().copied()).map(|winner| winner.participant.0);
             let back = winner(candidates.iter().rev().copied()).map(|winner| winner.participant.0);
             assert_eq!((forth, back), (expected, expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_decides_is_told() {
+        let winner = candidate(1, 3, Some(2), 5);
+        for (other, by) in [
+            (None, By::Alone),
+            (Some(candidate(2, 1, Some(1), 9)), By::Claim),
+            (Some(candidate(2, 1, None, 9)), By::Claim),
+            (Some(candidate(2, 1, Some(2), 4)), By::Preference),
+            (Some(candidate(2, 9, Some(2), 5)), By::Hash),
+        ] {
+            assert_eq!(By::of(&winner, other.as_ref()), by, "{other:?}");
         }
     }
 

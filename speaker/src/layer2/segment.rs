@@ -28,7 +28,7 @@ use self::doubts::Doubts;
 use self::log::Log;
 use self::peers::{Admission, Peers};
 use super::bursts::Bursts;
-use super::election::{Candidate, rank, winner};
+use super::election::{By, Candidate, rank, winner};
 use super::frame::Mac;
 use super::hello::{Hello, Offer, Participant, Sender};
 
@@ -90,8 +90,12 @@ pub(crate) enum Output {
 pub(crate) struct Standing {
     /// The node that claims it.
     pub(crate) owner: Option<Box<str>>,
+    /// The number of its claim.
+    pub(crate) claim: Option<u32>,
     /// The node that would have it if the owner went.
     pub(crate) next: Option<Box<str>>,
+    /// Why that one.
+    pub(crate) next_by: Option<By>,
 }
 
 /// An address that this participant offers, or owns still.
@@ -240,9 +244,16 @@ impl Segment {
         let mine = self.own.get(&address).map(|own| self.mine(own));
         let all = || self.peers.candidates(address).chain(mine);
         let owner = winner(all()).filter(|winner| winner.offer.claim.is_some());
-        let next = winner(all().filter(|of| owner.is_none_or(|owner| owner.participant != of.participant)));
+        let but = |out: [Option<Candidate>; 2]| {
+            let is_out =
+                move |of: &Candidate| out.iter().flatten().any(|out| out.participant == of.participant);
+            winner(all().filter(move |of| !is_out(of)))
+        };
+        let next = but([owner, None]);
+        let next_by = next.map(|next| By::of(&next, but([owner, Some(next)]).as_ref()));
         let name = |of: Option<Candidate>| of.and_then(|of| self.name(of.participant));
-        Standing { owner: name(owner), next: name(next) }
+        let claim = owner.and_then(|owner| owner.offer.claim);
+        Standing { owner: name(owner), claim, next: name(next), next_by }
     }
 
     fn name(&self, participant: Participant) -> Option<Box<str>> {
