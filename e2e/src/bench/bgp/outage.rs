@@ -138,7 +138,9 @@ fn deaths(lab: &Lab, table: &mut Table) -> Result<()> {
 fn restart(lab: &Lab, speakers: &mut [Process], table: &mut Table) -> Result<()> {
     let router = lab.router();
     router.configure(&RouterOptions::t4(lab.nodes()))?;
-    peer(lab, &json!({ "bfdProfile": null, "enableGracefulRestart": true }))?;
+    // Whether a peer keeps routes cannot be changed, so it is another object.
+    lab.delete("metallb.io/v1beta2/BGPPeer", NAMESPACE, "bench")?;
+    peer(lab, &json!({ "enableGracefulRestart": true }))?;
     for node in lab.nodes() {
         await_ok(SOON, "sessions with graceful restart", || {
             let shown = router.birdc(&format!("show protocols all {}", node.name))?;
@@ -173,7 +175,9 @@ fn established(node: &str) -> String {
 
 /// Excludes a node, stops its speaker when its route is gone, and lets both come back.
 fn drain(lab: &Lab, speakers: &mut [Process], table: &mut Table) -> Result<()> {
-    peer(lab, &json!({ "enableGracefulRestart": false }))?;
+    lab.delete("metallb.io/v1beta2/BGPPeer", NAMESPACE, "bench")?;
+    peer(lab, &json!({}))?;
+    lab.router().configure(&RouterOptions::t4(lab.nodes()))?;
     await_nodes(lab, lab.nodes().len())?;
     let poller = Poller::start(lab.client(), (VIP, 80).into(), load(2, 950))?;
     poller.await_answers(200, SOON)?;
