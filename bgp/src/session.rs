@@ -29,6 +29,8 @@ mod reason;
 mod receive;
 
 #[cfg(test)]
+mod attribute_tests;
+#[cfg(test)]
 mod collision_tests;
 #[cfg(test)]
 mod fsm_tests;

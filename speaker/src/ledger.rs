@@ -90,10 +90,13 @@ impl Touched {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     claims: BTreeMap<ObjectName, Claims>,
-    routes: BTreeMap<IpNet, BTreeSet<ObjectName>>,
-    addresses: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
-    offers: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
+    routes: Owners<IpNet>,
+    addresses: Owners<IpAddr>,
+    offers: Owners<IpAddr>,
 }
+
+/// Who claims what, each list in order. Nearly all have one name, for which a set would take ten times the room.
+type Owners<K> = BTreeMap<K, Vec<ObjectName>>;
 
 impl Ledger {
     /// Replaces what a Service claims; empty claims forget it. Returns what must be looked at again.
@@ -113,13 +116,13 @@ impl Ledger {
             }
         }
         for prefix in claims.routes.keys() {
-            self.routes.entry(*prefix).or_default().insert(service.clone());
+            own(&mut self.routes, *prefix, service);
         }
         for address in &claims.addresses {
-            self.addresses.entry(*address).or_default().insert(service.clone());
+            own(&mut self.addresses, *address, service);
         }
         for address in claims.offers.keys() {
-            self.offers.entry(*address).or_default().insert(service.clone());
+            own(&mut self.offers, *address, service);
         }
         if !claims.is_empty() {
             self.claims.insert(service.clone(), claims);
@@ -154,13 +157,20 @@ impl Ledger {
 
     /// The Services that want an address on `lo`.
     pub(crate) fn owners_of_address(&self, address: &IpAddr) -> BTreeSet<ObjectName> {
-        self.addresses.get(address).cloned().unwrap_or_default()
+        self.addresses.get(address).into_iter().flatten().cloned().collect()
     }
 }
 
-fn forget<K: Ord>(owners: &mut BTreeMap<K, BTreeSet<ObjectName>>, key: &K, service: &ObjectName) {
+fn own<K: Ord>(owners: &mut Owners<K>, key: K, service: &ObjectName) {
+    let services = owners.entry(key).or_insert_with(|| Vec::with_capacity(1));
+    if let Err(at) = services.binary_search(service) {
+        services.insert(at, service.clone());
+    }
+}
+
+fn forget<K: Ord>(owners: &mut Owners<K>, key: &K, service: &ObjectName) {
     if let Some(services) = owners.get_mut(key) {
-        services.remove(service);
+        services.retain(|other| other != service);
         if services.is_empty() {
             owners.remove(key);
         }
