@@ -11,8 +11,8 @@ use crate::objects::{install, pool};
 use crate::services::{SOON, await_address, create, service};
 
 const INTERVAL: u32 = 100;
-/// Three packets may be missing. The rest is what a busy machine may take; the hold time is a minute and more away.
-const DETECTED: Duration = Duration::from_millis(1000);
+/// Three packets may be missing. The rest is for a machine that runs other labs meanwhile; `make bench-bgp` measures it.
+const DETECTED: Duration = Duration::from_millis(400);
 
 #[test]
 #[ignore = "needs a network namespace"]
