@@ -51,7 +51,7 @@ pub use manifests::File;
 pub use migrate::{Migrated, migrate_files};
 pub use objects::{Object, ObjectKey};
 pub use options::{
-    ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
+    CordonedNodes, ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
     SourceRangesOtherFamily,
 };
 pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};

@@ -35,6 +35,8 @@ pub struct HeraldOptions {
     pub floor_grace: Duration,
     /// Whether endpoints on nodes whose neighbours' hellos call them dead are passed over where there are others.
     pub suspect_endpoints: bool,
+    /// Whether cordoned nodes go on announcing.
+    pub cordoned_nodes: CordonedNodes,
 }
 
 impl Default for HeraldOptions {
@@ -52,8 +54,19 @@ impl Default for HeraldOptions {
             finalizer_wait: Duration::ZERO,
             floor_grace: Duration::from_secs(60),
             suspect_endpoints: true,
+            cordoned_nodes: CordonedNodes::Announce,
         }
     }
+}
+
+/// What becomes of a node's announcements when it is cordoned (`spec.unschedulable`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum CordonedNodes {
+    /// Nothing: cordoning is about new pods, as Kubernetes has it.
+    #[default]
+    Announce,
+    /// They go, as with the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    Leave,
 }
 
 /// Which Service addresses are put on `lo`.

@@ -37,6 +37,8 @@ pub(crate) struct OwnNode {
     pub(crate) internal_ips: Vec<IpAddr>,
     /// Condition `NetworkUnavailable` is true.
     pub(crate) network_unavailable: bool,
+    /// `spec.unschedulable`: it is cordoned.
+    pub(crate) cordoned: bool,
     /// It may be sent traffic, in kube-proxy's sense.
     pub(crate) eligible: bool,
 }
@@ -86,6 +88,7 @@ pub(crate) fn fold(node: &Node, own_name: &str) -> NodeObject {
             .iter()
             .flat_map(|status| status.conditions.iter().flatten())
             .any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True"),
+        cordoned: spec.is_some_and(|spec| spec.unschedulable == Some(true)),
         eligible: node_eligible(Some(node)),
     });
     NodeObject { name, addresses, pod_cidrs, own }
@@ -100,7 +103,7 @@ mod tests {
     fn node() -> Node {
         serde_json::from_value(json!({
             "metadata": {"name": "node-1", "labels": {LABEL_ZONE: "a", LABEL_EXCLUDE: ""}},
-            "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "2001:db8:2:1::/64"]},
+            "spec": {"unschedulable": true, "podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "2001:db8:2:1::/64"]},
             "status": {
                 "addresses": [
                     {"type": "Hostname", "address": "node-1"},
@@ -119,7 +122,7 @@ mod tests {
     fn of_the_own_node_everything_needed_is_kept() {
         let folded = fold(&node(), "node-1");
         let own = folded.own.unwrap();
-        assert!(own.network_unavailable && own.excluded() && own.eligible);
+        assert!(own.network_unavailable && own.excluded() && own.cordoned && own.eligible);
         assert_eq!(own.zone().as_deref(), Some("a"));
         assert_eq!(
             own.primary_ips(),

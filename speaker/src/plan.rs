@@ -39,7 +39,7 @@ pub(crate) struct View<'a> {
     /// No peer selects the node.
     pub(crate) no_peer: bool,
     /// The node is excluded by label, and its routes stay a little longer.
-    pub(crate) leaves: bool,
+    pub(crate) leaves: Option<Reason>,
     /// The configuration in force.
     pub(crate) config: &'a Config,
     /// Whether rules are programmed on this node at all.
@@ -190,14 +190,13 @@ impl Advertised<'_> {
     /// What is left of it on this node.
     fn by_this_node(mut self, view: &View<'_>) -> Result<Self, Reason> {
         self.bgp &= !view.no_peer;
-        if view.leaves {
+        if view.leaves.is_some() {
             // By layer 2 another node is ready before this one lets go: there is nothing to wait for.
             self.offered = None;
         }
         match self.bgp || self.offered.is_some() {
             true => Ok(self),
-            false if view.leaves => Err(Reason::NodeExcluded),
-            false => Err(Reason::NoPeer),
+            false => Err(view.leaves.unwrap_or(Reason::NoPeer)),
         }
     }
 }

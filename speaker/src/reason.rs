@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     NodeNetworkUnavailable,
     /// The Node has the label `node.kubernetes.io/exclude-from-external-load-balancers`.
     NodeExcluded,
+    /// The Node is cordoned, and the configuration has such nodes leave.
+    NodeCordoned,
     /// No endpoint of the Service can take traffic anywhere.
     NoEndpoints,
     /// `externalTrafficPolicy: Local`, and no endpoint on this node is ready.
@@ -35,13 +37,14 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// All of them, in order; the label values of the metric.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NotInPool,
         Self::NoAdvertisement,
         Self::NoPeer,
         Self::NodeUnknown,
         Self::NodeNetworkUnavailable,
         Self::NodeExcluded,
+        Self::NodeCordoned,
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
         Self::LocalProbesFail,
@@ -59,6 +62,7 @@ impl Reason {
             Self::NodeUnknown => "nodeUnknown",
             Self::NodeNetworkUnavailable => "nodeNetworkUnavailable",
             Self::NodeExcluded => "nodeLabeledExcludeBalancers",
+            Self::NodeCordoned => "nodeCordoned",
             Self::NoEndpoints => "noEndpoints",
             Self::NoLocalEndpoints => "noLocalEndpoints",
             Self::LocalProbesFail => "localProbesFail",
@@ -66,6 +70,11 @@ impl Reason {
             Self::RulesRefused => "rulesRefused",
             Self::LocalAddressRefused => "localAddressRefused",
         }
+    }
+
+    /// Whether somebody has taken the node out of load balancing, which it leaves gently.
+    pub(crate) fn is_leaving(self) -> bool {
+        matches!(self, Self::NodeExcluded | Self::NodeCordoned)
     }
 
     /// What it means.
@@ -79,6 +88,7 @@ impl Reason {
             Self::NodeExcluded => {
                 "this Node has label node.kubernetes.io/exclude-from-external-load-balancers"
             }
+            Self::NodeCordoned => "this Node is cordoned, and herald.cordoned-nodes has such nodes leave",
             Self::NoEndpoints => "no endpoint can take traffic anywhere",
             Self::NoLocalEndpoints => "externalTrafficPolicy is Local and no endpoint on this node is ready",
             Self::LocalProbesFail => {
@@ -101,6 +111,7 @@ impl Reason {
             Self::NodeUnknown => Some("compare --node-name of the speaker with kubectl get nodes"),
             Self::NodeNetworkUnavailable => Some("look at the network plugin: kubectl describe node"),
             Self::NodeExcluded => Some("remove the label if the node is to serve clients again"),
+            Self::NodeCordoned => Some("kubectl uncordon it if it is to serve clients again"),
             Self::LocalProbesFail => Some("see annotation herald.io/probe and the Service's Events"),
             Self::NoEndpoints
             | Self::NoLocalEndpoints

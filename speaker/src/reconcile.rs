@@ -197,11 +197,11 @@ impl Reconciler {
     /// The node or the configuration is not what it was.
     async fn settings_changed(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
         let mut settings = Settings::of(&self.index, &self.options, addresses);
-        let excluded = settings.refusal == Some(Reason::NodeExcluded);
-        self.drain = self.drain.next(now, excluded, self.options.drain);
+        let out = settings.refusal.filter(|reason| reason.is_leaving());
+        self.drain = self.drain.next(now, out.is_some(), self.options.drain);
         if self.drain.leaves() {
             settings.refusal = None;
-            settings.leaves = true;
+            settings.leaves = out;
         }
         self.applier.effects().peers.avoid(self.drain.leaves());
         if self.settings.as_ref() == Some(&settings) {

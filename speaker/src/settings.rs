@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_config::{Config, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
+use herald_config::{Config, CordonedNodes, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
 use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
@@ -26,8 +26,8 @@ pub(crate) struct Settings {
     pub(crate) refusal: Option<Reason>,
     /// No peer selects this node.
     pub(crate) no_peer: bool,
-    /// The node is excluded by label; its routes stay a little longer, for routers to take another way.
-    pub(crate) leaves: bool,
+    /// Why the node leaves; its routes stay a little longer, for routers to take another way.
+    pub(crate) leaves: Option<Reason>,
     /// There are pools that this node announces by layer 2.
     pub(crate) layer2: bool,
     /// The configuration in force; the empty one before there is any.
@@ -106,6 +106,9 @@ impl Settings {
             None => Some(Reason::NodeUnknown),
             Some((_, own)) if own.network_unavailable => Some(Reason::NodeNetworkUnavailable),
             Some((_, own)) if own.excluded() => Some(Reason::NodeExcluded),
+            Some((_, own)) if own.cordoned && config.herald.cordoned_nodes == CordonedNodes::Leave => {
+                Some(Reason::NodeCordoned)
+            }
             Some(_) => None,
         };
         let cluster_cidrs = if options.cluster_cidrs.is_empty() {
@@ -145,7 +148,7 @@ impl Settings {
             health_addresses,
             refusal,
             no_peer: peers.is_empty(),
-            leaves: false,
+            leaves: None,
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig {

@@ -8,7 +8,7 @@ use super::reader::Value;
 use super::scalars::{boolean, duration, from_text, nonempty, number, one_of};
 use crate::address_range::{AddressRange, overlapping};
 use crate::options::{
-    ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
+    CordonedNodes, ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
     SourceRangesOtherFamily,
 };
 use crate::problem::shown;
@@ -27,6 +27,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "finalizer",
         "floor",
         "suspect-endpoints",
+        "cordoned-nodes",
     ])?;
     let default = HeraldOptions::default();
     let local_addresses = fields.get("local-addresses").map_or(Some(default.local_addresses), |value| {
@@ -67,6 +68,9 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     });
     let suspect_endpoints =
         fields.get("suspect-endpoints").map_or(Some(default.suspect_endpoints), |value| boolean(&value));
+    let cordoned_nodes = fields.get("cordoned-nodes").map_or(Some(default.cordoned_nodes), |value| {
+        one_of(&value, &[("announce", CordonedNodes::Announce), ("leave", CordonedNodes::Leave)])
+    });
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: externals.clone()?.0,
@@ -80,6 +84,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         finalizer_wait: finalizer_wait?,
         floor_grace: floor_grace?,
         suspect_endpoints: suspect_endpoints?,
+        cordoned_nodes: cordoned_nodes?,
     })
 }
 

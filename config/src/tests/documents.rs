@@ -207,6 +207,7 @@ fn heralds_own_keys_have_their_meaning() {
             finalizer_wait: Duration::from_secs(5),
             floor_grace: Duration::from_secs(90),
             suspect_endpoints: false,
+            cordoned_nodes: CordonedNodes::Leave,
         }
     );
     assert_eq!(warnings, []);
@@ -224,7 +225,7 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(default.floor_grace, Duration::from_secs(60));
     assert_eq!(herald("herald: {floor: }"), default);
     assert_eq!(herald("herald: {floor: {}}"), default);
-    assert!(default.suspect_endpoints);
+    assert!(default.suspect_endpoints && default.cordoned_nodes == CordonedNodes::Announce);
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
     for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}"] {
         assert_eq!(herald(&format!("herald: {{{absent}}}")), default, "{absent}");

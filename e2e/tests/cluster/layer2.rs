@@ -19,7 +19,8 @@ use herald_e2e::{
 use crate::order::{SOON, herald, service};
 
 const POOL: &str = "address-pools:\n\
-    - {name: lan, protocol: layer2, addresses: [10.0.0.200-10.0.0.239, '2001:db8:10::200-2001:db8:10::23f']}\n";
+    - {name: lan, protocol: layer2, addresses: [10.0.0.200-10.0.0.239, '2001:db8:10::200-2001:db8:10::23f']}\n\
+    herald: {cordoned-nodes: leave}\n";
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers=";
 /// The kind may come after the speakers, which look for it each minute at the latest.
 const STATUS: Duration = Duration::from_secs(70);
@@ -220,4 +221,19 @@ fn who_announces_a_service_stands_in_one_object_that_follows_the_owner() -> Resu
         ensure!(found.is_empty(), "{found}");
         Ok(())
     })
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_cordoned_node_hands_over_where_the_configuration_says_so() -> Result<()> {
+    let layer2 = Layer2::start()?;
+    let [vip, _] = layer2.service("web")?;
+    let owner = layer2.owner(vip.ip(), None)?.clone();
+    layer2.lab.kubectl(&["cordon", &owner.name])?;
+    layer2.owner(vip.ip(), Some(&owner))?;
+    let explain = HttpOptions::default().path("/explain/service/default/web");
+    let explained = owner.ns.http(at("127.0.0.1", 7472), &explain)?.body;
+    ensure!(explained.contains("nodeCordoned"), "{explained}");
+    layer2.lab.kubectl(&["uncordon", &owner.name])?;
+    await_next(&owner, vip.ip())
 }

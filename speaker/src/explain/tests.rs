@@ -100,7 +100,7 @@ impl World {
             node: &self.node,
             node_refusal: self.refusal,
             no_peer: false,
-            leaves: false,
+            leaves: None,
             config: &self.config,
             proxies: self.mode != ProxyMode::Off,
             class: None,

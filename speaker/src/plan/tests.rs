@@ -32,7 +32,7 @@ struct Case {
     node: NodeView,
     refusal: Option<Reason>,
     no_peer: bool,
-    leaves: bool,
+    leaves: Option<Reason>,
     holders: Holders,
     service: Value,
     endpoints: Value,
@@ -55,7 +55,7 @@ impl Case {
             },
             refusal: None,
             no_peer: false,
-            leaves: false,
+            leaves: None,
             holders: Holders::default(),
             service: json!({
                 "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -189,7 +189,7 @@ fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_prefer
     assert_eq!(case.plan().verdicts[&ip(VIP)], Verdict::Offer { bgp: true });
     case.config.pools[0].layer2.push(Layer2Advertisement::default());
     assert_eq!(case.plan().claims.offers[&ip(VIP)].interfaces, None, "one of them is for all");
-    case.leaves = true;
+    case.leaves = Some(Reason::NodeExcluded);
     let leaving = case.plan();
     assert!(
         leaving.claims.offers.is_empty() && !leaving.claims.routes.is_empty(),
