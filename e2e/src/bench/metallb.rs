@@ -52,6 +52,21 @@ impl MetalLb {
         Ok(this)
     }
 
+    /// Ends the processes and takes away all that [`Self::start`] made, here and in the nodes' kernels: what is measured next
+    /// lists neither their objects nor their kinds.
+    pub fn remove(self, lab: &Lab) -> Result<()> {
+        drop(self);
+        let crds = programs()?.join("metallb/crds").display().to_string();
+        lab.kubectl(&["delete", "--ignore-not-found", "--timeout=30s", "-f", &crds])?;
+        // Nobody but a kubelet ends a pod with grace, and the lab's nodes have none.
+        let at_once = ["--force", "--grace-period=0", "--timeout=30s"];
+        lab.kubectl(&[&["delete", "pods", "-n", NAMESPACE, "-l", "app=metallb"][..], &at_once].concat())?;
+        for node in lab.nodes() {
+            node.ns.exec(&["nft", "flush", "ruleset"])?;
+        }
+        Ok(())
+    }
+
     /// The ends of the processes' logs.
     pub fn logs(&self) -> String {
         logs(&self.processes)

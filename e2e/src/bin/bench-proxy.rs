@@ -99,10 +99,7 @@ fn planned_work(lab: &Lab, arguments: &Arguments, table: &mut Table) -> Result<(
     if !arguments.herald_only {
         let running = metallb::MetalLb::start(lab, METALLB_POOL)?;
         planned::measure(lab, Kind::KubeProxy, &rows, table).with_context(|| running.logs())?;
-        drop(running);
-        for node in lab.nodes() {
-            node.ns.exec(&["nft", "flush", "ruleset"])?;
-        }
+        running.remove(lab)?;
     }
     Ok(())
 }
