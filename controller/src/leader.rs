@@ -60,6 +60,7 @@ impl Leader {
         let (sender, mut events) = mpsc::channel(EVENTS);
         let readiness = Readiness::new();
         let services = Watch::<Service, true>::all(self.client.clone())
+            .in_protobuf()
             .metrics(self.metrics.client.clone())
             .run(ServiceView::new, timed(Event::Service), sender.clone(), readiness.handle("services"));
         let config =

@@ -29,11 +29,7 @@ impl ClientFlags {
     /// The same for the client.
     pub(crate) fn options(&self) -> ClientOptions {
         let Self { kubeconfig, api_servers } = self;
-        ClientOptions {
-            kubeconfig: kubeconfig.clone(),
-            api_servers: api_servers.clone(),
-            without_managed_fields: false,
-        }
+        ClientOptions { kubeconfig: kubeconfig.clone(), api_servers: api_servers.clone() }
     }
 }
 

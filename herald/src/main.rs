@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use herald_runtime::client::{self, ClientOptions};
+use herald_runtime::client;
 use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
@@ -98,7 +98,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             shutdown::run(|stop| herald_controller::run(options, stop)).await
         }
         Command::Speaker(flags) => {
-            let connection = ClientOptions { without_managed_fields: true, ..flags.client.options() };
+            let connection = flags.client.options();
             let client = client::connect(&connection).await.context("no API client")?;
             let api_servers = client::server_addresses(&connection).await?;
             let options = SpeakerOptions { api_servers, ..flags.into_options(client) };

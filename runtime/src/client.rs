@@ -28,8 +28,6 @@ use kube::{Client, Config};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
-use crate::protobuf::Protobuf;
-
 /// How long a TCP connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a server may take to begin its answer; a watch answers its headers at once.
@@ -47,8 +45,6 @@ pub struct ClientOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Addresses that replace the one of the kubeconfig or of the Pod's environment, first choice first.
     pub api_servers: Vec<String>,
-    /// Objects in lists of Services and EndpointSlices may come without their `metadata.managedFields`.
-    pub without_managed_fields: bool,
 }
 
 /// Why there is no client.
@@ -93,13 +89,9 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(ClientError::Setup)?;
     let failover = Arc::new(Failover { servers, stacks, current: AtomicUsize::new(0) });
-    let protobuf = Arc::new(Protobuf::new(!options.without_managed_fields));
-    let service = tower::service_fn(move |mut request| {
-        let (failover, protobuf) = (Arc::clone(&failover), Arc::clone(&protobuf));
-        async move {
-            protobuf.ask(&mut request);
-            protobuf.answer(failover.send(request).await?).await
-        }
+    let service = tower::service_fn(move |request| {
+        let failover = Arc::clone(&failover);
+        async move { failover.send(request).await }
     });
     Ok(Client::new(service, default_namespace))
 }

@@ -22,7 +22,7 @@ pub mod fetch;
 pub mod lease;
 pub mod metrics;
 mod name;
-mod protobuf;
+pub mod protobuf;
 pub mod readiness;
 pub mod shutdown;
 mod tasks;

@@ -13,39 +13,49 @@
 //! `fold` turns an object into the role's own compact value at once; full objects of a large cluster never stand in
 //! memory together. `managedFields` are not even decoded, unless asked for. An object that
 //! cannot be decoded is logged and left out; it hurts no other.
+//!
+//! Lists come in pages, in protobuf where that pays. The watch goes on from the list's version, after an interruption from
+//! the last event's; the API server lists anew what it no longer knows (410).
 
 mod lenient;
+mod outage;
 
 use std::fmt::Debug;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, pin_mut};
-use kube::core::DynamicObject;
+use futures::{Stream, StreamExt};
+use kube::api::{ListParams, WatchParams};
+use kube::core::{DynamicObject, ObjectList};
 use kube::discovery::ApiResource;
-use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::{timeout, timeout_at};
 
+use self::lenient::Lenient;
+use self::outage::Outage;
 use crate::metrics::ClientMetrics;
+use crate::protobuf::{self, Answer, InProtobuf, Page};
 use crate::readiness::Handle;
-use crate::watch::lenient::Lenient;
 use crate::{ObjectName, chain};
 
-/// First wait after a failure; doubled with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two attempts to reach the API server.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// A watch that stands this long without a failure counts as back.
-const BACK_AFTER: Duration = Duration::from_secs(5);
-/// While the API server is away, how often the log says so.
-const REMIND: Duration = Duration::from_secs(60);
 /// First wait before a kind is asked for again that the API server does not show; doubled with each further one.
 const FIRST_ABSENT: Duration = Duration::from_secs(1);
 /// The longest of these waits.
 const ABSENT: Duration = Duration::from_secs(300);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
+/// How long a page may take to come.
+const PAGE_COMES: Duration = Duration::from_secs(30);
+/// How long the API server keeps a watch, in seconds.
+const WATCH_LASTS: u32 = 290;
+/// A watch that has told nothing for so long is dead: it should have ended by now.
+const WATCH_DEAD: Duration = Duration::from_secs(320);
+/// A watch that the API server ends sooner is begun again only after this.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// One change of the watched objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +74,10 @@ pub struct Watch<K, const MANAGED: bool = false> {
     api: Api<Lenient<K, MANAGED>>,
     /// As the log names it.
     kind: String,
-    config: watcher::Config,
+    /// Which objects.
+    selection: ListParams,
+    /// Pages are asked for in protobuf, and so read.
+    protobuf: Option<protobuf::Read<K>>,
     metrics: Option<ClientMetrics>,
     optional: bool,
 }
@@ -76,6 +89,16 @@ where
     /// All objects of the kind, in all namespaces if it has any.
     pub fn all(client: Client) -> Self {
         Self::new(Api::all(client), K::kind(&()).into_owned())
+    }
+
+    /// Lists in protobuf.
+    #[must_use]
+    pub fn in_protobuf(mut self) -> Self
+    where
+        K: InProtobuf,
+    {
+        self.protobuf = Some(K::list);
+        self
     }
 }
 
@@ -103,14 +126,14 @@ where
     /// Only objects that match the field selector.
     #[must_use]
     pub fn fields(mut self, selector: &str) -> Self {
-        self.config = self.config.fields(selector);
+        self.selection = self.selection.fields(selector);
         self
     }
 
     /// Only objects that match the label selector.
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
-        self.config = self.config.labels(selector);
+        self.selection = self.selection.labels(selector);
         self
     }
 
@@ -133,9 +156,9 @@ where
     ///
     /// Cancel-safe in the sense that dropping the future drops the watch.
     pub async fn run<T, E>(
-        self,
-        fold: impl Fn(K) -> T + Send,
-        wrap: impl Fn(WatchEvent<T>) -> E + Send,
+        mut self,
+        fold: impl Fn(K) -> T + Send + Sync,
+        wrap: impl Fn(WatchEvent<T>) -> E + Send + Sync,
         events: mpsc::Sender<E>,
         listed: Handle,
     ) -> anyhow::Result<()>
@@ -143,124 +166,182 @@ where
         T: Send,
         E: Send,
     {
-        let kind = self.kind;
-        let mut collector = Collector { fold, kind: kind.clone(), listing: Vec::new() };
+        let told = Told { events, wrap, metrics: self.metrics.clone() };
+        match self.list_and_follow(&fold, &told, &listed).await {
+            Err(Closed) => Ok(()),
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn list_and_follow<T, E>(
+        &mut self,
+        fold: &(impl Fn(K) -> T + Sync),
+        told: &Told<E, impl Fn(WatchEvent<T>) -> E + Sync>,
+        listed: &Handle,
+    ) -> Result<Never, Closed>
+    where
+        T: Send,
+        E: Send,
+    {
         let mut outage = Outage::default();
         // While this is true, a refusal to list means that there is nothing to watch.
         let mut may_be_absent = self.optional;
         let mut absent = FIRST_ABSENT;
-        let stream = watcher(self.api, self.config);
-        pin_mut!(stream);
         loop {
-            let next = match outage.quiet_until() {
-                None => stream.next().await,
-                Some(at) => match tokio::time::timeout_at(at.into(), stream.next()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        outage.over(&kind, Instant::now());
-                        continue;
-                    }
-                },
-            };
-            match next {
-                None => anyhow::bail!("the watch of {kind} ended"),
-                Some(Ok(event)) => {
-                    // `Init` is only the intention to list: the server has not answered yet.
-                    if !matches!(event, watcher::Event::Init) {
-                        outage.over(&kind, Instant::now());
-                    }
-                    let Some(event) = collector.collect(event) else { continue };
-                    if let Some(metrics) = &self.metrics {
-                        metrics.updates.inc();
-                    }
-                    let reset = matches!(event, WatchEvent::Reset(_));
-                    if events.send(wrap(event)).await.is_err() {
-                        return Ok(());
-                    }
-                    if reset {
-                        may_be_absent = false;
-                        listed.ready();
-                    }
+            match self.list(fold).await {
+                Ok((objects, version)) => {
+                    outage.over(&self.kind, Instant::now());
+                    may_be_absent = false;
+                    told.event(WatchEvent::Reset(objects)).await?;
+                    listed.ready();
+                    self.follow(version, fold, told, &mut outage).await?;
                 }
-                Some(Err(error)) if may_be_absent && is_absent(&error) => {
+                Err(error) if may_be_absent && is_absent(&error) => {
                     if !listed.is_ready() {
                         let error = chain(&error);
-                        tracing::info!(kind = %kind, error, "not shown by the API server: going on without");
-                        if events.send(wrap(WatchEvent::Reset(Vec::new()))).await.is_err() {
-                            return Ok(());
-                        }
+                        tracing::info!(kind = %self.kind, error, "not shown by the API server: going on without");
+                        told.event(WatchEvent::Reset(Vec::new())).await?;
                         listed.ready();
                     }
-                    tokio::select! {
-                        () = tokio::time::sleep(absent) => {}
-                        () = events.closed() => return Ok(()),
-                    }
+                    told.rest(absent).await?;
                     absent = absent.saturating_mul(2).min(ABSENT);
                 }
-                Some(Err(error)) => {
-                    if let Some(metrics) = &self.metrics {
-                        metrics.update_errors.inc();
-                    }
-                    let wait = outage.failed(&kind, &error, Instant::now());
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = events.closed() => return Ok(()),
-                    }
+                Err(error) => told.failure(&self.kind, &error, &mut outage).await?,
+            }
+        }
+    }
+
+    /// All objects, and the version of the whole.
+    async fn list<T>(&mut self, fold: &(impl Fn(K) -> T + Sync)) -> kube::Result<(Vec<T>, String)> {
+        let mut parameters = self.selection.clone().limit(PAGE);
+        let mut objects = Vec::new();
+        loop {
+            let page = timeout(PAGE_COMES, self.page(&parameters)).await;
+            let late =
+                |_| failure(format!("a page of the list did not come within {} s", PAGE_COMES.as_secs()));
+            let page = page.map_err(late)??;
+            objects.extend(page.objects.into_iter().filter_map(|object| self.read(object).map(fold)));
+            match (page.more, page.version) {
+                (Some(token), _) => parameters = parameters.continue_token(&token),
+                (None, Some(version)) => return Ok((objects, version)),
+                (None, None) => return Err(failure("a list without a resourceVersion".to_owned())),
+            }
+        }
+    }
+
+    async fn page(&mut self, parameters: &ListParams) -> kube::Result<Page<Lenient<K, MANAGED>>> {
+        if let Some(read) = self.protobuf {
+            let (client, url) = (self.api.clone().into_client(), self.api.resource_url());
+            match protobuf::page(client, url, parameters, MANAGED, read).await? {
+                Answer::Page(Page { objects, more, version }) => {
+                    let objects = objects.into_iter().map(Lenient::Read).collect();
+                    return Ok(Page { objects, more, version });
+                }
+                Answer::Json(document) => {
+                    let list: ObjectList<_> =
+                        serde_json::from_slice(&document).map_err(kube::Error::SerdeError)?;
+                    return Ok(Page::from(list));
+                }
+                Answer::Refused => {}
+                Answer::Unreadable(error) => {
+                    let error = chain(&*error);
+                    tracing::warn!(kind = %self.kind, error, "the API server's protobuf cannot be read, JSON is asked for from now on");
+                    self.protobuf = None;
                 }
             }
         }
+        self.api.list(parameters).await.map(Page::from)
     }
 
-    fn new(api: Api<Lenient<K, MANAGED>>, kind: String) -> Self {
-        let config = watcher::Config::default().page_size(PAGE);
-        Self { api, kind, config, metrics: None, optional: false }
-    }
-}
-
-/// Turns the watcher's events into ours; a list is kept back until it is complete.
-struct Collector<F, T> {
-    fold: F,
-    kind: String,
-    listing: Vec<T>,
-}
-
-impl<F, T> Collector<F, T> {
-    fn collect<K, const MANAGED: bool>(
-        &mut self,
-        event: watcher::Event<Lenient<K, MANAGED>>,
-    ) -> Option<WatchEvent<T>>
+    /// Watches from a version on, until the API server wants it to be listed anew.
+    async fn follow<T, E>(
+        &self,
+        mut version: String,
+        fold: &(impl Fn(K) -> T + Sync),
+        told: &Told<E, impl Fn(WatchEvent<T>) -> E + Sync>,
+        outage: &mut Outage,
+    ) -> Result<(), Closed>
     where
-        K: Resource,
-        F: Fn(K) -> T,
+        T: Send,
+        E: Send,
     {
-        match event {
-            watcher::Event::Init => {
-                self.listing.clear();
-                None
+        let parameters = WatchParams {
+            label_selector: self.selection.label_selector.clone(),
+            field_selector: self.selection.field_selector.clone(),
+            timeout: Some(WATCH_LASTS),
+            bookmarks: true,
+            send_initial_events: false,
+        };
+        loop {
+            let begin = Instant::now();
+            let stream = match self.api.watch(&parameters, &version).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    told.failure(&self.kind, &error, outage).await?;
+                    if is_expired(&error) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let mut stream = pin!(stream);
+            while let Some(next) = self.next(&mut stream, outage).await {
+                let (of, event) = match next {
+                    Ok(kube::api::WatchEvent::Added(object) | kube::api::WatchEvent::Modified(object)) => {
+                        let of = object.version();
+                        (of, self.read(object).map(fold).map(WatchEvent::Applied))
+                    }
+                    Ok(kube::api::WatchEvent::Deleted(object)) => {
+                        (object.version(), Some(WatchEvent::Deleted(object.object_name())))
+                    }
+                    Ok(kube::api::WatchEvent::Bookmark(mark)) => (mark.metadata.resource_version, None),
+                    Ok(kube::api::WatchEvent::Error(status)) => {
+                        let error = kube::Error::Api(status);
+                        told.failure(&self.kind, &error, outage).await?;
+                        if is_expired(&error) {
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    Err(error) => {
+                        told.failure(&self.kind, &error, outage).await?;
+                        continue;
+                    }
+                };
+                outage.over(&self.kind, Instant::now());
+                if !of.is_empty() {
+                    version = of;
+                }
+                if let Some(event) = event {
+                    told.event(event).await?;
+                }
             }
-            watcher::Event::InitApply(object) => {
-                let object = self.read(object)?;
-                self.listing.push(object);
-                None
+            if begin.elapsed() < SHORT {
+                told.rest(SHORT).await?;
             }
-            watcher::Event::InitDone => Some(WatchEvent::Reset(std::mem::take(&mut self.listing))),
-            watcher::Event::Apply(object) => self.read(object).map(WatchEvent::Applied),
-            watcher::Event::Delete(object) => Some(WatchEvent::Deleted(object.object_name())),
         }
     }
 
-    fn read<K, const MANAGED: bool>(&self, object: Lenient<K, MANAGED>) -> Option<T>
-    where
-        K: Resource,
-        F: Fn(K) -> T,
-    {
+    /// What a watch tells next; nothing when it has ended, or is dead.
+    async fn next<N>(&self, stream: &mut (impl Stream<Item = N> + Unpin), outage: &mut Outage) -> Option<N> {
+        if let Some(at) = outage.quiet_until() {
+            match timeout_at(at.into(), stream.next()).await {
+                Ok(next) => return next,
+                Err(_) => outage.over(&self.kind, Instant::now()),
+            }
+        }
+        timeout(WATCH_DEAD, stream.next()).await.unwrap_or_default()
+    }
+
+    /// The object, if it can be decoded.
+    fn read(&self, object: Lenient<K, MANAGED>) -> Option<K> {
         let name = object.object_name();
         match object.into_result() {
             Ok(mut object) => {
                 if !MANAGED {
                     object.meta_mut().managed_fields = None;
                 }
-                Some((self.fold)(object))
+                Some(object)
             }
             Err(error) => {
                 tracing::warn!(kind = %self.kind, object = %name, error, "object cannot be decoded and is left out");
@@ -268,59 +349,64 @@ impl<F, T> Collector<F, T> {
             }
         }
     }
+
+    fn new(api: Api<Lenient<K, MANAGED>>, kind: String) -> Self {
+        Self { api, kind, selection: ListParams::default(), protobuf: None, metrics: None, optional: false }
+    }
 }
 
-/// How long the API server has been away, when to try again and when to say so.
-#[derive(Debug, Default)]
-struct Outage {
-    since: Option<Instant>,
-    last_failure: Option<Instant>,
-    told: Option<Instant>,
-    failures: u32,
+/// Nobody listens any more.
+struct Closed;
+
+enum Never {}
+
+/// Who is told.
+struct Told<E, W> {
+    events: mpsc::Sender<E>,
+    wrap: W,
+    metrics: Option<ClientMetrics>,
 }
 
-impl Outage {
-    /// Notes a failure; returns the wait before the next attempt.
-    fn failed(&mut self, kind: &str, error: &watcher::Error, now: Instant) -> Duration {
-        let since = *self.since.get_or_insert(now);
-        self.last_failure = Some(now);
-        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(16)).min(LONGEST_WAIT);
-        self.failures += 1;
-        if is_expired(error) {
-            // A resource version that is too old is how the server asks for a new list.
-            tracing::debug!(kind, %error, "watch lists again");
-        } else if self.told.is_none_or(|told| now - told >= REMIND) {
-            self.told = Some(now);
-            let seconds = (now - since).as_secs();
-            let error = chain(error);
-            tracing::warn!(kind, seconds, error, "watch failed; what is known stays in force");
-        } else {
-            tracing::debug!(kind, %error, "watch failed again");
+impl<E: Send, W> Told<E, W> {
+    async fn event<T: Send>(&self, event: WatchEvent<T>) -> Result<(), Closed>
+    where
+        W: Fn(WatchEvent<T>) -> E,
+    {
+        if let Some(metrics) = &self.metrics {
+            metrics.updates.inc();
         }
-        wait
+        self.events.send((self.wrap)(event)).await.map_err(|_| Closed)
     }
 
-    /// Until when silence after a failure proves nothing yet; `None` without an outage.
-    fn quiet_until(&self) -> Option<Instant> {
-        self.last_failure.map(|at| at + LONGEST_WAIT + BACK_AFTER)
+    /// Tells of a failure, and waits as long as it asks for.
+    async fn failure(&self, kind: &str, error: &kube::Error, outage: &mut Outage) -> Result<(), Closed> {
+        if let Some(metrics) = &self.metrics {
+            metrics.update_errors.inc();
+        }
+        self.rest(outage.failed(kind, error, Instant::now())).await
     }
 
-    fn over(&mut self, kind: &str, now: Instant) {
-        if let (Some(since), Some(_)) = (self.since, self.told) {
-            tracing::info!(kind, seconds = (now - since).as_secs(), "watch is back");
+    async fn rest(&self, wait: Duration) -> Result<(), Closed> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.events.closed() => Err(Closed),
         }
-        *self = Self::default();
     }
+}
+
+fn failure(words: String) -> kube::Error {
+    kube::Error::Service(words.into())
 }
 
 /// The API server has no such kind, or does not show it.
-fn is_absent(error: &watcher::Error) -> bool {
+fn is_absent(error: &kube::Error) -> bool {
     // By the code: a path that does not exist is answered in plain text, without a reason.
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if matches!(status.code, 403 | 404))
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
-fn is_expired(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchError(status) if status.code == 410)
+/// The API server no longer knows the version.
+fn is_expired(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 410)
 }
 
 #[cfg(test)]

@@ -230,12 +230,13 @@ fn spawn_watches(
     observed: &mpsc::Sender<Received>,
 ) {
     let client = || options.client.clone();
-    let services = Watch::<Service>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
-        |service| fold_service(&service),
-        |event| Received::now(Observed::Services(event)),
-        observed.clone(),
-        readiness.handle("services"),
-    );
+    let services =
+        Watch::<Service>::all(client()).in_protobuf().labels(PROXIED).metrics(metrics.clone()).run(
+            |service| fold_service(&service),
+            |event| Received::now(Observed::Services(event)),
+            observed.clone(),
+            readiness.handle("services"),
+        );
     tasks.spawn_until_shutdown("services", services);
 
     let names = Mutex::new(Names::default());
@@ -246,12 +247,13 @@ fn spawn_watches(
             slice.metadata.name.unwrap_or_default(),
         ),
     };
-    let slices = Watch::<EndpointSlice>::all(client()).labels(PROXIED).metrics(metrics.clone()).run(
-        fold_slice,
-        |event| Received::now(Observed::Slices(event)),
-        observed.clone(),
-        readiness.handle("endpointslices"),
-    );
+    let slices =
+        Watch::<EndpointSlice>::all(client()).in_protobuf().labels(PROXIED).metrics(metrics.clone()).run(
+            fold_slice,
+            |event| Received::now(Observed::Slices(event)),
+            observed.clone(),
+            readiness.handle("endpointslices"),
+        );
     tasks.spawn_until_shutdown("endpointslices", slices);
 
     let own = options.node_name.clone();

@@ -32,6 +32,11 @@ impl<K: Resource, const MANAGED: bool> Lenient<K, MANAGED> {
         }
     }
 
+    /// Its `resourceVersion`; empty if it has none.
+    pub(super) fn version(&self) -> String {
+        self.meta().resource_version.clone().unwrap_or_default()
+    }
+
     pub(super) fn object_name(&self) -> ObjectName {
         let meta = self.meta();
         ObjectName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())

@@ -5,12 +5,12 @@ use std::fmt::Debug;
 
 use hyper::body::Bytes;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use prost::Message;
-use serde::ser::Error;
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use tower::BoxError;
 
-use super::is_zero;
+use super::super::Page;
+use super::{all, some};
 
 /// `runtime.Unknown`: what every document is wrapped in.
 #[derive(Clone, PartialEq, Message)]
@@ -29,146 +29,59 @@ pub(in crate::protobuf) struct TypeMeta {
 }
 
 /// A list of any kind: all have these two fields.
-#[derive(Clone, PartialEq, Message, Serialize)]
+#[derive(Clone, PartialEq, Message)]
 pub(in crate::protobuf) struct List<T: Debug + Default + Message> {
     #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<ListMeta>,
     #[prost(message, repeated, tag = "2")]
-    pub(in crate::protobuf) items: Vec<T>,
+    items: Vec<T>,
 }
 
-/// `meta.v1.Status`: why a request is refused.
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::protobuf) struct Status {
-    #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<ListMeta>,
-    #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    status: String,
-    #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    message: String,
-    #[prost(string, tag = "4")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    reason: String,
-    #[prost(message, optional, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<StatusDetails>,
-    #[prost(int32, tag = "6")]
-    #[serde(skip_serializing_if = "is_zero")]
-    code: i32,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StatusDetails {
-    #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    name: String,
-    #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    group: String,
-    #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    kind: String,
-    #[prost(string, tag = "6")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    uid: String,
-    #[prost(message, repeated, tag = "4")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    causes: Vec<StatusCause>,
-    #[prost(int32, tag = "5")]
-    #[serde(skip_serializing_if = "is_zero")]
-    retry_after_seconds: i32,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StatusCause {
-    #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    reason: String,
-    #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    message: String,
-    #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    field: String,
-}
-
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// `meta.v1.ListMeta`, of which no more is needed.
+#[derive(Clone, PartialEq, Message)]
 struct ListMeta {
-    #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
-    self_link: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     resource_version: String,
     #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     continue_: String,
-    #[prost(int64, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remaining_item_count: Option<i64>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::protobuf) struct ObjectMeta {
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ObjectMeta {
     #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     generate_name: String,
     #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     namespace: String,
     #[prost(string, tag = "4")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     self_link: String,
     #[prost(string, tag = "5")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     uid: String,
     #[prost(string, tag = "6")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     resource_version: String,
     #[prost(int64, tag = "7")]
-    #[serde(skip_serializing_if = "is_zero")]
     generation: i64,
     #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     creation_timestamp: Option<Time>,
     #[prost(message, optional, tag = "9")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     deletion_timestamp: Option<Time>,
     #[prost(int64, optional, tag = "10")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     deletion_grace_period_seconds: Option<i64>,
     #[prost(btree_map = "string, string", tag = "11")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     #[prost(btree_map = "string, string", tag = "12")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
     #[prost(message, repeated, tag = "13")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     owner_references: Vec<OwnerReference>,
     #[prost(string, repeated, tag = "14")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     finalizers: Vec<String>,
     /// Each a [`ManagedFieldsEntry`], read only where it is asked for.
     #[prost(bytes = "bytes", repeated, tag = "17")]
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "managed_fields")]
-    pub(in crate::protobuf) managed_fields: Vec<Bytes>,
+    managed_fields: Vec<Bytes>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct OwnerReference {
     #[prost(string, tag = "1")]
     kind: String,
@@ -179,25 +92,20 @@ struct OwnerReference {
     #[prost(string, tag = "5")]
     api_version: String,
     #[prost(bool, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     controller: Option<bool>,
     #[prost(bool, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     block_owner_deletion: Option<bool>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct Condition {
     #[prost(string, tag = "1")]
     type_: String,
     #[prost(string, tag = "2")]
     status: String,
     #[prost(int64, tag = "3")]
-    #[serde(skip_serializing_if = "is_zero")]
     observed_generation: i64,
     #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     last_transition_time: Option<Time>,
     #[prost(string, tag = "5")]
     reason: String,
@@ -205,36 +113,22 @@ pub(super) struct Condition {
     message: String,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ManagedFieldsEntry {
     #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     manager: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     operation: String,
     #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     api_version: String,
     #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<Time>,
     #[prost(string, tag = "6")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     fields_type: String,
     #[prost(message, optional, tag = "7")]
-    #[serde(rename = "fieldsV1", skip_serializing_if = "Option::is_none")]
     fields_v1: Option<FieldsV1>,
     #[prost(string, tag = "8")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     subresource: String,
-}
-
-fn managed_fields<S: Serializer>(entries: &[Bytes], serializer: S) -> Result<S::Ok, S::Error> {
-    let entries: Result<Vec<_>, _> =
-        entries.iter().map(|entry| ManagedFieldsEntry::decode(entry.clone())).collect();
-    entries.map_err(S::Error::custom)?.serialize(serializer)
 }
 
 /// `meta.v1.FieldsV1`: JSON in both forms.
@@ -242,13 +136,6 @@ fn managed_fields<S: Serializer>(entries: &[Bytes], serializer: S) -> Result<S::
 struct FieldsV1 {
     #[prost(bytes = "bytes", tag = "1")]
     raw: Bytes,
-}
-
-impl Serialize for FieldsV1 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let json: &RawValue = serde_json::from_slice(&self.raw).map_err(S::Error::custom)?;
-        json.serialize(serializer)
-    }
 }
 
 /// `meta.v1.Time`; JSON and protobuf have whole seconds alike.
@@ -261,12 +148,90 @@ pub(super) struct Time {
 /// Seconds of Go's zero time, 1 January of the year 1: no time at all.
 const NO_TIME: i64 = -62_135_596_800;
 
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match Timestamp::from_second(self.seconds) {
-            Ok(time) if self.seconds != NO_TIME => serializer.collect_str(&time),
-            _ => serializer.serialize_none(),
+impl<T: Debug + Default + Message> List<T> {
+    /// Each object by `read`.
+    pub(in crate::protobuf) fn page<K, E>(self, read: impl Fn(T) -> Result<K, E>) -> Result<Page<K>, E> {
+        let meta = self.metadata.unwrap_or_default();
+        let objects = self.items.into_iter().map(read).collect::<Result<_, E>>()?;
+        Ok(Page { objects, more: some(meta.continue_), version: some(meta.resource_version) })
+    }
+}
+
+impl ObjectMeta {
+    /// Fails where an entry of the `managedFields` cannot be read, if they are wanted.
+    pub(super) fn read(self, managed_fields: bool) -> Result<meta::ObjectMeta, BoxError> {
+        let managed_fields = if managed_fields { self.managed_fields } else { Vec::new() };
+        let managed_fields: Vec<_> =
+            managed_fields.into_iter().map(ManagedFieldsEntry::read).collect::<Result<_, _>>()?;
+        Ok(meta::ObjectMeta {
+            annotations: some(self.annotations),
+            creation_timestamp: self.creation_timestamp.and_then(Time::read),
+            deletion_grace_period_seconds: self.deletion_grace_period_seconds,
+            deletion_timestamp: self.deletion_timestamp.and_then(Time::read),
+            finalizers: some(self.finalizers),
+            generate_name: some(self.generate_name),
+            generation: some(self.generation),
+            labels: some(self.labels),
+            managed_fields: some(managed_fields),
+            name: some(self.name),
+            namespace: some(self.namespace),
+            owner_references: some(all(self.owner_references, OwnerReference::read)),
+            resource_version: some(self.resource_version),
+            self_link: some(self.self_link),
+            uid: some(self.uid),
+        })
+    }
+}
+
+impl OwnerReference {
+    fn read(self) -> meta::OwnerReference {
+        meta::OwnerReference {
+            api_version: self.api_version,
+            block_owner_deletion: self.block_owner_deletion,
+            controller: self.controller,
+            kind: self.kind,
+            name: self.name,
+            uid: self.uid,
         }
+    }
+}
+
+impl Condition {
+    pub(super) fn read(self) -> meta::Condition {
+        // JSON has no condition without a time.
+        let epoch = meta::Time(Timestamp::UNIX_EPOCH);
+        meta::Condition {
+            last_transition_time: self.last_transition_time.and_then(Time::read).unwrap_or(epoch),
+            message: self.message,
+            observed_generation: some(self.observed_generation),
+            reason: self.reason,
+            status: self.status,
+            type_: self.type_,
+        }
+    }
+}
+
+impl ManagedFieldsEntry {
+    fn read(entry: Bytes) -> Result<meta::ManagedFieldsEntry, BoxError> {
+        let entry = Self::decode(entry)?;
+        let fields = entry.fields_v1.map(|fields| serde_json::from_slice(&fields.raw)).transpose()?;
+        Ok(meta::ManagedFieldsEntry {
+            api_version: some(entry.api_version),
+            fields_type: some(entry.fields_type),
+            fields_v1: fields.map(meta::FieldsV1),
+            manager: some(entry.manager),
+            operation: some(entry.operation),
+            subresource: some(entry.subresource),
+            time: entry.time.and_then(Time::read),
+        })
+    }
+}
+
+impl Time {
+    /// Nothing for no time, and for one beyond the calendar.
+    fn read(self) -> Option<meta::Time> {
+        let time = Timestamp::from_second(self.seconds).ok()?;
+        (self.seconds != NO_TIME).then_some(meta::Time(time))
     }
 }
 
@@ -275,14 +240,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_told_in_seconds_and_what_is_none_or_beyond_the_calendar_is_null() {
-        for (seconds, json) in [
-            (1_795_293_564, r#""2026-11-21T20:39:24Z""#),
-            (0, r#""1970-01-01T00:00:00Z""#),
-            (NO_TIME, "null"),
-            (i64::MAX, "null"),
+    fn a_time_is_told_in_seconds_and_what_is_none_or_beyond_the_calendar_is_left_out() {
+        for (seconds, told) in [
+            (1_795_293_564, Some("2026-11-21T20:39:24Z")),
+            (0, Some("1970-01-01T00:00:00Z")),
+            (NO_TIME, None),
+            (i64::MAX, None),
         ] {
-            assert_eq!(serde_json::to_string(&Time { seconds }).unwrap(), json);
+            assert_eq!(Time { seconds }.read().map(|time| time.0.to_string()).as_deref(), told);
         }
     }
 }

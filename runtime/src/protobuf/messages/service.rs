@@ -2,175 +2,130 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::util::intstr;
 use prost::Message;
-use serde::{Serialize, Serializer};
+use tower::BoxError;
 
-use super::is_zero;
 use super::meta::{Condition, ObjectMeta};
+use super::{all, some};
 
 /// `core.v1.Service`.
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 pub(in crate::protobuf) struct Service {
     #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::protobuf) metadata: Option<ObjectMeta>,
+    metadata: Option<ObjectMeta>,
     #[prost(message, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     spec: Option<ServiceSpec>,
     #[prost(message, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<ServiceStatus>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ServiceSpec {
     #[prost(message, repeated, tag = "1")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<ServicePort>,
     #[prost(btree_map = "string, string", tag = "2")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     selector: BTreeMap<String, String>,
     #[prost(string, tag = "3")]
-    #[serde(rename = "clusterIP", skip_serializing_if = "String::is_empty")]
     cluster_ip: String,
     #[prost(string, tag = "4")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     type_: String,
     #[prost(string, repeated, tag = "5")]
-    #[serde(rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     external_ips: Vec<String>,
     #[prost(string, tag = "7")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     session_affinity: String,
     #[prost(string, tag = "8")]
-    #[serde(rename = "loadBalancerIP", skip_serializing_if = "String::is_empty")]
     load_balancer_ip: String,
     #[prost(string, repeated, tag = "9")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     load_balancer_source_ranges: Vec<String>,
     #[prost(string, tag = "10")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     external_name: String,
     #[prost(string, tag = "11")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     external_traffic_policy: String,
     #[prost(int32, tag = "12")]
-    #[serde(skip_serializing_if = "is_zero")]
     health_check_node_port: i32,
     #[prost(bool, tag = "13")]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     publish_not_ready_addresses: bool,
     #[prost(message, optional, tag = "14")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     session_affinity_config: Option<SessionAffinityConfig>,
     #[prost(string, optional, tag = "17")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     ip_family_policy: Option<String>,
     #[prost(string, repeated, tag = "18")]
-    #[serde(rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
     cluster_ips: Vec<String>,
     #[prost(string, repeated, tag = "19")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     ip_families: Vec<String>,
     #[prost(bool, optional, tag = "20")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     allocate_load_balancer_node_ports: Option<bool>,
     #[prost(string, optional, tag = "21")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     load_balancer_class: Option<String>,
     #[prost(string, optional, tag = "22")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     internal_traffic_policy: Option<String>,
     #[prost(string, optional, tag = "23")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     traffic_distribution: Option<String>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ServiceStatus {
     #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     load_balancer: Option<LoadBalancerStatus>,
     #[prost(message, repeated, tag = "2")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<Condition>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ServicePort {
     #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     protocol: String,
     #[prost(int32, tag = "3")]
     port: i32,
     #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     target_port: Option<IntOrString>,
     #[prost(int32, tag = "5")]
-    #[serde(skip_serializing_if = "is_zero")]
     node_port: i32,
     #[prost(string, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     app_protocol: Option<String>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct LoadBalancerStatus {
     #[prost(message, repeated, tag = "1")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     ingress: Vec<LoadBalancerIngress>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct LoadBalancerIngress {
     #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     ip: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     hostname: String,
     #[prost(string, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     ip_mode: Option<String>,
     #[prost(message, repeated, tag = "4")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<PortStatus>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct PortStatus {
     #[prost(int32, tag = "1")]
     port: i32,
     #[prost(string, tag = "2")]
     protocol: String,
     #[prost(string, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct SessionAffinityConfig {
     #[prost(message, optional, tag = "1")]
-    #[serde(rename = "clientIP", skip_serializing_if = "Option::is_none")]
     client_ip: Option<ClientIPConfig>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ClientIPConfig {
     #[prost(int32, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<i32>,
 }
 
@@ -186,11 +141,98 @@ struct IntOrString {
     str_val: String,
 }
 
-impl Serialize for IntOrString {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Service {
+    /// The object, with or without its `managedFields`.
+    pub(in crate::protobuf) fn read(self, managed_fields: bool) -> Result<core::Service, BoxError> {
+        Ok(core::Service {
+            metadata: self.metadata.unwrap_or_default().read(managed_fields)?,
+            spec: self.spec.map(ServiceSpec::read),
+            status: self.status.map(ServiceStatus::read),
+        })
+    }
+}
+
+impl ServiceSpec {
+    fn read(self) -> core::ServiceSpec {
+        core::ServiceSpec {
+            allocate_load_balancer_node_ports: self.allocate_load_balancer_node_ports,
+            cluster_ip: some(self.cluster_ip),
+            cluster_ips: some(self.cluster_ips),
+            external_ips: some(self.external_ips),
+            external_name: some(self.external_name),
+            external_traffic_policy: some(self.external_traffic_policy),
+            health_check_node_port: some(self.health_check_node_port),
+            internal_traffic_policy: self.internal_traffic_policy,
+            ip_families: some(self.ip_families),
+            ip_family_policy: self.ip_family_policy,
+            load_balancer_class: self.load_balancer_class,
+            load_balancer_ip: some(self.load_balancer_ip),
+            load_balancer_source_ranges: some(self.load_balancer_source_ranges),
+            ports: some(all(self.ports, ServicePort::read)),
+            publish_not_ready_addresses: some(self.publish_not_ready_addresses),
+            selector: some(self.selector),
+            session_affinity: some(self.session_affinity),
+            session_affinity_config: self.session_affinity_config.map(SessionAffinityConfig::read),
+            traffic_distribution: self.traffic_distribution,
+            type_: some(self.type_),
+        }
+    }
+}
+
+impl ServiceStatus {
+    fn read(self) -> core::ServiceStatus {
+        let ingress = |status: LoadBalancerStatus| some(all(status.ingress, LoadBalancerIngress::read));
+        core::ServiceStatus {
+            conditions: some(all(self.conditions, Condition::read)),
+            load_balancer: self
+                .load_balancer
+                .map(|status| core::LoadBalancerStatus { ingress: ingress(status) }),
+        }
+    }
+}
+
+impl ServicePort {
+    fn read(self) -> core::ServicePort {
+        core::ServicePort {
+            app_protocol: self.app_protocol,
+            name: some(self.name),
+            node_port: some(self.node_port),
+            port: self.port,
+            protocol: some(self.protocol),
+            target_port: self.target_port.map(IntOrString::read),
+        }
+    }
+}
+
+impl LoadBalancerIngress {
+    fn read(self) -> core::LoadBalancerIngress {
+        let port = |port: PortStatus| core::PortStatus {
+            error: port.error,
+            port: port.port,
+            protocol: port.protocol,
+        };
+        core::LoadBalancerIngress {
+            hostname: some(self.hostname),
+            ip: some(self.ip),
+            ip_mode: self.ip_mode,
+            ports: some(all(self.ports, port)),
+        }
+    }
+}
+
+impl SessionAffinityConfig {
+    fn read(self) -> core::SessionAffinityConfig {
+        let client_ip =
+            |config: ClientIPConfig| core::ClientIPConfig { timeout_seconds: config.timeout_seconds };
+        core::SessionAffinityConfig { client_ip: self.client_ip.map(client_ip) }
+    }
+}
+
+impl IntOrString {
+    fn read(self) -> intstr::IntOrString {
         match self.type_ {
-            0 => serializer.serialize_i32(self.int_val),
-            _ => serializer.serialize_str(&self.str_val),
+            0 => intstr::IntOrString::Int(self.int_val),
+            _ => intstr::IntOrString::String(self.str_val),
         }
     }
 }

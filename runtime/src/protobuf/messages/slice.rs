@@ -2,127 +2,165 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 use prost::Message;
-use serde::Serialize;
+use tower::BoxError;
 
 use super::meta::ObjectMeta;
+use super::{all, some};
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct ObjectReference {
     #[prost(string, tag = "1")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     kind: String,
     #[prost(string, tag = "2")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     namespace: String,
     #[prost(string, tag = "3")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     name: String,
     #[prost(string, tag = "4")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     uid: String,
     #[prost(string, tag = "5")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     api_version: String,
     #[prost(string, tag = "6")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     resource_version: String,
     #[prost(string, tag = "7")]
-    #[serde(skip_serializing_if = "String::is_empty")]
     field_path: String,
 }
 
 /// `discovery.v1.EndpointSlice`.
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 pub(in crate::protobuf) struct EndpointSlice {
     #[prost(message, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(in crate::protobuf) metadata: Option<ObjectMeta>,
+    metadata: Option<ObjectMeta>,
     #[prost(message, repeated, tag = "2")]
     endpoints: Vec<Endpoint>,
     #[prost(message, repeated, tag = "3")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<EndpointPort>,
     #[prost(string, tag = "4")]
     address_type: String,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct Endpoint {
     #[prost(string, repeated, tag = "1")]
     addresses: Vec<String>,
     #[prost(message, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     conditions: Option<EndpointConditions>,
     #[prost(string, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     hostname: Option<String>,
     #[prost(message, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     target_ref: Option<ObjectReference>,
     #[prost(btree_map = "string, string", tag = "5")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     deprecated_topology: BTreeMap<String, String>,
     #[prost(string, optional, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     node_name: Option<String>,
     #[prost(string, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
     #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     hints: Option<EndpointHints>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct EndpointConditions {
     #[prost(bool, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     ready: Option<bool>,
     #[prost(bool, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     serving: Option<bool>,
     #[prost(bool, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     terminating: Option<bool>,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct EndpointHints {
     #[prost(message, repeated, tag = "1")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     for_zones: Vec<For>,
     #[prost(message, repeated, tag = "2")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     for_nodes: Vec<For>,
 }
 
 /// `ForZone` and `ForNode`.
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct For {
     #[prost(string, tag = "1")]
     name: String,
 }
 
-#[derive(Clone, PartialEq, Message, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, PartialEq, Message)]
 struct EndpointPort {
     #[prost(string, optional, tag = "1")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[prost(string, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     protocol: Option<String>,
     #[prost(int32, optional, tag = "3")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<i32>,
     #[prost(string, optional, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     app_protocol: Option<String>,
+}
+
+impl EndpointSlice {
+    /// The object, with or without its `managedFields`.
+    pub(in crate::protobuf) fn read(
+        self,
+        managed_fields: bool,
+    ) -> Result<discovery::EndpointSlice, BoxError> {
+        Ok(discovery::EndpointSlice {
+            address_type: self.address_type,
+            endpoints: some(all(self.endpoints, Endpoint::read)),
+            metadata: self.metadata.unwrap_or_default().read(managed_fields)?,
+            ports: some(all(self.ports, EndpointPort::read)),
+        })
+    }
+}
+
+impl Endpoint {
+    fn read(self) -> discovery::Endpoint {
+        discovery::Endpoint {
+            addresses: self.addresses,
+            conditions: self.conditions.map(EndpointConditions::read),
+            deprecated_topology: some(self.deprecated_topology),
+            hints: self.hints.map(EndpointHints::read),
+            hostname: self.hostname,
+            node_name: self.node_name,
+            target_ref: self.target_ref.map(ObjectReference::read),
+            zone: self.zone,
+        }
+    }
+}
+
+impl EndpointConditions {
+    fn read(self) -> discovery::EndpointConditions {
+        let Self { ready, serving, terminating } = self;
+        discovery::EndpointConditions { ready, serving, terminating }
+    }
+}
+
+impl EndpointHints {
+    fn read(self) -> discovery::EndpointHints {
+        discovery::EndpointHints {
+            for_nodes: some(all(self.for_nodes, |of| discovery::ForNode { name: of.name })),
+            for_zones: some(all(self.for_zones, |of| discovery::ForZone { name: of.name })),
+        }
+    }
+}
+
+impl EndpointPort {
+    fn read(self) -> discovery::EndpointPort {
+        let Self { name, protocol, port, app_protocol } = self;
+        discovery::EndpointPort { app_protocol, name, port, protocol }
+    }
+}
+
+impl ObjectReference {
+    fn read(self) -> core::ObjectReference {
+        core::ObjectReference {
+            api_version: some(self.api_version),
+            field_path: some(self.field_path),
+            kind: some(self.kind),
+            name: some(self.name),
+            namespace: some(self.namespace),
+            resource_version: some(self.resource_version),
+            uid: some(self.uid),
+        }
+    }
 }
