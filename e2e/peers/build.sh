@@ -5,7 +5,7 @@
 #
 #   metallb/controller, metallb/speaker    the programs
 #   metallb/crds/*.yaml                    the CRDs of the same version, as MetalLB publishes them
-#   metallb/version                        v0.15.2
+#   metallb/version                        v0.16.2
 #
 #   build.sh           build what is missing, print the directory
 #   build.sh --where   print the directory only; fails when it is not complete
@@ -18,7 +18,7 @@ cd "$here/metallb"
 
 module=go.universe.tf/metallb
 
-key=$(cat go.mod go.sum ../build.sh | sha256sum | cut -c1-16)
+key=$(cat go.mod go.sum ../frr-k8s/go.mod ../frr-k8s/api/v1beta1/types.go ../build.sh | sha256sum | cut -c1-16)
 root=${XDG_CACHE_HOME:-$HOME/.cache}/herald/peers
 target=$root/$key
 

@@ -22,6 +22,8 @@ use crate::pod::report_running;
 use crate::process::Process;
 use crate::topology::{CLUSTER_CIDR, Node, ROUTER};
 
+/// The controller's Pod, and its component.
+const CONTROLLER: &str = "controller";
 /// For CRDs to be served, and for sessions to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -120,25 +122,9 @@ fn apply_crds(lab: &Lab, directory: &Path) -> Result<()> {
     paths.sort();
     for path in paths {
         let text = std::fs::read_to_string(&path)?;
-        lab.apply(&mend(&text)).with_context(|| path.display().to_string())?;
+        lab.apply(&text).with_context(|| path.display().to_string())?;
     }
     Ok(())
-}
-
-/// MetalLB 0.15 calls AS numbers `int32` with a maximum that only `int64` can hold, which Kubernetes 1.36 refuses.
-fn mend(crd: &str) -> String {
-    let lines: Vec<&str> = crd.lines().collect();
-    let mut mended = String::with_capacity(crd.len());
-    for (index, line) in lines.iter().enumerate() {
-        let next = lines.get(index + 1).map(|next| next.trim());
-        if line.trim() == "format: int32" && next == Some("maximum: 4294967295") {
-            mended.push_str(&line.replace("int32", "int64"));
-        } else {
-            mended.push_str(line);
-        }
-        mended.push('\n');
-    }
-    mended
 }
 
 fn object(version: &str, kind: &str, spec: serde_json::Value) -> String {
@@ -176,15 +162,17 @@ fn pod_name(node: &Node) -> String {
     format!("speaker-{}", node.name)
 }
 
+/// Each speaker's and the controller's: they read their own.
 fn make_pods(lab: &Lab) -> Result<()> {
     lab.block_on(async |client| {
         let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-        for node in lab.nodes() {
+        let speakers = lab.nodes().iter().map(|node| (pod_name(node), "speaker", node));
+        for (name, component, node) in speakers.chain([(CONTROLLER.to_owned(), CONTROLLER, lab.node(1))]) {
             let pod: Pod = serde_json::from_value(json!({
-                "metadata": { "name": pod_name(node), "labels": { "app": "metallb", "component": "speaker" } },
+                "metadata": { "name": name, "labels": { "app": "metallb", "component": component } },
                 "spec": {
                     "nodeName": node.name, "hostNetwork": true,
-                    "containers": [{ "name": "speaker", "image": "lab.example/metallb-speaker" }],
+                    "containers": [{ "name": component, "image": "lab.example/metallb" }],
                 },
             }))?;
             let created = api.create(&PostParams::default(), &pod).await?;
@@ -200,6 +188,7 @@ pub(super) fn start_controller(lab: &Lab) -> Result<Process> {
         .args(["--webhook-mode=disabled", "--disable-cert-rotation=true"])
         .env("KUBECONFIG", lab.kubeconfig())
         .env("METALLB_NAMESPACE", NAMESPACE)
+        .env("METALLB_POD_NAME", CONTROLLER)
         .env("METALLB_BGP_TYPE", "native");
     lab.start_process(lab.control_plane_ns(), "metallb-controller", controller)
 }
@@ -238,15 +227,4 @@ pub(super) fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
     let mut command = Command::new(control_plane::programs()?.join("kube-proxy"));
     command.arg(format!("--config={}", file.display()));
     lab.start_process(&node.ns, &name, command)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_integers_too_large_for_their_format_are_mended() {
-        let crd = "a:\n  format: int32\n  maximum: 4294967295\nb:\n  format: int32\n  maximum: 16384\n";
-        assert_eq!(mend(crd), crd.replacen("int32", "int64", 1));
-    }
 }
