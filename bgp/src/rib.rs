@@ -125,6 +125,11 @@ impl AdjRibOut {
         self.peer.as_ref().map_or(0, |peer| peer.counts[family.index()])
     }
 
+    /// How many prefixes wait to be told or untold.
+    pub(crate) fn pending(&self) -> usize {
+        self.peer.as_ref().map_or(0, |peer| peer.queues.iter().map(Queue::pending).sum())
+    }
+
     /// How many desired routes cannot be sent: no usable next hop, or attributes that fill a message.
     pub(crate) fn unusable(&self) -> usize {
         self.peer.as_ref().map_or(0, |peer| peer.unusable.len())

@@ -238,6 +238,11 @@ impl Session {
         self.rib.advertised(family)
     }
 
+    /// How many prefixes wait to be told to the peer, or to be untold.
+    pub fn pending(&self) -> usize {
+        self.rib.pending()
+    }
+
     /// How many desired routes cannot be sent on this session: no usable next hop, or attributes that fill a message.
     pub fn unusable(&self) -> usize {
         self.rib.unusable()

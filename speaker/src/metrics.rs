@@ -19,6 +19,32 @@ use crate::bgp::PeerSettings;
 use crate::reason::Reason;
 use crate::received;
 
+/// A metric's name, its help, and what it counts.
+type Message = (&'static str, &'static str, fn(&Counters) -> u64);
+
+/// Messages by peer, under MetalLB's names of its FRR mode. Gauges, for the names of counters end otherwise in the exposition.
+const MESSAGES: [Message; 9] = [
+    ("metallb_bgp_opens_sent", "OPENs sent", |of| of.opens_sent),
+    ("metallb_bgp_opens_received", "OPENs received", |of| of.opens_received),
+    ("metallb_bgp_notifications_sent", "NOTIFICATIONs sent", |of| of.notifications_sent),
+    ("metallb_bgp_updates_total_received", "UPDATEs received, and dropped", |of| {
+        of.updates_received_discarded
+    }),
+    ("metallb_bgp_keepalives_sent", "KEEPALIVEs sent", |of| of.keepalives_sent),
+    ("metallb_bgp_keepalives_received", "KEEPALIVEs received", |of| of.keepalives_received),
+    ("metallb_bgp_route_refresh_sent", "Marks of route refreshes sent", |of| of.route_refreshes_sent),
+    ("metallb_bgp_total_sent", "Messages sent", |of| {
+        of.opens_sent + of.notifications_sent + of.updates_sent + of.keepalives_sent + of.route_refreshes_sent
+    }),
+    ("metallb_bgp_total_received", "Messages received", |of| {
+        of.opens_received
+            + of.notifications_received
+            + of.updates_received_discarded
+            + of.keepalives_received
+            + of.route_refreshes_received
+    }),
+];
+
 /// Upper bounds of the time from a change of routes to the socket, in seconds.
 const TOLD: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_4, 0.000_5, 0.000_75, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25,
@@ -49,7 +75,10 @@ pub(crate) struct BgpMetrics {
     up: Family<PeerLabel, Gauge>,
     updates: Family<PeerLabel, Counter>,
     announced: Family<PeerLabel, Gauge>,
+    pending: Family<PeerLabel, Gauge>,
     unusable: Family<PeerLabel, Gauge>,
+    /// In the order of [`MESSAGES`].
+    messages: [Family<PeerLabel, Gauge>; MESSAGES.len()],
     /// From deciding a change of routes to its last byte in a peer's socket, in seconds.
     told: Histogram,
 }
@@ -68,6 +97,12 @@ impl BgpMetrics {
                 "Prefixes that the peer has of this node",
                 Family::default(),
             ),
+            pending: metrics.register(
+                "metallb_bgp_pending_prefixes_total",
+                "Prefixes that wait to be told to the peer, or to be withdrawn",
+                Family::default(),
+            ),
+            messages: MESSAGES.map(|(name, help, _)| metrics.register(name, help, Family::default())),
             unusable: metrics.register(
                 "herald_bgp_unusable_prefixes",
                 "Prefixes that cannot be sent to the peer: no usable next hop, or too many attributes",
@@ -110,13 +145,23 @@ impl PeerMetrics {
     }
 
     /// What the session has counted by now.
-    pub(crate) fn counted(&mut self, counters: &Counters, advertised: usize, unusable: usize) {
+    pub(crate) fn counted(
+        &mut self,
+        counters: &Counters,
+        advertised: usize,
+        pending: usize,
+        unusable: usize,
+    ) {
         let new = counters.updates_sent - self.updates;
         self.updates = counters.updates_sent;
         self.all.updates.get_or_create(&self.label).inc_by(new);
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.all.announced.get_or_create(&self.label).set(gauge(advertised));
+        self.all.pending.get_or_create(&self.label).set(gauge(pending));
         self.all.unusable.get_or_create(&self.label).set(gauge(unusable));
+        for (family, (_, _, count)) in self.all.messages.iter().zip(MESSAGES) {
+            family.get_or_create(&self.label).set(i64::try_from(count(counters)).unwrap_or(i64::MAX));
+        }
     }
 
     /// The peer is not configured any more.
@@ -124,7 +169,9 @@ impl PeerMetrics {
         self.all.up.remove(&self.label);
         self.all.updates.remove(&self.label);
         self.all.announced.remove(&self.label);
+        self.all.pending.remove(&self.label);
         self.all.unusable.remove(&self.label);
+        self.all.messages.iter().for_each(|family| _ = family.remove(&self.label));
     }
 }
 
@@ -254,6 +301,32 @@ mod tests {
         assert!(registry.encode().unwrap().lines().any(|l| l == line), "{}", registry.encode().unwrap());
         metrics.announced(&service, "bgp", ip, false);
         assert!(!registry.encode().unwrap().contains("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_peers_messages_have_metallbs_names_and_vanish_with_the_peer() {
+        let registry = Metrics::new();
+        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let mut peer = metrics.bgp.peer(&crate::bgp::settings(""));
+        let counters =
+            Counters { opens_sent: 1, updates_sent: 3, keepalives_received: 2, ..Counters::default() };
+        peer.counted(&counters, 5, 4, 0);
+        let text = registry.encode().unwrap();
+        for (name, value) in [
+            ("opens_sent", 1),
+            ("keepalives_received", 2),
+            ("total_sent", 4),
+            ("total_received", 2),
+            ("updates_total", 3),
+            ("announced_prefixes_total", 5),
+            ("pending_prefixes_total", 4),
+            ("session_up", 0),
+        ] {
+            let line = format!(r#"metallb_bgp_{name}{{peer="10.0.0.1:179"}} {value}"#);
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        peer.gone();
+        assert!(!registry.encode().unwrap().contains("10.0.0.1:179"));
     }
 
     #[test]

@@ -36,6 +36,11 @@ impl Queue {
         self.withdraw.is_empty() && self.announce.is_empty()
     }
 
+    /// How many prefixes wait.
+    pub(super) fn pending(&self) -> usize {
+        self.withdraw.len() + self.announce.values().map(BTreeSet::len).sum::<usize>()
+    }
+
     pub(super) fn has_message(&self) -> bool {
         !self.is_settled() || self.end_of_rib || self.refresh != Refresh::None
     }

@@ -45,6 +45,7 @@ fn drain(rib: &mut AdjRibOut, table: &mut PeerTable) -> Vec<Vec<u8>> {
         updates.push(bytes);
     }
     assert!(rib.is_settled() && !rib.has_message());
+    assert_eq!(rib.pending(), 0);
     for family in Family::ALL {
         let has = table.routes.keys().filter(|prefix| Family::of(prefix) == family).count();
         assert_eq!(rib.advertised(family), has);

@@ -400,7 +400,8 @@ impl Driver {
     fn count(&mut self) {
         let routes = Family::ALL.map(|family| self.session.advertised(family));
         let (state, unusable) = (self.session.state(), self.session.unusable());
-        self.metrics.counted(self.session.counters(), routes.iter().sum(), unusable);
+        let pending = self.session.pending();
+        self.metrics.counted(self.session.counters(), routes.iter().sum(), pending, unusable);
         let mut seen = self.seen.get();
         if seen.state != state {
             (seen.state, seen.since) = (state, Instant::now());
