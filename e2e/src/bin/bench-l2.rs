@@ -33,9 +33,9 @@ struct Arguments {
     /// How often each move is taken of the others
     #[arg(long, default_value_t = 5)]
     others_times: usize,
-    /// Herald alone
-    #[arg(long)]
-    herald_only: bool,
+    /// Only these systems
+    #[arg(long, value_delimiter = ',', value_parser = ["herald", "metallb", "keepalived"])]
+    systems: Vec<String>,
     /// How long owner changes are counted on a busy machine
     #[arg(long, default_value_t = 30)]
     false_minutes: u64,
@@ -50,8 +50,9 @@ impl Arguments {
     }
 
     fn kinds(&self) -> Vec<Kind> {
-        let others = Kind::OTHERS.into_iter().filter(|_| !self.herald_only);
-        std::iter::once(Kind::Herald).chain(others).collect()
+        let wanted =
+            |kind: &Kind| self.systems.is_empty() || self.systems.iter().any(|name| name == kind.name());
+        Kind::ALL.into_iter().filter(wanted).collect()
     }
 
     fn times(&self, kind: Kind) -> usize {
@@ -98,7 +99,7 @@ fn run(arguments: &Arguments, table: &mut Table) -> Result<()> {
             quiet::idle(&System::start(kind, IDLE_NODES)?, table)?;
         }
     }
-    if arguments.wants("false-moves") {
+    if arguments.wants("false-moves") && arguments.kinds().contains(&Kind::Herald) {
         let system = System::start(Kind::Herald, 3)?;
         quiet::false_moves(&system, arguments.false_minutes, table).with_context(|| system.logs())?;
     }

