@@ -36,10 +36,10 @@ pub(crate) fn stamp(line: &str) -> Option<SystemTime> {
     Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
 }
 
-/// When the first line with all these words was written behind the first `from` bytes of a log.
+/// When the first line with all these words was written behind the first `from` bytes of a log; a line cut there is none.
 pub(crate) fn first(log: &str, from: usize, words: &[&str]) -> Option<SystemTime> {
     let new = log.get(from..)?;
-    new.lines().find(|line| words.iter().all(|word| line.contains(word))).and_then(stamp)
+    new.lines().filter(|line| words.iter().all(|word| line.contains(word))).find_map(stamp)
 }
 
 /// Milliseconds from one moment to the other; negative if it was before.
