@@ -74,3 +74,14 @@ fn the_definitions_are_printed_as_documents() {
     assert_eq!(code, 0);
     assert_eq!(out.matches("kind: CustomResourceDefinition\n").count(), 9);
 }
+
+#[test]
+fn the_manifests_have_the_definitions_that_are_printed() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base/crds.yaml");
+    let (code, printed, _) = herald(&["crds"], "");
+    assert_eq!(code, 0);
+    assert!(
+        std::fs::read_to_string(file).unwrap() == printed,
+        "write it anew: herald crds > manifests/base/crds.yaml"
+    );
+}

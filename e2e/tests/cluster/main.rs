@@ -17,6 +17,7 @@ mod objects;
 mod order;
 mod planned_work;
 mod probe;
+mod rights;
 mod routes;
 mod semantics;
 mod services;

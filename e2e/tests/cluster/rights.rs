@@ -1,0 +1,181 @@
+//! Herald under the manifests' own ServiceAccounts: what it may ask of the API server is what it asks, no less and no more.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use herald_e2e::{ControlPlaneOptions, Lab, NAMESPACE, PodOptions, RouterOptions, at, await_ok};
+use serde_json::{Value, json};
+
+use crate::services::{SOON, await_address, await_event, create, service};
+
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
+/// What the API server writes down: every request of these accounts.
+const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/testdata/audit.yaml");
+/// The slowest look at a ConfigurationState comes after a minute.
+const ALL_USED: Duration = Duration::from_secs(90);
+
+/// An account, and what it may ask: group, resource with its subresource, verb.
+type Right = (String, String, String, String);
+
+/// A kubeconfig with the account's own token.
+fn account(lab: &Lab, name: &str) -> Result<PathBuf> {
+    let token = lab.kubectl(&["create", "token", "-n", NAMESPACE, name])?;
+    let admin = std::fs::read_to_string(lab.kubeconfig())?;
+    let (before, rest) = admin.split_once("{token: ").context("a token in the kubeconfig")?;
+    let (_, after) = rest.split_once('}').context("a token in the kubeconfig")?;
+    let file = lab.directory().join(format!("{name}.kubeconfig"));
+    std::fs::write(&file, format!("{before}{{token: {}}}{after}", token.trim()))?;
+    Ok(file)
+}
+
+/// What the roles of the manifests grant.
+fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
+    let roles: Value =
+        serde_json::from_str(&lab.kubectl(&["get", "clusterroles,roles", "-A", "-o", "json"])?)?;
+    let mut granted = BTreeSet::new();
+    let words = |list: &Value| -> Vec<String> {
+        list.as_array().into_iter().flatten().filter_map(|word| Some(word.as_str()?.to_owned())).collect()
+    };
+    for role in roles["items"].as_array().context("roles")? {
+        let name = role["metadata"]["name"].as_str().unwrap_or_default();
+        if !name.starts_with("herald-") {
+            continue;
+        }
+        for rule in role["rules"].as_array().context("rules")? {
+            for group in words(&rule["apiGroups"]) {
+                for resource in words(&rule["resources"]) {
+                    for verb in words(&rule["verbs"]) {
+                        granted.insert((name.to_owned(), group.clone(), resource.clone(), verb));
+                    }
+                }
+            }
+        }
+    }
+    ensure!(!granted.is_empty(), "no role of Herald's");
+    Ok(granted)
+}
+
+/// What was asked until now, and what of it was refused.
+fn asked(lab: &Lab) -> Result<(BTreeSet<Right>, BTreeSet<Right>)> {
+    let log = std::fs::read_to_string(lab.directory().join("log/kube-apiserver.log"))?;
+    let (mut asked, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for line in
+        log.lines().filter(|line| line.starts_with("{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/"))
+    {
+        // The last line may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &event["objectRef"];
+        let user = word(&event["user"]["username"]);
+        let (Some(account), Some(resource)) = (user.rsplit(':').next(), object["resource"].as_str()) else {
+            continue;
+        };
+        let resource = match object["subresource"].as_str() {
+            Some(subresource) => format!("{resource}/{subresource}"),
+            None => resource.to_owned(),
+        };
+        let right = (account.to_owned(), word(&object["apiGroup"]), resource, word(&event["verb"]));
+        if event["annotations"]["authorization.k8s.io/decision"] == "allow" {
+            asked.insert(right);
+        } else {
+            refused.insert(right);
+        }
+    }
+    Ok((asked, refused))
+}
+
+/// To apply what is not there needs `create`, and is a `patch` in the log.
+fn is_used(asked: &BTreeSet<Right>, right: &Right) -> bool {
+    let (account, group, resource, verb) = right.clone();
+    asked.contains(right)
+        || (verb == "create" && asked.contains(&(account, group, resource, "patch".to_owned())))
+}
+
+fn object(kind: &str, version: &str, name: &str, spec: Value) -> String {
+    json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind,
+        "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec })
+    .to_string()
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<()> {
+    let api_flags = vec![format!("--audit-policy-file={POLICY}"), "--audit-log-path=-".to_owned()];
+    let options = ControlPlaneOptions { api_flags, ..ControlPlaneOptions::default() };
+    let lab = Lab::builder().nodes(2).control_plane_with(options).bird().start()?;
+    lab.kubectl(&["apply", "--server-side", "-k", MANIFESTS])?;
+    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+        "metadata": { "name": "tor", "namespace": NAMESPACE }, "stringData": { "username": "x", "password": "s3cr3t" } });
+    lab.apply(&secret.to_string())?;
+    let with_password = RouterOptions::t4(lab.nodes()).every_peer("password \"s3cr3t\";");
+    lab.router().configure(&with_password)?;
+    lab.apply(&object("IPAddressPool", "v1beta1", "routed", json!({ "addresses": ["192.168.10.0/24"] })))?;
+    lab.apply(&object(
+        "IPAddressPool",
+        "v1beta1",
+        "segment",
+        json!({ "addresses": ["10.0.0.200/32"], "autoAssign": false }),
+    ))?;
+    lab.apply(&object(
+        "BGPPeer",
+        "v1beta2",
+        "tor",
+        json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
+        "passwordSecret": { "name": "tor" } }),
+    ))?;
+    lab.apply(&object("BGPAdvertisement", "v1beta1", "routed", json!({ "ipAddressPools": ["routed"] })))?;
+    lab.apply(&object("L2Advertisement", "v1beta1", "segment", json!({ "ipAddressPools": ["segment"] })))?;
+
+    let kubeconfig =
+        |name: &str| Ok::<_, anyhow::Error>(format!("--kubeconfig={}", account(&lab, name)?.display()));
+    let controller = lab.controller("controller", &[&kubeconfig("herald-controller")?])?;
+    let speakers = lab.speakers(&[&kubeconfig("herald-speaker")?])?;
+    let _pod = lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    let annotated = |key: &str, value: &str| json!({ "metadata": { "annotations": { key: value } } });
+    create(
+        &lab,
+        [
+            service("routed", json!({})),
+            service("here", annotated("metallb.io/address-pool", "segment")),
+            service("local", annotated("service.beta.kubernetes.io/external-traffic", "OnlyLocal")),
+            service("nowhere", annotated("metallb.io/loadBalancerIPs", "203.0.113.1")),
+        ],
+    )?;
+    let address = await_address(&lab, "routed").with_context(|| controller.log_tail())?;
+    await_ok(SOON, "the address to answer", || lab.client().get(at(&address.to_string(), 80)))
+        .with_context(|| speakers[0].log_tail())?;
+    await_address(&lab, "here")?;
+
+    // The same Event again is a patch: a refusal, and a session that comes up.
+    await_event(&lab, "default", "nowhere", "AllocationFailed", "203.0.113.1")?;
+    for wanted in ["203.0.113.2", "203.0.113.1"] {
+        lab.kubectl(&[
+            "annotate",
+            "service",
+            "nowhere",
+            "--overwrite",
+            &format!("metallb.io/loadBalancerIPs={wanted}"),
+        ])?;
+        await_event(&lab, "default", "nowhere", "AllocationFailed", wanted)?;
+    }
+    lab.router().configure(&RouterOptions::t4(lab.nodes()))?;
+    await_ok(SOON, "the sessions to end", || {
+        ensure!(lab.router().routes()?.is_empty(), "there are routes");
+        Ok(())
+    })?;
+    lab.router().configure(&with_password)?;
+
+    let granted = granted(&lab)?;
+    await_ok(ALL_USED, "every right that is granted to be used", || {
+        let (asked, _) = asked(&lab)?;
+        let unused: Vec<&Right> = granted.iter().filter(|right| !is_used(&asked, right)).collect();
+        ensure!(unused.is_empty(), "not used: {unused:#?}");
+        Ok(())
+    })?;
+    let (_, refused) = asked(&lab)?;
+    ensure!(refused.is_empty(), "not granted: {refused:#?}");
+    Ok(())
+}
