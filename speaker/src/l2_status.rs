@@ -1,8 +1,9 @@
 //! ServiceL2Status: which node announces a Service by layer 2, as MetalLB writes it.
 //!
 //! One object per Service that this node announces, in the namespace of the configuration, deleted when it announces the
-//! Service no more. Who takes a Service over deletes what others have left: they may be dead. Told to people only: nothing
-//! depends on it, and a failure is tried again.
+//! Service no more. Who announces all of a Service's addresses deletes what others have left: they may be dead. (A Service's
+//! two families may have two owners, who leave each other alone.) Told to people only: nothing depends on it, and a failure
+//! is tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -33,8 +34,17 @@ const STATUS: UntypedKind = UntypedKind {
     fields: None,
 };
 
-/// The Services that this node announces by layer 2, and on which interfaces, where an advertisement names some.
-pub(crate) type Announced = BTreeMap<ObjectName, BTreeSet<String>>;
+/// The Services that this node announces by layer 2.
+pub(crate) type Announced = BTreeMap<ObjectName, Shown>;
+
+/// How it announces one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// On which interfaces, where an advertisement names some.
+    pub(crate) interfaces: BTreeSet<String>,
+    /// All of its addresses: nobody else announces any.
+    pub(crate) alone: bool,
+}
 
 /// Whose they are.
 #[derive(Debug)]
@@ -57,7 +67,7 @@ impl Writer {
         let mut wait = RETRY.0;
         loop {
             let wanted = announced.borrow_and_update().clone();
-            let changed = match self.write(&wanted).await {
+            let changed = match self.write(&wanted, &announced).await {
                 Ok(()) => {
                     wait = RETRY.0;
                     announced.changed().await.is_ok()
@@ -76,29 +86,34 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, wanted: &Announced) -> anyhow::Result<()> {
+    async fn write(&mut self, wanted: &Announced, now: &watch::Receiver<Announced>) -> anyhow::Result<()> {
         if self.written.is_none() {
             self.written = Some(self.adopt().await?);
         }
         let written = self.written.clone().unwrap_or_default();
         for service in written.keys().filter(|service| !wanted.contains_key(*service)) {
-            answered(self.delete(service)).await?;
+            answered(self.delete(service, "=")).await?;
             self.note(service, None);
         }
-        for (service, interfaces) in wanted.iter().filter(|(name, on)| written.get(*name) != Some(*on)) {
+        for (service, shown) in wanted.iter().filter(|(name, shown)| written.get(*name) != Some(*shown)) {
             if self.node.len() <= LABEL && service.name.len() <= LABEL {
-                answered(self.put(service, interfaces)).await?;
+                answered(self.put(service, &shown.interfaces)).await?;
+                // Another may have taken it over meanwhile.
+                let alone = now.borrow().get(service).is_some_and(|shown| shown.alone);
+                if alone {
+                    answered(self.delete(service, "!=")).await?;
+                }
             }
-            self.note(service, Some(interfaces));
+            self.note(service, Some(shown));
             tokio::time::sleep(PACE).await;
         }
         Ok(())
     }
 
-    fn note(&mut self, service: &ObjectName, interfaces: Option<&BTreeSet<String>>) {
+    fn note(&mut self, service: &ObjectName, shown: Option<&Shown>) {
         let written = self.written.get_or_insert_default();
-        match interfaces {
-            Some(interfaces) => drop(written.insert(service.clone(), interfaces.clone())),
+        match shown {
+            Some(shown) => drop(written.insert(service.clone(), shown.clone())),
             None => drop(written.remove(service)),
         }
     }
@@ -108,7 +123,7 @@ impl Writer {
         let own = ListParams::default().labels(&format!("metallb.io/node={}", self.node));
         let found = tokio::time::timeout(ANSWER, self.api.list(&own)).await??;
         // Without interfaces of its own, so that it is written again if it is wanted still.
-        let stale = BTreeSet::from(["?".to_owned()]);
+        let stale = Shown { interfaces: BTreeSet::from(["?".to_owned()]), alone: false };
         let services = found.items.iter().filter_map(|object| {
             let label = |key: &str| object.labels().get(key).map(String::as_str);
             let (namespace, name) =
@@ -124,16 +139,14 @@ impl Writer {
         let mut object = object(&self.node, service);
         self.api.patch(&name, &params, &Patch::Apply(&object)).await?;
         object["status"] = status(&self.node, service, interfaces);
-        self.api.patch_status(&name, &params, &Patch::Apply(&object)).await?;
-        let others = format!("{},metallb.io/node!={}", selector(service), self.node);
-        let others = ListParams::default().labels(&others);
-        self.api.delete_collection(&DeleteParams::default(), &others).await.map(drop)
+        self.api.patch_status(&name, &params, &Patch::Apply(&object)).await.map(drop)
     }
 
-    async fn delete(&self, service: &ObjectName) -> kube::Result<()> {
-        let own = format!("{},metallb.io/node={}", selector(service), self.node);
-        let own = ListParams::default().labels(&own);
-        self.api.delete_collection(&DeleteParams::default(), &own).await.map(drop)
+    /// This node's (`=`), or those of all others (`!=`).
+    async fn delete(&self, service: &ObjectName, of_this_node: &str) -> kube::Result<()> {
+        let whose = format!("{},metallb.io/node{of_this_node}{}", selector(service), self.node);
+        let whose = ListParams::default().labels(&whose);
+        self.api.delete_collection(&DeleteParams::default(), &whose).await.map(drop)
     }
 }
 

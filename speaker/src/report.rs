@@ -10,7 +10,7 @@ use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType, regarding};
 use tokio::sync::watch;
 
-use crate::l2_status::Announced;
+use crate::l2_status::{Announced, Shown};
 use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
 use crate::plan::{Remark, Verdict};
@@ -51,6 +51,14 @@ struct Told {
 impl Told {
     fn announces(&self, protocol: usize) -> bool {
         self.states.values().any(|state| state.by.get(protocol) == Some(&true))
+    }
+
+    /// No address is another's by layer 2.
+    fn announces_all_of_layer2(&self) -> bool {
+        let offered = self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Offer { .. }));
+        offered
+            .map(|(address, _)| self.states.get(address))
+            .all(|state| state.is_some_and(|state| state.by[1]))
     }
 }
 
@@ -160,10 +168,11 @@ impl Reporter {
 
     fn status(&self, service: &ObjectName, now: &Told) {
         let owned = now.states.iter().filter(|(_, state)| state.by[1]);
-        let interfaces: BTreeSet<String> =
+        let interfaces =
             owned.filter_map(|(address, _)| self.named.get(address)).flatten().cloned().collect();
+        let shown = Shown { interfaces, alone: now.announces_all_of_layer2() };
         self.statuses.send_if_modified(|all| match now.announces(1) {
-            true => all.insert(service.clone(), interfaces.clone()).as_ref() != Some(&interfaces),
+            true => all.insert(service.clone(), shown.clone()).as_ref() != Some(&shown),
             false => all.remove(service).is_some(),
         });
     }
@@ -276,6 +285,20 @@ mod tests {
             assert_eq!(reporter.statuses().borrow().len(), usize::from(owns));
             assert_eq!(series(&registry).contains(announced), owns);
             assert_eq!(series(&registry).contains(waiting), !owns);
+        }
+    }
+    #[test]
+    fn a_service_whose_families_have_two_owners_is_announced_by_neither_alone() {
+        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
+        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let vips = ["192.0.2.1", "2001:db8::1"].map(|vip| vip.parse::<IpAddr>().unwrap());
+        let web = ObjectName::new("shop", "web");
+        let offers = vips.map(|vip| (vip, Verdict::Offer { bgp: false })).into();
+        reporter.service(&web, Some("1"), offers, BTreeSet::new());
+        for (owned, alone) in [(&vips[..1], false), (&vips[..], true), (&vips[1..], false)] {
+            let port = PortView { owned: owned.iter().copied().collect(), ..PortView::default() };
+            reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
+            assert_eq!(reporter.statuses().borrow()[&web].alone, alone, "{owned:?}");
         }
     }
 }
