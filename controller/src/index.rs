@@ -12,7 +12,8 @@ use crate::service::ServiceView;
 /// All Services and the dirty ones among them.
 #[derive(Debug, Default)]
 pub struct Index {
-    services: HashMap<ObjectName, ServiceView>,
+    /// Boxed: a table that grows is there twice, and the list that fills it beside it.
+    services: HashMap<ObjectName, Box<ServiceView>>,
     dirty: BTreeSet<(i64, ObjectName)>,
     listed: bool,
 }
@@ -40,18 +41,18 @@ impl Index {
 
     /// A Service.
     pub fn get(&self, name: &ObjectName) -> Option<&ServiceView> {
-        self.services.get(name)
+        self.services.get(name).map(Box::as_ref)
     }
 
     /// All Services, oldest first.
     pub fn by_age(&self) -> Vec<&ServiceView> {
-        let mut all: Vec<&ServiceView> = self.services.values().collect();
+        let mut all: Vec<&ServiceView> = self.services.values().map(Box::as_ref).collect();
         all.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
         all
     }
 
     /// Takes a Service as it is now and marks it dirty; false if it is older than what is known.
-    pub fn apply(&mut self, view: ServiceView) -> bool {
+    pub fn apply(&mut self, view: Box<ServiceView>) -> bool {
         if let Some(known) = self.services.get(&view.name) {
             if known.uid == view.uid && is_older(&view.version, &known.version) {
                 return false;
@@ -66,14 +67,14 @@ impl Index {
     }
 
     /// Forgets a Service.
-    pub fn delete(&mut self, name: &ObjectName) -> Option<ServiceView> {
+    pub fn delete(&mut self, name: &ObjectName) -> Option<Box<ServiceView>> {
         let view = self.services.remove(name)?;
         self.dirty.remove(&(view.created, name.clone()));
         Some(view)
     }
 
     /// These are all Services. Returns what is gone.
-    pub fn reset(&mut self, live: Vec<ServiceView>) -> Vec<ServiceView> {
+    pub fn reset(&mut self, live: Vec<Box<ServiceView>>) -> Vec<Box<ServiceView>> {
         let names: BTreeSet<&ObjectName> = live.iter().map(|view| &view.name).collect();
         let gone: Vec<ObjectName> =
             self.services.keys().filter(|name| !names.contains(name)).cloned().collect();

@@ -62,7 +62,12 @@ impl Leader {
         let services = Watch::<Service, true>::all(self.client.clone())
             .in_protobuf()
             .metrics(self.metrics.client.clone())
-            .run(ServiceView::new, timed(Event::Service), sender.clone(), readiness.handle("services"));
+            .run(
+                |service| Box::new(ServiceView::new(service)),
+                timed(Event::Service),
+                sender.clone(),
+                readiness.handle("services"),
+            );
         let config =
             Watch::untyped(self.client.clone(), Some(&self.namespace), &untyped::CONFIG_MAP.resource())
                 .named(&self.config_map)

@@ -39,13 +39,9 @@ use withdrawals::Withdrawals;
 
 /// What the watches deliver.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all events are Services: a box would cost more than it saves"
-)]
 pub enum Event {
     /// Services.
-    Service(WatchEvent<ServiceView>),
+    Service(WatchEvent<Box<ServiceView>>),
     /// The ConfigMap.
     ConfigMap(WatchEvent<ConfigView>),
     /// Objects of `metallb.io`.
@@ -189,7 +185,7 @@ impl Planner {
                 self.backoff.succeeded(name);
                 // The watch may have told of the deletion first.
                 if self.index.get(name).is_some_and(|known| known.uid == view.uid) {
-                    self.applied(*view, now);
+                    self.applied(view, now);
                 }
                 // What came while the write was on its way was left for now.
                 self.index.mark(name);
@@ -273,7 +269,7 @@ impl Planner {
         self.pool_statuses.shown(self.pool_objects.clone());
     }
 
-    fn applied(&mut self, view: ServiceView, now: Instant) {
+    fn applied(&mut self, view: Box<ServiceView>, now: Instant) {
         let name = view.name.clone();
         let replaced = self.index.get(&name).filter(|known| known.uid != view.uid).cloned();
         if let Some(old) = replaced {

@@ -2,18 +2,18 @@
 //!
 //! ```text
 //!   page ──ask──> Accept: protobuf, else JSON ──> API server
-//!   Page<K> <──read── messages <──decode── protobuf
+//!   K <──read, one at a time── Page<Bytes> <──decode── protobuf
 //! ```
 //!
 //! To write JSON costs the API server most of a list's time, to read it costs Herald more than all else in a start, and
 //! half of that JSON are `managedFields`. So the lists that grow with the cluster, Services and EndpointSlices, are asked
 //! for in protobuf; `managedFields` are left out unread where nobody needs them. Watches and all other requests are JSON.
+//! A page is cut into its objects without a copy, and each is read by itself: with `managedFields` one takes many times
+//! the memory of its bytes.
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>.
 
 mod messages;
-
-use std::fmt::Debug;
 
 use http::HeaderValue;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -46,13 +46,27 @@ pub struct Page<K> {
     pub version: Option<String>,
 }
 
-/// A kind whose lists are read in protobuf.
-pub trait InProtobuf: Sized {
-    /// What a page has, with or without `managedFields`.
+impl<K> Page<K> {
+    /// Each object by `read`.
     ///
     /// # Errors
-    /// If it is no list of this kind, or damaged.
-    fn list(document: Bytes, managed_fields: bool) -> Result<Page<Self>, BoxError>;
+    /// The first of `read`.
+    pub fn each<T, E>(self, read: impl FnMut(K) -> Result<T, E>) -> Result<Page<T>, E> {
+        let objects = self.objects.into_iter().map(read).collect::<Result<_, E>>()?;
+        Ok(Page { objects, more: self.more, version: self.version })
+    }
+}
+
+/// A kind whose lists are read in protobuf.
+pub trait InProtobuf: Sized {
+    /// What a list of it is called.
+    const LIST: &str;
+
+    /// Reads an object, with or without its `managedFields`.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    fn read(object: Bytes, managed_fields: bool) -> Result<Self, BoxError>;
 }
 
 impl<K: Clone> From<ObjectList<K>> for Page<K> {
@@ -64,24 +78,28 @@ impl<K: Clone> From<ObjectList<K>> for Page<K> {
 }
 
 impl InProtobuf for Service {
-    fn list(document: Bytes, managed_fields: bool) -> Result<Page<Self>, BoxError> {
-        list(document, "ServiceList", |service: messages::Service| service.read(managed_fields))
+    const LIST: &str = "ServiceList";
+
+    fn read(object: Bytes, managed_fields: bool) -> Result<Self, BoxError> {
+        messages::Service::decode(object)?.read(managed_fields)
     }
 }
 
 impl InProtobuf for EndpointSlice {
-    fn list(document: Bytes, managed_fields: bool) -> Result<Page<Self>, BoxError> {
-        list(document, "EndpointSliceList", |slice: messages::EndpointSlice| slice.read(managed_fields))
+    const LIST: &str = "EndpointSliceList";
+
+    fn read(object: Bytes, managed_fields: bool) -> Result<Self, BoxError> {
+        messages::EndpointSlice::decode(object)?.read(managed_fields)
     }
 }
 
-/// Reads a page: [`InProtobuf::list`].
-pub(crate) type Read<K> = fn(Bytes, bool) -> Result<Page<K>, BoxError>;
+/// Reads an object: [`InProtobuf::read`].
+pub(crate) type Read<K> = fn(Bytes, bool) -> Result<K, BoxError>;
 
 /// What came of it that a page was asked for in protobuf.
-pub(crate) enum Answer<K> {
-    /// The page.
-    Page(Page<K>),
+pub(crate) enum Answer {
+    /// The page, its objects unread.
+    Page(Page<Bytes>),
     /// The page in JSON: the API server has the choice.
     Json(Bytes),
     /// None: to ask in JSON tells why.
@@ -90,14 +108,13 @@ pub(crate) enum Answer<K> {
     Unreadable(BoxError),
 }
 
-/// Asks for a page in protobuf.
-pub(crate) async fn page<K>(
+/// Asks for a page of a list of this name in protobuf.
+pub(crate) async fn page(
     client: Client,
     url: &str,
     parameters: &ListParams,
-    managed_fields: bool,
-    read: Read<K>,
-) -> kube::Result<Answer<K>> {
+    list: &str,
+) -> kube::Result<Answer> {
     let mut request = Request::new(url).list(parameters).map_err(kube::Error::BuildRequest)?;
     request.headers_mut().insert(ACCEPT, PROTOBUF_OR_JSON);
     let answer = client.send(request.map(Body::from)).await?;
@@ -110,26 +127,17 @@ pub(crate) async fn page<K>(
     if !is_protobuf {
         return Ok(Answer::Json(document));
     }
-    Ok(match read(document, managed_fields) {
-        Ok(page) => Answer::Page(page),
-        Err(error) => Answer::Unreadable(error),
-    })
+    Ok(cut(document, list).map_or_else(Answer::Unreadable, Answer::Page))
 }
 
-fn list<M, K>(
-    document: Bytes,
-    kind: &str,
-    read: impl Fn(M) -> Result<K, BoxError>,
-) -> Result<Page<K>, BoxError>
-where
-    M: Debug + Default + Message,
-{
+/// A document's objects, if it is a list of this name.
+fn cut(document: Bytes, list: &str) -> Result<Page<Bytes>, BoxError> {
     if !document.starts_with(MAGIC) {
         return Err("it does not begin with \"k8s\\0\"".into());
     }
     let Unknown { type_meta, raw } = Unknown::decode(document.slice(MAGIC.len()..))?;
     match type_meta.unwrap_or_default().kind {
-        of if of == kind => List::<M>::decode(raw)?.page(read),
+        of if of == list => Ok(List::decode(raw)?.page()),
         other => Err(format!("it is a {other:?}").into()),
     }
 }

@@ -76,8 +76,8 @@ pub struct Watch<K, const MANAGED: bool = false> {
     kind: String,
     /// Which objects.
     selection: ListParams,
-    /// Pages are asked for in protobuf, and so read.
-    protobuf: Option<protobuf::Read<K>>,
+    /// Pages are asked for in protobuf: what a list is called, and how an object is read.
+    protobuf: Option<(&'static str, protobuf::Read<K>)>,
     metrics: Option<ClientMetrics>,
     optional: bool,
 }
@@ -97,7 +97,7 @@ where
     where
         K: InProtobuf,
     {
-        self.protobuf = Some(K::list);
+        self.protobuf = Some((K::LIST, K::read));
         self
     }
 }
@@ -216,11 +216,11 @@ where
         let mut parameters = self.selection.clone().limit(PAGE);
         let mut objects = Vec::new();
         loop {
-            let page = timeout(PAGE_COMES, self.page(&parameters)).await;
+            let page = timeout(PAGE_COMES, self.page(&parameters, fold)).await;
             let late =
                 |_| failure(format!("a page of the list did not come within {} s", PAGE_COMES.as_secs()));
             let page = page.map_err(late)??;
-            objects.extend(page.objects.into_iter().filter_map(|object| self.read(object).map(fold)));
+            objects.extend(page.objects);
             match (page.more, page.version) {
                 (Some(token), _) => parameters = parameters.continue_token(&token),
                 (None, Some(version)) => return Ok((objects, version)),
@@ -229,28 +229,39 @@ where
         }
     }
 
-    async fn page(&mut self, parameters: &ListParams) -> kube::Result<Page<Lenient<K, MANAGED>>> {
-        if let Some(read) = self.protobuf {
+    async fn page<T>(
+        &mut self,
+        parameters: &ListParams,
+        fold: &(impl Fn(K) -> T + Sync),
+    ) -> kube::Result<Page<T>> {
+        if let Some((list, read)) = self.protobuf {
             let (client, url) = (self.api.clone().into_client(), self.api.resource_url());
-            match protobuf::page(client, url, parameters, MANAGED, read).await? {
-                Answer::Page(Page { objects, more, version }) => {
-                    let objects = objects.into_iter().map(Lenient::Read).collect();
-                    return Ok(Page { objects, more, version });
-                }
+            match protobuf::page(client, url, parameters, list).await? {
+                Answer::Page(page) => match page.each(|object| read(object, MANAGED).map(fold)) {
+                    Ok(page) => return Ok(page),
+                    Err(error) => self.without_protobuf(&*error),
+                },
                 Answer::Json(document) => {
-                    let list: ObjectList<_> =
-                        serde_json::from_slice(&document).map_err(kube::Error::SerdeError)?;
-                    return Ok(Page::from(list));
+                    let list = serde_json::from_slice(&document).map_err(kube::Error::SerdeError)?;
+                    return Ok(self.folded(list, fold));
                 }
                 Answer::Refused => {}
-                Answer::Unreadable(error) => {
-                    let error = chain(&*error);
-                    tracing::warn!(kind = %self.kind, error, "the API server's protobuf cannot be read, JSON is asked for from now on");
-                    self.protobuf = None;
-                }
+                Answer::Unreadable(error) => self.without_protobuf(&*error),
             }
         }
-        self.api.list(parameters).await.map(Page::from)
+        self.api.list(parameters).await.map(|list| self.folded(list, fold))
+    }
+
+    fn folded<T>(&self, list: ObjectList<Lenient<K, MANAGED>>, fold: &impl Fn(K) -> T) -> Page<T> {
+        let Page { objects, more, version } = Page::from(list);
+        let objects = objects.into_iter().filter_map(|object| self.read(object).map(fold)).collect();
+        Page { objects, more, version }
+    }
+
+    fn without_protobuf(&mut self, error: &(dyn std::error::Error + 'static)) {
+        let error = chain(error);
+        tracing::warn!(kind = %self.kind, error, "the API server's protobuf cannot be read, JSON is asked for from now on");
+        self.protobuf = None;
     }
 
     /// Watches from a version on, until the API server wants it to be listed anew.

@@ -38,7 +38,7 @@ struct Api {
     services: BTreeMap<String, Stored>,
     version: u64,
     uids: u64,
-    events: VecDeque<WatchEvent<ServiceView>>,
+    events: VecDeque<WatchEvent<Box<ServiceView>>>,
 }
 
 impl Api {
@@ -83,14 +83,15 @@ impl Api {
         self.collect(name);
     }
 
-    fn view(&self, name: &str) -> ServiceView {
+    fn view(&self, name: &str) -> Box<ServiceView> {
         let stored = &self.services[name];
         let mut object = stored.object.clone();
         object["metadata"]["resourceVersion"] = json!(stored.version.to_string());
-        ServiceView::new(serde_json::from_value::<Service>(object).unwrap())
+        Box::new(ServiceView::new(serde_json::from_value::<Service>(object).unwrap()))
     }
 
-    fn list(&self) -> Vec<ServiceView> {
+    #[expect(clippy::vec_box, reason = "as the watch delivers them")]
+    fn list(&self) -> Vec<Box<ServiceView>> {
         self.services.keys().map(|name| self.view(name)).collect()
     }
 
@@ -150,7 +151,7 @@ impl Api {
                 }
             }
         });
-        let written = Outcome::Written(Box::new(self.view(&name)));
+        let written = Outcome::Written(self.view(&name));
         self.collect(&name);
         written
     }

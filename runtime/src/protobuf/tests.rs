@@ -1,3 +1,5 @@
+use std::fmt::Debug;
+
 use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 
@@ -10,12 +12,16 @@ const SLICES: (&[u8], &[u8]) =
     (include_bytes!("testdata/slices.protobuf"), include_bytes!("testdata/slices.json"));
 const PAGE: (&[u8], &[u8]) = (include_bytes!("testdata/page.protobuf"), include_bytes!("testdata/page.json"));
 
+fn list<K: InProtobuf>(document: impl Into<Bytes>, managed_fields: bool) -> Result<Page<K>, BoxError> {
+    cut(document.into(), K::LIST)?.each(|object| K::read(object, managed_fields))
+}
+
 fn same<K>((protobuf, json): (&'static [u8], &[u8]), without: fn(&mut K))
 where
     K: InProtobuf + Clone + Debug + PartialEq + DeserializeOwned,
 {
     for managed_fields in [true, false] {
-        let read = K::list(Bytes::from_static(protobuf), managed_fields).unwrap();
+        let read = list::<K>(protobuf, managed_fields).unwrap();
         let mut wanted: Page<K> = serde_json::from_slice::<ObjectList<K>>(json).unwrap().into();
         if !managed_fields {
             wanted.objects.iter_mut().for_each(without);
@@ -35,7 +41,7 @@ fn both_forms_of_an_answer_say_the_same() {
 
 #[test]
 fn a_page_names_the_next_one() {
-    let read = |document| Service::list(Bytes::from_static(document), false).unwrap();
+    let read = |document: &'static [u8]| list::<Service>(document, false).unwrap();
     assert!(read(PAGE.0).more.is_some());
     assert_eq!(read(SERVICES.0).more, None);
 }
@@ -47,7 +53,7 @@ fn what_is_no_list_of_the_kind_is_told() {
         (b"k8s\0", "it is a \"\""),
         (SLICES.0, "it is a \"EndpointSliceList\""),
     ] {
-        assert_eq!(Service::list(Bytes::from_static(document), false).unwrap_err().to_string(), told);
+        assert_eq!(list::<Service>(document, false).unwrap_err().to_string(), told);
     }
 }
 
@@ -60,8 +66,8 @@ proptest! {
             damaged[at] = byte;
             damaged.truncate(cut.max(MAGIC.len()));
             let damaged = Bytes::from(damaged);
-            let _ = Service::list(damaged.clone(), managed);
-            let _ = EndpointSlice::list(damaged, managed);
+            let _ = list::<Service>(damaged.clone(), managed);
+            let _ = list::<EndpointSlice>(damaged, managed);
         }
     }
 }

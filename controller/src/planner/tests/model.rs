@@ -12,7 +12,7 @@ use crate::service::{ServiceType, ServiceView};
 /// The world as the API server has it.
 pub(super) struct Model<'a> {
     pub(super) config: &'a Config,
-    pub(super) services: &'a [ServiceView],
+    pub(super) services: &'a [Box<ServiceView>],
 }
 
 pub(super) fn shown(service: &ServiceView) -> Vec<IpAddr> {
@@ -26,8 +26,12 @@ pub(super) fn compatible(a: &ServiceView, b: &ServiceView) -> bool {
 }
 
 impl Model<'_> {
+    fn all(&self) -> impl Iterator<Item = &ServiceView> {
+        self.services.iter().map(Box::as_ref)
+    }
+
     fn others<'a>(&'a self, service: &'a ServiceView) -> impl Iterator<Item = &'a ServiceView> {
-        self.services.iter().filter(move |other| other.name != service.name)
+        self.all().filter(move |other| other.name != service.name)
     }
 
     /// Others that show the address and must not, together with this one.
@@ -89,7 +93,7 @@ impl Model<'_> {
             !own && self.others(service).filter(has).all(joins)
                 && reserved.is_none_or(|r| r.admits(namespace, &service.name.name))
         });
-        let neighbours = self.services.iter().filter(|other| other.name.namespace == *namespace);
+        let neighbours = self.all().filter(|other| other.name.namespace == *namespace);
         let holds = |other: &&ServiceView| other.kind == ServiceType::LoadBalancer && other.class.is_none();
         let held: BTreeSet<IpAddr> = neighbours.filter(holds).flat_map(shown).collect();
         let cost = new().filter(|address| !held.contains(address)).count();

@@ -1,7 +1,6 @@
 //! What all kinds have.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use hyper::body::Bytes;
 use jiff::Timestamp;
@@ -30,11 +29,12 @@ pub(in crate::protobuf) struct TypeMeta {
 
 /// A list of any kind: all have these two fields.
 #[derive(Clone, PartialEq, Message)]
-pub(in crate::protobuf) struct List<T: Debug + Default + Message> {
+pub(in crate::protobuf) struct List {
     #[prost(message, optional, tag = "1")]
     metadata: Option<ListMeta>,
-    #[prost(message, repeated, tag = "2")]
-    items: Vec<T>,
+    /// Each a message of the kind.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    items: Vec<Bytes>,
 }
 
 /// `meta.v1.ListMeta`, of which no more is needed.
@@ -148,12 +148,10 @@ pub(super) struct Time {
 /// Seconds of Go's zero time, 1 January of the year 1: no time at all.
 const NO_TIME: i64 = -62_135_596_800;
 
-impl<T: Debug + Default + Message> List<T> {
-    /// Each object by `read`.
-    pub(in crate::protobuf) fn page<K, E>(self, read: impl Fn(T) -> Result<K, E>) -> Result<Page<K>, E> {
+impl List {
+    pub(in crate::protobuf) fn page(self) -> Page<Bytes> {
         let meta = self.metadata.unwrap_or_default();
-        let objects = self.items.into_iter().map(read).collect::<Result<_, E>>()?;
-        Ok(Page { objects, more: some(meta.continue_), version: some(meta.resource_version) })
+        Page { objects: self.items, more: some(meta.continue_), version: some(meta.resource_version) }
     }
 }
 
