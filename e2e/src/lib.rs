@@ -21,6 +21,7 @@
 
 mod api;
 mod await_until;
+mod beat;
 pub mod bench;
 mod certificates;
 mod client;

@@ -1,23 +1,14 @@
 //! A new connection each few milliseconds from a namespace, and a report of those that failed.
-//!
-//! The beat does not wait for slow connections: each runs as a task of its own, so a gap of a second shows as a hundred
-//! failures at their own times. Open attempts are bounded by interval and timeout.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
-use crate::await_until::await_until;
+use crate::beat::{Beat, Report};
 use crate::client::{Answer, ClientError, HttpOptions, parse_response, request};
 use crate::namespace::Namespace;
 
@@ -38,17 +29,7 @@ impl Default for PollOptions {
 
 /// A running poll. Dropping it ends it without a report.
 #[derive(Debug)]
-pub struct Poller {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<PollReport>>>,
-    counts: Arc<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    answers: AtomicUsize,
-    failures: AtomicUsize,
-}
+pub struct Poller(Beat<PollReport>);
 
 /// What a poll saw.
 #[derive(Clone, Debug)]
@@ -79,56 +60,38 @@ pub struct Failure {
 impl Poller {
     /// Starts polling; returns when the first connection begins.
     pub fn start(namespace: &Namespace, to: SocketAddr, options: PollOptions) -> Result<Self> {
-        let namespace = namespace.clone();
-        let (stop, stopped) = oneshot::channel();
-        let (ready, started) = sync_channel(1);
-        let counts = Arc::new(Counts::default());
-        let counting = Arc::clone(&counts);
-        let thread = std::thread::spawn(move || {
-            namespace.enter()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let _ = ready.send(());
-            Ok(runtime.block_on(poll(to, options, stopped, &counting)))
-        });
-        let poller = Self { stop: Some(stop), thread: Some(thread), counts };
-        if started.recv().is_err() {
-            return Err(poller.stop().err().unwrap_or_else(|| anyhow!("the poller did not start")));
-        }
-        Ok(poller)
+        let report = PollReport {
+            begin: Instant::now(),
+            attempts: 0,
+            failures: Vec::new(),
+            pods: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        };
+        let timeout = options.timeout;
+        let open = move || Ok(move || Ok(attempt(to, timeout)));
+        Beat::start(namespace, options.interval, report, open).map(Self)
     }
 
     /// Connections that were answered so far.
     pub fn answers(&self) -> usize {
-        self.counts.answers.load(Ordering::Relaxed)
+        self.0.good()
     }
 
     /// Connections that failed so far.
     pub fn failures(&self) -> usize {
-        self.counts.failures.load(Ordering::Relaxed)
+        self.0.bad()
     }
 
     /// Waits for this many further answers: the path works now, and the poll has seen it.
     pub fn await_answers(&self, more: usize, deadline: Duration) -> Result<()> {
-        let wanted = self.answers() + more;
-        await_until(deadline, &format!("{more} answers more to the poll"), || {
-            (self.answers() >= wanted).then_some(())
-        })
+        self.0.await_good(more, deadline)
     }
 
     /// Ends polling after the open connections have ended, and tells what was seen.
-    pub fn stop(mut self) -> Result<PollReport> {
-        drop(self.stop.take());
-        let thread = self.thread.take().context("the poller runs")?;
-        thread.join().map_err(|_| anyhow!("the poller panicked"))?
-    }
-}
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    pub fn stop(self) -> Result<PollReport> {
+        let mut report = self.0.stop()?;
+        report.failures.sort_by_key(|failure| failure.at);
+        Ok(report)
     }
 }
 
@@ -161,44 +124,15 @@ impl PollReport {
     }
 }
 
-async fn poll(
-    to: SocketAddr,
-    options: PollOptions,
-    mut stopped: oneshot::Receiver<()>,
-    counts: &Counts,
-) -> PollReport {
-    let mut report = PollReport {
-        begin: Instant::now(),
-        attempts: 0,
-        failures: Vec::new(),
-        pods: BTreeMap::new(),
-        clients: BTreeMap::new(),
-    };
-    let mut open = JoinSet::new();
-    let mut beat = tokio::time::interval(options.interval);
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            _ = beat.tick() => {
-                report.attempts += 1;
-                open.spawn(attempt(to, options.timeout));
-            }
-            Some(Ok(outcome)) = open.join_next() => report.add(outcome, counts),
-        }
-    }
-    while let Some(joined) = open.join_next().await {
-        if let Ok(outcome) = joined {
-            report.add(outcome, counts);
-        }
-    }
-    report.failures.sort_by_key(|failure| failure.at);
-    report
-}
+impl Report for PollReport {
+    type Outcome = Result<Answer, Failure>;
 
-impl PollReport {
-    fn add(&mut self, outcome: Result<Answer, Failure>, counts: &Counts) {
-        let count = if outcome.is_ok() { &counts.answers } else { &counts.failures };
-        count.fetch_add(1, Ordering::Relaxed);
+    fn begin(&mut self) {
+        self.attempts += 1;
+    }
+
+    fn add(&mut self, outcome: Self::Outcome) -> bool {
+        let good = outcome.is_ok();
         match outcome {
             Ok(answer) => {
                 *self.pods.entry(answer.pod).or_default() += 1;
@@ -208,6 +142,7 @@ impl PollReport {
             }
             Err(failure) => self.failures.push(failure),
         }
+        good
     }
 }
 

@@ -1,21 +1,14 @@
 //! A client on the segment: a connection each five milliseconds, each of which has 500 ms to be made.
-//!
-//! The beat does not wait for slow connections, so each failure stands at the time of its own begin.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use super::neighbours::{Neighbours, known};
-use crate::await_until::await_until;
+use crate::beat;
 use crate::namespace::Namespace;
 
 /// From one begin to the next.
@@ -37,14 +30,6 @@ pub(super) enum Client {
     Asking,
 }
 
-/// A running client; dropping it ends it.
-#[derive(Debug)]
-pub(super) struct Beat {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<Result<Report>>>,
-    made: Arc<AtomicUsize>,
-}
-
 /// What it saw.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
@@ -56,49 +41,48 @@ pub(super) struct Report {
     pub(super) cut: usize,
 }
 
-enum Outcome {
+/// What came of a connection.
+pub(super) enum Outcome {
     Whole,
     Failed(Instant),
     Cut,
 }
 
-impl Beat {
-    /// Starts it in a namespace.
-    pub(super) fn start(namespace: &Namespace, to: SocketAddr, client: Client) -> Result<Self> {
-        let namespace = namespace.clone();
-        let (stop, stopped) = oneshot::channel();
-        let made = Arc::new(AtomicUsize::new(0));
-        let counting = Arc::clone(&made);
-        let thread = std::thread::spawn(move || {
-            namespace.enter()?;
-            let neighbours = Neighbours::open(LAN)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(beat(to, client, &neighbours, stopped, &counting))
-        });
-        Ok(Self { stop: Some(stop), thread: Some(thread), made })
+impl beat::Report for Report {
+    type Outcome = Outcome;
+
+    fn begin(&mut self) {
+        self.tried += 1;
     }
 
-    /// Waits for this many further connections.
-    pub(super) fn await_made(&self, more: usize, deadline: Duration) -> Result<()> {
-        let wanted = self.made.load(Ordering::Relaxed) + more;
-        let what = format!("{more} connections more");
-        await_until(deadline, &what, || (self.made.load(Ordering::Relaxed) >= wanted).then_some(()))
-    }
-
-    /// Ends it after its open connections.
-    pub(super) fn stop(mut self) -> Result<Report> {
-        drop(self.stop.take());
-        let thread = self.thread.take().context("the client runs")?;
-        thread.join().map_err(|_| anyhow!("the client panicked"))?
+    fn add(&mut self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Whole => return true,
+            Outcome::Failed(at) => self.failed.push(at),
+            Outcome::Cut => self.cut += 1,
+        }
+        false
     }
 }
 
-impl Drop for Beat {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+impl Client {
+    /// Starts in a namespace.
+    pub(super) fn start(self, namespace: &Namespace, to: SocketAddr) -> Result<beat::Beat<Report>> {
+        let open = move || {
+            let neighbours = Neighbours::open(LAN)?;
+            let mut forgotten = Instant::now();
+            Ok(move || {
+                if self == Self::Forgetful
+                    && let IpAddr::V4(address) = to.ip()
+                    && (known()?.contains_key(&address) || forgotten.elapsed() >= QUESTION)
+                {
+                    neighbours.forget(address)?;
+                    forgotten = Instant::now();
+                }
+                Ok(attempt(to, self))
+            })
+        };
+        beat::Beat::start(namespace, INTERVAL, Report::default(), open)
     }
 }
 
@@ -108,50 +92,6 @@ impl Report {
         let last = self.failed.iter().max();
         last.map_or(0.0, |last| last.saturating_duration_since(since).as_secs_f64() * 1000.0)
     }
-}
-
-async fn beat(
-    to: SocketAddr,
-    client: Client,
-    neighbours: &Neighbours,
-    mut stopped: oneshot::Receiver<()>,
-    made: &AtomicUsize,
-) -> Result<Report> {
-    let mut report = Report::default();
-    let mut open = JoinSet::new();
-    let mut ticks = tokio::time::interval(INTERVAL);
-    let mut forgotten = Instant::now();
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let add = |report: &mut Report, outcome| match outcome {
-        Outcome::Whole => {
-            made.fetch_add(1, Ordering::Relaxed);
-        }
-        Outcome::Failed(at) => report.failed.push(at),
-        Outcome::Cut => report.cut += 1,
-    };
-    loop {
-        tokio::select! {
-            _ = &mut stopped => break,
-            _ = ticks.tick() => {
-                report.tried += 1;
-                if client == Client::Forgetful
-                    && let IpAddr::V4(address) = to.ip()
-                    && (known()?.contains_key(&address) || forgotten.elapsed() >= QUESTION)
-                {
-                    neighbours.forget(address)?;
-                    forgotten = Instant::now();
-                }
-                open.spawn(attempt(to, client));
-            }
-            Some(Ok(outcome)) = open.join_next() => add(&mut report, outcome),
-        }
-    }
-    while let Some(joined) = open.join_next().await {
-        if let Ok(outcome) = joined {
-            add(&mut report, outcome);
-        }
-    }
-    Ok(report)
 }
 
 async fn attempt(to: SocketAddr, client: Client) -> Outcome {

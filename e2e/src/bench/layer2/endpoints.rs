@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::beat::{Beat, Client};
+use super::beat::Client;
 use super::system::{Kind, PATIENCE, SERVICE, System};
 use crate::await_until::await_ok;
 use crate::bench::proxy::table::{Table, percentile};
@@ -28,13 +28,13 @@ pub fn measure(system: &mut System, times: usize, table: &mut Table) -> Result<(
     let mut samples = Vec::new();
     for _ in 0..times {
         await_all(system)?;
-        let beat = Beat::start(&system.lab.router().ns, system.vip, Client::Asking)?;
-        beat.await_made(20, PATIENCE)?;
+        let beat = Client::Asking.start(&system.lab.router().ns, system.vip)?;
+        beat.await_good(20, PATIENCE)?;
         let gone = Instant::now();
         system.freeze(GOES)?;
         pod(system)?.freeze();
         system.lab.cut_node(system.lab.node(GOES))?;
-        beat.await_made(AFTER, PATIENCE)?;
+        beat.await_good(AFTER, PATIENCE)?;
         let end = Instant::now();
         let report = beat.stop()?;
         let last = report.failed.iter().max();

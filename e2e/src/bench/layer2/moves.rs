@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::beat::{Beat, Client};
+use super::beat::Client;
 use super::system::{Kind, PATIENCE, System};
 use crate::await_until::await_until;
 use crate::bench::proxy::system::Metrics;
@@ -53,8 +53,8 @@ pub fn measure(system: &mut System, way: Way, times: usize, table: &mut Table) -
     for _ in 0..times {
         let owner = system.owner()?;
         let node = system.lab.node(owner).clone();
-        let beat = Beat::start(&system.lab.router().ns, system.vip, Client::Forgetful)?;
-        beat.await_made(BEFORE, PATIENCE)?;
+        let beat = Client::Forgetful.start(&system.lab.router().ns, system.vip)?;
+        beat.await_good(BEFORE, PATIENCE)?;
         let gone = Instant::now();
         match way {
             Way::Killed => system.kill(owner)?,
@@ -73,7 +73,7 @@ pub fn measure(system: &mut System, way: Way, times: usize, table: &mut Table) -
         if (system.kind, way) != (Kind::Keepalived, Way::Killed) {
             await_owner(system, system.spare(owner))?;
         }
-        beat.await_made(WHOLE, PATIENCE)?;
+        beat.await_good(WHOLE, PATIENCE)?;
         let report = beat.stop()?;
         let outage = report.outage(gone);
         eprintln!("    {outage:.0} ms, {} of {} not made", report.failed.len(), report.tried);
@@ -125,8 +125,8 @@ pub fn planned(system: &mut System, times: usize, table: &mut Table) -> Result<(
     let (mut failed, mut cut, mut held_cut, mut tried) = (0, 0, 0, 0);
     for _ in 0..times {
         let owner = system.owner()?;
-        let beat = Beat::start(&system.lab.router().ns, system.vip, Client::Asking)?;
-        beat.await_made(BEFORE, PATIENCE)?;
+        let beat = Client::Asking.start(&system.lab.router().ns, system.vip)?;
+        beat.await_good(BEFORE, PATIENCE)?;
         let hold = || {
             let connected = system.lab.router().ns.connect(system.vip, ANSWER);
             let mut connection = connected.context("a connection to hold")?;
@@ -136,7 +136,7 @@ pub fn planned(system: &mut System, times: usize, table: &mut Table) -> Result<(
         let mut held = (0..HELD).map(|_| hold()).collect::<Result<Vec<Connection>>>()?;
         system.terminate(owner)?;
         await_owner(system, system.spare(owner))?;
-        beat.await_made(WHOLE, PATIENCE)?;
+        beat.await_good(WHOLE, PATIENCE)?;
         let report = beat.stop()?;
         held_cut += held.iter_mut().filter_map(|connection| connection.ask().err()).count();
         failed += report.failed.len();
