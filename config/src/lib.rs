@@ -51,8 +51,8 @@ pub use manifests::File;
 pub use migrate::{Migrated, migrate_files};
 pub use objects::{Object, ObjectKey};
 pub use options::{
-    CordonedNodes, ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
-    SourceRangesOtherFamily,
+    CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas, Reservation,
+    Sharing, SourceRangesOtherFamily,
 };
 pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};

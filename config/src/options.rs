@@ -37,6 +37,8 @@ pub struct HeraldOptions {
     pub suspect_endpoints: bool,
     /// Whether cordoned nodes go on announcing.
     pub cordoned_nodes: CordonedNodes,
+    /// When addresses of layer 2 go back to the nodes that would have them if nobody owned any.
+    pub layer2_spread: Layer2Spread,
 }
 
 impl Default for HeraldOptions {
@@ -55,6 +57,7 @@ impl Default for HeraldOptions {
             floor_grace: Duration::from_secs(60),
             suspect_endpoints: true,
             cordoned_nodes: CordonedNodes::Announce,
+            layer2_spread: Layer2Spread::Never,
         }
     }
 }
@@ -67,6 +70,38 @@ pub enum CordonedNodes {
     Announce,
     /// They go, as with the label `node.kubernetes.io/exclude-from-external-load-balancers`.
     Leave,
+}
+
+/// When addresses of layer 2 are spread over the nodes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Layer2Spread {
+    /// They stay where they are while their owners are healthy.
+    #[default]
+    Never,
+    /// At any time.
+    Always,
+    /// Each day from one minute (UTC) until before another one, maybe of the next day.
+    Daily {
+        /// Minutes since midnight, below 1,440.
+        from: u16,
+        /// The same.
+        until: u16,
+    },
+}
+
+impl Layer2Spread {
+    /// Whether it is time for it, so many seconds after 1970 began (UTC).
+    pub fn is_on(self, seconds: u64) -> bool {
+        let minute = seconds / 60 % 1440;
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Daily { from, until } if from < until => {
+                (u64::from(from)..u64::from(until)).contains(&minute)
+            }
+            Self::Daily { from, until } => minute >= from.into() || minute < until.into(),
+        }
+    }
 }
 
 /// Which Service addresses are put on `lo`.
@@ -194,6 +229,27 @@ impl ExternalIps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daily_time_may_pass_midnight() {
+        let at = |hour: u64, minute: u64| 86_400 * 20_000 + hour * 3600 + minute * 60 + 59;
+        let night = Layer2Spread::Daily { from: 2 * 60, until: 4 * 60 + 30 };
+        let midnight = Layer2Spread::Daily { from: 23 * 60, until: 60 };
+        for (spread, time, on) in [
+            (Layer2Spread::Never, at(3, 0), false),
+            (Layer2Spread::Always, at(3, 0), true),
+            (night, at(1, 59), false),
+            (night, at(2, 0), true),
+            (night, at(4, 29), true),
+            (night, at(4, 30), false),
+            (midnight, at(22, 59), false),
+            (midnight, at(23, 0), true),
+            (midnight, at(0, 59), true),
+            (midnight, at(1, 0), false),
+        ] {
+            assert_eq!(spread.is_on(time), on, "{spread:?} {time}");
+        }
+    }
 
     #[test]
     fn an_allow_list_serves_only_what_it_names() {

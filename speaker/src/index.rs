@@ -240,6 +240,12 @@ impl Index {
         Some((node, node.own.as_ref()?))
     }
 
+    /// The addresses of all nodes but this one.
+    pub(crate) fn addresses_of_others(&self, own: &str) -> BTreeMap<Box<str>, BTreeSet<IpAddr>> {
+        let others = self.nodes.values().filter(|node| node.name != own);
+        others.map(|node| (node.name.as_str().into(), node.addresses.clone())).collect()
+    }
+
     /// Addresses of all nodes.
     pub(crate) fn node_addresses(&self) -> &BTreeSet<IpAddr> {
         &self.node_addresses

@@ -216,7 +216,11 @@ impl Reconciler {
                 proxy.set_service_cidrs(&settings.service_cidrs, programmed).await;
             }
         }
-        self.applier.effects().layer2.want(|wanted| wanted.active = settings.layer2);
+        self.applier.effects().layer2.want(|wanted| {
+            wanted.active = settings.layer2;
+            wanted.nodes.clone_from(&settings.others);
+            wanted.spread = settings.config.herald.layer2_spread;
+        });
         self.settings = Some(settings);
     }
 

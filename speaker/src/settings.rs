@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) leaves: Option<Reason>,
     /// There are pools that this node announces by layer 2.
     pub(crate) layer2: bool,
+    /// The other nodes' addresses.
+    pub(crate) others: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
     /// The configuration in force; the empty one before there is any.
     pub(crate) config: Config,
     /// Pod networks, for judging externalIPs.
@@ -149,6 +151,7 @@ impl Settings {
             refusal,
             no_peer: peers.is_empty(),
             leaves: None,
+            others: index.addresses_of_others(&options.node_name),
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig {

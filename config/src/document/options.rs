@@ -8,8 +8,8 @@ use super::reader::Value;
 use super::scalars::{boolean, duration, from_text, nonempty, number, one_of};
 use crate::address_range::{AddressRange, overlapping};
 use crate::options::{
-    CordonedNodes, ExternalIps, HeraldOptions, LocalAddresses, Masquerade, Quotas, Reservation, Sharing,
-    SourceRangesOtherFamily,
+    CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas, Reservation,
+    Sharing, SourceRangesOtherFamily,
 };
 use crate::problem::shown;
 
@@ -28,6 +28,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "floor",
         "suspect-endpoints",
         "cordoned-nodes",
+        "layer2-spread",
     ])?;
     let default = HeraldOptions::default();
     let local_addresses = fields.get("local-addresses").map_or(Some(default.local_addresses), |value| {
@@ -71,6 +72,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     let cordoned_nodes = fields.get("cordoned-nodes").map_or(Some(default.cordoned_nodes), |value| {
         one_of(&value, &[("announce", CordonedNodes::Announce), ("leave", CordonedNodes::Leave)])
     });
+    let layer2_spread =
+        fields.get("layer2-spread").map_or(Some(default.layer2_spread), |value| spread(&value));
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: externals.clone()?.0,
@@ -85,7 +88,36 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         floor_grace: floor_grace?,
         suspect_endpoints: suspect_endpoints?,
         cordoned_nodes: cordoned_nodes?,
+        layer2_spread: layer2_spread?,
     })
+}
+
+/// `never`, `always`, or from when until when each day.
+fn spread(value: &Value<'_>) -> Option<Layer2Spread> {
+    let text = value.text()?;
+    let read = match text {
+        "never" => Some(Layer2Spread::Never),
+        "always" => Some(Layer2Spread::Always),
+        times => times.split_once('-').and_then(|(from, until)| {
+            let (from, until) = (minute(from)?, minute(until)?);
+            (from != until).then_some(Layer2Spread::Daily { from, until })
+        }),
+    };
+    if read.is_none() {
+        let times = "two different times of the day (UTC) such as 02:00-04:00";
+        return value.fail(format!("{} is not known: write never, always or {times}", shown(text)));
+    }
+    read
+}
+
+/// `HH:MM` as minutes since midnight.
+fn minute(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.trim().split_once(':')?;
+    let number = |text: &str, below: u16| {
+        let digits = text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_digit());
+        text.parse::<u16>().ok().filter(|number| digits && *number < below)
+    };
+    Some(number(hours, 24)? * 60 + number(minutes, 60)?)
 }
 
 /// Which are served, and whether they are announced.

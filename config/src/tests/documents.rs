@@ -208,6 +208,7 @@ fn heralds_own_keys_have_their_meaning() {
             floor_grace: Duration::from_secs(90),
             suspect_endpoints: false,
             cordoned_nodes: CordonedNodes::Leave,
+            layer2_spread: Layer2Spread::Daily { from: 23 * 60 + 30, until: 60 },
         }
     );
     assert_eq!(warnings, []);
@@ -226,6 +227,8 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {floor: }"), default);
     assert_eq!(herald("herald: {floor: {}}"), default);
     assert!(default.suspect_endpoints && default.cordoned_nodes == CordonedNodes::Announce);
+    assert_eq!(herald("herald: {layer2-spread: always}").layer2_spread, Layer2Spread::Always);
+    assert_eq!(herald("herald: {layer2-spread: never}"), default);
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
     for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}"] {
         assert_eq!(herald(&format!("herald: {{{absent}}}")), default, "{absent}");

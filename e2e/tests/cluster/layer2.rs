@@ -5,6 +5,7 @@
 
 mod dead_node;
 mod recorder;
+mod walled;
 mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +40,13 @@ struct Layer2 {
 
 impl Layer2 {
     fn start() -> Result<Self> {
+        Self::start_after(|_| Ok(()))
+    }
+
+    /// What is done before any speaker starts.
+    fn start_after(prepare: impl FnOnce(&Lab) -> Result<()>) -> Result<Self> {
         let lab = Lab::builder().nodes(3).control_plane().start()?;
+        prepare(&lab)?;
         lab.pod(lab.node(3), "web-1", &PodOptions::app("web"))?;
         lab.kubectl(&["label", "node", "node3", EXCLUDED])?;
         let (controller, speakers) = herald(&lab, POOL, &[])?;

@@ -9,6 +9,7 @@
 //! 2 STATE    flags u8 · interval u16 (ms) · version u32 · floor u32                            always
 //! 3 HEARD    (participant u64 · boot u64 · sequence u32 · version u32) x n, n <= 32            in each regular hello
 //! 4 OFFERS   base u32 · to u32 · (flags u8 · score u16 · epoch u32 · address 4 or 16) x n       after changes, paged
+//! 6 ALONE    u32: bit n for entry n of HEARD, who is heard by copies only                       beside HEARD, if there is one
 //! HMAC-SHA256                                                                                  32 octets
 //! ```
 //!
@@ -36,7 +37,9 @@ const SENDER: u8 = 1;
 const STATE: u8 = 2;
 const HEARD: u8 = 3;
 const OFFERS: u8 = 4;
+const ALONE: u8 = 6;
 const STATE_STOPPING: u8 = 1;
+const STATE_ALONE: u8 = 2;
 const OFFER_V6: u8 = 1;
 const OFFER_GONE: u8 = 2;
 const OFFER_CLAIMED: u8 = 4;
@@ -85,6 +88,8 @@ pub(crate) struct HeardPeer {
     pub(crate) sequence: u32,
     /// Its offers are known up to this version.
     pub(crate) version: u32,
+    /// Only copies for the sender alone are heard of it: it is to go on with them.
+    pub(crate) alone: bool,
 }
 
 /// A node may own an address.
@@ -120,6 +125,8 @@ pub(crate) struct Hello {
     pub(crate) sequence: u32,
     /// The speaker stops, the node does not.
     pub(crate) stopping: bool,
+    /// It is a copy for the receiver alone, whom multicast may not reach.
+    pub(crate) alone: bool,
     /// How often it sends, in milliseconds.
     pub(crate) interval: u16,
     /// The version of its offers.
@@ -186,13 +193,19 @@ impl Keys {
             out.extend(hello.sender.node.as_bytes().iter().take(MAX_NAME));
         });
         element(&mut out, STATE, |out| {
-            out.push(if hello.stopping { STATE_STOPPING } else { 0 });
+            let flags = [(hello.stopping, STATE_STOPPING), (hello.alone, STATE_ALONE)];
+            out.push(flags.iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag));
             out.extend(hello.interval.to_be_bytes());
             out.extend(hello.version.to_be_bytes());
             out.extend(hello.floor.to_be_bytes());
         });
         if !hello.heard.is_empty() {
             element(&mut out, HEARD, |out| hello.heard.iter().for_each(|heard| put_heard(out, heard)));
+        }
+        let entries = hello.heard.iter().take(MAX_HEARD).enumerate();
+        let alone = entries.fold(0u32, |all, (n, heard)| all | u32::from(heard.alone) << n);
+        if alone != 0 {
+            element(&mut out, ALONE, |out| out.extend(alone.to_be_bytes()));
         }
         if let Some(update) = &hello.update {
             element(&mut out, OFFERS, |out| {
@@ -310,7 +323,7 @@ impl<'a> Fields<'a> {
 /// Reads what comes after the cluster.
 fn read(mut fields: Fields<'_>) -> Option<Hello> {
     let (boot, sequence) = (fields.u64()?, fields.u32()?);
-    let (mut sender, mut state, mut heard, mut update) = (None, None, Vec::new(), None);
+    let (mut sender, mut state, mut heard, mut alone, mut update) = (None, None, Vec::new(), 0, None);
     while fields.more() {
         let (kind, length) = (fields.u8()?, fields.u16()?);
         let mut value = fields.take(length.into())?;
@@ -324,16 +337,31 @@ fn read(mut fields: Fields<'_>) -> Option<Hello> {
                         boot: value.u64()?,
                         sequence: value.u32()?,
                         version: value.u32()?,
+                        alone: false,
                     });
                 }
             }
+            ALONE => alone = value.u32()?,
             OFFERS => update = Some(read_update(&mut value)?),
             _ => {}
         }
     }
+    for (n, heard) in heard.iter_mut().take(MAX_HEARD).enumerate() {
+        heard.alone = alone & 1 << n != 0;
+    }
     let (flags, interval, version, floor) = state?;
-    let stopping = flags & STATE_STOPPING != 0;
-    Some(Hello { sender: sender?, boot, sequence, stopping, interval, version, floor, heard, update })
+    Some(Hello {
+        sender: sender?,
+        boot,
+        sequence,
+        stopping: flags & STATE_STOPPING != 0,
+        alone: flags & STATE_ALONE != 0,
+        interval,
+        version,
+        floor,
+        heard,
+        update,
+    })
 }
 
 fn read_sender(value: &mut Fields<'_>) -> Option<Sender> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use futures::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::MulticastGroup;
@@ -42,6 +43,15 @@ pub(crate) struct Interface {
     pub(crate) v4: bool,
     /// It has a link-local IPv6 address to send from.
     pub(crate) v6: bool,
+    /// The networks of its addresses, which are the segment's.
+    pub(crate) networks: BTreeSet<IpNet>,
+}
+
+impl Interface {
+    /// Whether an address belongs to the segment.
+    pub(crate) fn reaches(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// By index.
@@ -77,11 +87,17 @@ pub(crate) async fn follow(found: watch::Sender<Interfaces>) -> anyhow::Result<(
 /// Those to announce on.
 fn usable(links: &[LinkMessage], addresses: &[AddressMessage]) -> Interfaces {
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
+    let mut networks: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
     for message in addresses {
         if message.header.flags.contains(AddressHeaderFlags::Tentative) {
             continue;
         }
         for attribute in &message.attributes {
+            if let AddressAttribute::Address(ip) = attribute
+                && let Ok(network) = IpNet::new(*ip, message.header.prefix_len)
+            {
+                networks.entry(message.header.index).or_default().insert(network.trunc());
+            }
             match attribute {
                 AddressAttribute::Address(IpAddr::V4(_)) => v4.insert(message.header.index),
                 AddressAttribute::Address(IpAddr::V6(ip)) if ip.is_unicast_link_local() => {
@@ -95,7 +111,8 @@ fn usable(links: &[LinkMessage], addresses: &[AddressMessage]) -> Interfaces {
         let index = link.header.index;
         let (name, mac) = name_and_mac(link)?;
         let (v4, v6) = (v4.contains(&index), v6.contains(&index));
-        Some((index, Interface { name, mac, v4, v6 }))
+        let networks = networks.get(&index).cloned().unwrap_or_default();
+        Some((index, Interface { name, mac, v4, v6, networks }))
     });
     usable.collect()
 }
@@ -142,7 +159,9 @@ mod tests {
         let mut message = AddressMessage::default();
         message.header.index = index;
         message.header.flags = flags;
-        message.attributes = vec![AddressAttribute::Address(ip.parse().unwrap())];
+        let ip: IpAddr = ip.parse().unwrap();
+        message.header.prefix_len = if ip.is_ipv4() { 24 } else { 64 };
+        message.attributes = vec![AddressAttribute::Address(ip)];
         message
     }
 
@@ -172,5 +191,8 @@ mod tests {
         let told: Vec<_> = found.iter().map(|(index, of)| (*index, of.name.as_str(), of.v4, of.v6)).collect();
         assert_eq!(told, [(2, "eth0", true, true), (5, "bond0", false, false)]);
         assert_eq!(found[&2].mac, [2, 0, 0, 0, 0, 2]);
+        let reached = |index, ip: &str| found[&index].reaches(ip.parse().unwrap());
+        assert!(reached(2, "10.0.0.12") && !reached(2, "10.0.1.12") && !reached(2, "2001:db8:10::12"));
+        assert!(reached(5, "2001:db8:10::12") && !reached(5, "10.0.0.12"));
     }
 }

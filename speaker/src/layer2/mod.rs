@@ -29,6 +29,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use herald_config::Layer2Spread;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -76,6 +77,10 @@ pub(crate) struct Wanted {
     pub(crate) active: bool,
     /// What it may own.
     pub(crate) offers: BTreeMap<IpAddr, Offered>,
+    /// The other nodes, with their addresses.
+    pub(crate) nodes: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
+    /// When addresses are spread again.
+    pub(crate) spread: Layer2Spread,
     /// It hands all over and ends.
     pub(crate) stopping: bool,
 }
@@ -83,6 +88,13 @@ pub(crate) struct Wanted {
 impl Wanted {
     fn names_interfaces(&self, address: IpAddr) -> bool {
         self.offers.get(&address).is_some_and(|offered| offered.interfaces.is_some())
+    }
+
+    /// Those of the other nodes that should be on the segment.
+    fn nodes_on(&self, interface: &Interface) -> BTreeMap<Box<str>, IpAddr> {
+        let address =
+            |addresses: &BTreeSet<IpAddr>| addresses.iter().find(|ip| interface.reaches(**ip)).copied();
+        self.nodes.iter().filter_map(|(node, addresses)| Some((node.clone(), address(addresses)?))).collect()
     }
 
     fn offers_on(&self, interface: &str) -> BTreeMap<IpAddr, u16> {

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use socket2::{SockAddr, Socket};
@@ -20,7 +20,9 @@ use super::hello::{Hello, Keys, Sender};
 use super::interfaces::{Interface, Interfaces};
 use super::metrics::{AddressMetrics, Layer2Metrics};
 use super::segment::{Event, Output, Segment};
-use super::sockets::{Frames, Groups, hello_socket, packet_socket, receive, receive_from, send_frame};
+use super::sockets::{
+    Frames, Groups, HELLO_PORT, hello_socket, packet_socket, receive, receive_from, send_frame,
+};
 use super::{PortView, View, Wanted};
 
 /// Frames taken at a time.
@@ -140,12 +142,15 @@ impl Port {
                 let Some(now) = now.filter(same) else { break };
                 self.interface = now;
                 self.open_hellos()?;
+                wants = true;
             }
             if std::mem::take(&mut wants) {
-                let (offered, stop) = {
+                let (offered, nodes, stop) = {
                     let wanted = wanted.borrow_and_update();
-                    (wanted.offers_on(&self.interface.name), wanted.stopping)
+                    let nodes = wanted.nodes_on(&self.interface);
+                    (wanted.offers_on(&self.interface.name), nodes, wanted.stopping)
                 };
+                self.feed(Event::Nodes(nodes));
                 if offered != self.offered {
                     self.offered.clone_from(&offered);
                     self.join();
@@ -161,6 +166,8 @@ impl Port {
             }
             if self.published + PUBLISH <= Instant::now() {
                 self.publish();
+                let spread = shared.wanted.borrow().spread.is_on(seconds_of_now());
+                self.feed(Event::Spread(spread));
             }
             if stopping && self.answering.is_empty() {
                 break;
@@ -249,6 +256,7 @@ impl Port {
         for output in self.segment.handle(Instant::now(), event) {
             match output {
                 Output::Send(hello) => self.send(&hello),
+                Output::SendTo(address, hello) => self.send_to(address, &hello),
                 Output::Probe(address) => self.probe(address),
                 Output::Own(address) => {
                     self.answering.insert(address, self.shared.metrics.address(address));
@@ -282,6 +290,16 @@ impl Port {
             if let Err(error) = socket.get_ref().send_to(&datagram, group) {
                 tracing::trace!(%error, interface = self.interface.name, "hello not sent");
             }
+        }
+    }
+
+    fn send_to(&self, address: IpAddr, hello: &Hello) {
+        let socket = if address.is_ipv4() { &self.v4 } else { &self.v6 };
+        let keys = self.shared.keys.borrow();
+        let (Some((socket, _)), Some(keys)) = (socket, keys.as_ref()) else { return };
+        let to = SocketAddr::new(address, HELLO_PORT).into();
+        if let Err(error) = socket.get_ref().send_to(&keys.encode(hello), &to) {
+            tracing::trace!(%error, %address, interface = self.interface.name, "hello not sent");
         }
     }
 
@@ -362,6 +380,11 @@ impl Drop for Port {
         self.answering.keys().for_each(|address| self.shared.metrics.forget(*address));
         self.shared.metrics.gone(&self.interface.name);
     }
+}
+
+/// Since 1970 began (UTC); none before that.
+fn seconds_of_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Waits until something can have arrived; all of it is to be taken then.

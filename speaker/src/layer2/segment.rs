@@ -16,17 +16,24 @@
 //! Invariant, simulated: of participants that hear each other no two own an address for longer than it takes a hello to
 //! arrive, and there is an owner as long as somebody offers the address.
 
+mod copies;
 mod doubts;
 mod log;
 mod peers;
+mod sending;
+mod spread;
+mod table;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use self::copies::Search;
 use self::doubts::Doubts;
 use self::log::Log;
 use self::peers::{Admission, Peers};
+use self::spread::Spread;
 use super::bursts::Bursts;
 use super::election::{By, Candidate, rank, winner};
 use super::frame::Mac;
@@ -46,14 +53,16 @@ const LAG: Duration = Duration::from_secs(1);
 const DEFEND: Duration = Duration::from_secs(10);
 /// A hello that lists one of ours from this long ago was sent just now.
 const FRESH: Duration = Duration::from_secs(1);
-/// Between two hellos that are sent out of turn.
-const HASTE: Duration = Duration::from_millis(10);
 
 /// What happens.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// All addresses that this participant may own, with their preference.
     Offers(BTreeMap<IpAddr, u16>),
+    /// The nodes that should be on the segment, with their addresses there.
+    Nodes(BTreeMap<Box<str>, IpAddr>),
+    /// Whether addresses go back, one after the other, to where they would be without any claim.
+    Spread(bool),
     /// A hello that was signed by a node of the cluster, and where it came from.
     Hello(Hello, Option<IpAddr>),
     /// A frame says that an address is this one's.
@@ -71,6 +80,8 @@ pub(crate) enum Event {
 pub(crate) enum Output {
     /// Send to all.
     Send(Box<Hello>),
+    /// Send to one alone.
+    SendTo(IpAddr, Box<Hello>),
     /// Ask on the wire whether somebody has the address.
     Probe(IpAddr),
     /// Answer for it from now on.
@@ -104,6 +115,8 @@ struct Own {
     score: u16,
     rank: u64,
     offered: bool,
+    /// It is being given to another node.
+    given: bool,
     claim: Option<u32>,
     /// The highest number of a claim that was heard of.
     seen: u32,
@@ -138,6 +151,8 @@ pub(crate) struct Segment {
     doubt_at: Option<Instant>,
     /// Nodes that count as dead.
     suspects: BTreeSet<Box<str>>,
+    search: Search,
+    spread: Spread,
 }
 
 impl Segment {
@@ -164,6 +179,8 @@ impl Segment {
             doubts: Doubts::default(),
             doubt_at: None,
             suspects: BTreeSet::new(),
+            search: Search::new(now),
+            spread: Spread::default(),
         }
     }
 
@@ -174,6 +191,8 @@ impl Segment {
         let expires = !matches!(event, Event::Hello(..));
         match event {
             Event::Offers(offers) => self.offers(&offers),
+            Event::Nodes(nodes) => self.search.among(nodes),
+            Event::Spread(on) => self.spread.switch(now, on),
             Event::Hello(hello, from) => self.hello(now, &hello, from),
             Event::Answered(mac) => self.doubts.answered(now, mac),
             Event::Claimed(address, mac) => self.claimed(now, address, mac, &mut out),
@@ -189,6 +208,7 @@ impl Segment {
         }
         self.doubt(now, &mut out);
         self.look_again(now);
+        self.give_one(now);
         self.decide(now, &mut out);
         self.send(now, &mut out);
         out.extend(self.bursts.take(now).into_iter().map(Output::Tell));
@@ -201,7 +221,15 @@ impl Segment {
         let settled = (!self.waiting.is_empty()).then_some(settled);
         let hasty = (self.haste || self.log.unsent()).then(|| self.haste_at());
         let alarm = self.alarms.first().map(|(at, _)| *at);
-        let all = [settled, hasty, alarm, self.peers.next_death(), self.bursts.next(), self.doubt_at];
+        let all = [
+            settled,
+            hasty,
+            alarm,
+            self.peers.next_death(),
+            self.bursts.next(),
+            self.doubt_at,
+            self.spread.next(),
+        ];
         all.into_iter().flatten().fold(self.next_hello, Instant::min)
     }
 
@@ -261,7 +289,7 @@ impl Segment {
     }
 
     fn mine(&self, own: &Own) -> Candidate {
-        let leaving = !own.offered || self.stopping;
+        let leaving = !own.offered || own.given || self.stopping;
         let offer = Offer { score: own.score, claim: own.claim, leaving };
         Candidate { participant: self.me, offer, rank: own.rank }
     }
@@ -279,6 +307,7 @@ impl Segment {
                 score: *score,
                 rank: rank(&self.sender.node, *address),
                 offered: false,
+                given: false,
                 claim: None,
                 seen: seen(),
                 leave_at: None,
@@ -403,6 +432,7 @@ impl Segment {
                 if taken || mine.offer.leaving && (other.is_none() || deadline <= now) {
                     own.claim = None;
                     own.leave_at = None;
+                    own.given = false;
                     self.bursts.end(address);
                     out.push(Output::Release(address));
                 }
@@ -424,62 +454,12 @@ impl Segment {
                 out.push(Output::Probe(address));
             }
             let own = &*own;
-            let offer = Offer { score: own.score, claim: own.claim, leaving: !own.offered };
+            let offer = Offer { score: own.score, claim: own.claim, leaving: !own.offered || own.given };
             let gone = !own.offered && own.claim.is_none();
             self.log.set(address, (!gone).then_some(offer));
             if gone {
                 self.own.remove(&address);
             }
-        }
-    }
-
-    fn haste_at(&self) -> Instant {
-        self.recent.back().map_or(self.started, |(sent, _)| *sent + HASTE)
-    }
-
-    /// Sends what is due: a regular hello, and changes of offers at once.
-    fn send(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let due = self.next_hello <= now;
-        if due {
-            self.next_hello += INTERVAL;
-            if self.next_hello <= now {
-                self.next_hello = now + INTERVAL;
-            }
-            if let Some(version) = self.peers.behind(self.log.version(), self.log.sent_in()) {
-                self.log.send_again(version);
-            }
-        }
-        let hasty = self.haste && self.haste_at() <= now;
-        if due || hasty {
-            self.haste = false;
-            let mut hello = self.message();
-            hello.heard = self.peers.heard();
-            while self.recent.front().is_some_and(|(sent, _)| *sent + FRESH < now) {
-                self.recent.pop_front();
-            }
-            self.recent.push_back((now, self.sequence));
-            out.push(Output::Send(Box::new(hello)));
-        }
-        for update in self.log.pages() {
-            let mut hello = self.message();
-            self.log.sent(self.sequence);
-            hello.update = Some(update);
-            out.push(Output::Send(Box::new(hello)));
-        }
-    }
-
-    fn message(&mut self) -> Hello {
-        self.sequence = self.sequence.wrapping_add(1);
-        Hello {
-            sender: self.sender.clone(),
-            boot: self.boot,
-            sequence: self.sequence,
-            stopping: self.stopping,
-            interval: u16::try_from(INTERVAL.as_millis()).unwrap_or(u16::MAX),
-            version: self.log.version(),
-            floor: self.log.floor(),
-            heard: Vec::new(),
-            update: None,
         }
     }
 }

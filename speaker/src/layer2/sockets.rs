@@ -127,6 +127,7 @@ pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(Asyn
         socket.set_multicast_if_v6(index)?;
         socket.set_multicast_loop_v6(false)?;
         socket.set_multicast_hops_v6(1)?;
+        socket.set_unicast_hops_v6(1)?;
         socket.set_tclass_v6(TOS_CS6)?;
         socket.join_multicast_v6(&HELLO_GROUP6, index)?;
         SocketAddrV6::new(HELLO_GROUP6, HELLO_PORT, 0, index).into()
@@ -136,6 +137,7 @@ pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(Asyn
         // Where they leave follows from the device.
         socket.set_multicast_loop_v4(false)?;
         socket.set_multicast_ttl_v4(1)?;
+        socket.set_ttl_v4(1)?;
         socket.set_tos_v4(TOS_CS6)?;
         (HELLO_GROUP, HELLO_PORT).into()
     };

@@ -13,10 +13,14 @@ fn hello() -> Hello {
         boot: 0x0102_0304_0506_0708,
         sequence: 9,
         stopping: true,
+        alone: true,
         interval: 100,
         version: 7,
         floor: 2,
-        heard: vec![HeardPeer { participant: Participant(5), boot: 6, sequence: 7, version: 8 }],
+        heard: vec![
+            HeardPeer { participant: Participant(5), boot: 6, sequence: 7, version: 8, alone: false },
+            HeardPeer { participant: Participant(9), boot: 6, sequence: 7, version: 8, alone: true },
+        ],
         update: Some(Update {
             base: 4,
             to: 7,
@@ -44,15 +48,21 @@ fn the_layout_on_the_wire_is_this() {
         "020000000001",
         "6e6f64652d31",
         "02000b",
-        "01",
+        "03",
         "0064",
         "00000007",
         "00000002",
-        "030018",
+        "030030",
         "0000000000000005",
         "0000000000000006",
         "00000007",
         "00000008",
+        "0000000000000009",
+        "0000000000000006",
+        "00000007",
+        "00000008",
+        "060004",
+        "00000002",
         "040035",
         "00000004",
         "00000007",
@@ -132,7 +142,7 @@ fn the_longest_hello_and_the_longest_page_fit() {
     let mut longest = hello();
     longest.sender.node = "n".repeat(MAX_NAME).into();
     longest.update = None;
-    longest.heard = vec![longest.heard[0]; MAX_HEARD];
+    longest.heard = vec![longest.heard[1]; MAX_HEARD];
     assert!(keys(b"s").encode(&longest).len() <= MAX_LEN, "{}", keys(b"s").encode(&longest).len());
     longest.heard.clear();
     let v6: IpAddr = "2001:db8::1".parse().unwrap();

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::layer2::election::{Candidate, rank};
+use crate::layer2::election::Candidate;
 use crate::layer2::frame::Mac;
-use crate::layer2::hello::{HeardPeer, Hello, MAX_HEARD, Offer, Participant, Update};
+use crate::layer2::hello::{HeardPeer, Hello, MAX_HEARD, Offer, Participant};
 
 use super::doubts::{Fallen, Votes};
+use super::table::Table;
+use super::window::Window;
 
 /// So many of its own intervals without a hello, and a participant counts as gone.
 const MULTIPLIER: u32 = 3;
@@ -16,10 +18,10 @@ const MULTIPLIER: u32 = 3;
 const INTERVALS: std::ops::RangeInclusive<u16> = 10..=10_000;
 /// Participants that are known at a time; more are not heard.
 const MAX_PEERS: usize = 4096;
-/// Offers of one participant that are kept; more are not.
-const MAX_OFFERS: usize = 65_536;
 /// So many regular hellos list everybody on the largest segment.
 const LISTS_KEPT: u32 = (MAX_PEERS / MAX_HEARD) as u32 + 1;
+/// A newcomer that was heard by multicast and does not prove itself for so long does not hear this participant.
+const PROOF: Duration = Duration::from_millis(500);
 /// How long a run that did not prove itself is remembered without another hello.
 const FORGET: Duration = Duration::from_secs(1);
 
@@ -36,59 +38,6 @@ pub(super) enum Admission {
     Replay,
 }
 
-/// Which datagrams of a run have come: each is taken once, and late ones that others have overtaken are taken too
-/// (RFC 4303 §3.4.3).
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    last: u32,
-    /// Bit n: the one n before the last has come.
-    came: u64,
-}
-
-impl Window {
-    fn new(sequence: u32) -> Self {
-        Self { last: sequence, came: 1 }
-    }
-
-    /// `None`: it came before, or is too old to know; else whether it is newer than all before.
-    fn take(&mut self, sequence: u32) -> Option<bool> {
-        if let Some(ahead) = sequence.checked_sub(self.last).filter(|ahead| *ahead > 0) {
-            self.came = self.came.checked_shl(ahead).unwrap_or(0) | 1;
-            self.last = sequence;
-            return Some(true);
-        }
-        let bit = 1u64.checked_shl(self.last - sequence)?;
-        let new = self.came & bit == 0;
-        self.came |= bit;
-        new.then_some(false)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    version: u32,
-    offers: BTreeMap<IpAddr, (Offer, u64)>,
-}
-
-impl Table {
-    fn apply(&mut self, node: &str, update: &Update) {
-        for (address, offer) in &update.offers {
-            match offer {
-                Some(offer) if self.offers.len() < MAX_OFFERS || self.offers.contains_key(address) => {
-                    let rank =
-                        self.offers.get(address).map_or_else(|| rank(node, *address), |(_, rank)| *rank);
-                    self.offers.insert(*address, (*offer, rank));
-                }
-                Some(_) => {}
-                None => {
-                    self.offers.remove(address);
-                }
-            }
-        }
-        self.version = update.to;
-    }
-}
-
 #[derive(Debug)]
 struct Peer {
     node: Box<str>,
@@ -97,6 +46,7 @@ struct Peer {
     window: Window,
     stopping: bool,
     interval: Duration,
+    since: Instant,
     heard: Instant,
     /// The version that it says its offers have.
     version: u32,
@@ -109,6 +59,10 @@ struct Peer {
     acknowledged_in: u32,
     /// Where its hellos come from.
     address: Option<IpAddr>,
+    /// The last one that was for all.
+    for_all: Option<Instant>,
+    /// It hears this participant by copies only.
+    wants_copies: bool,
     /// How many regular hellos of it have come, and in which it listed whom last.
     regular: u32,
     listed: HashMap<Participant, u32>,
@@ -140,6 +94,11 @@ impl Peer {
         self.listed.get(&participant).is_some_and(|at| self.regular.wrapping_sub(*at) < turns)
     }
 
+    /// Only copies for this participant are heard of it.
+    fn alone(&self, now: Instant) -> bool {
+        self.for_all.is_none_or(|at| at + self.interval * MULTIPLIER <= now)
+    }
+
     fn known(&self) -> u32 {
         self.next.as_ref().unwrap_or(&self.table).version
     }
@@ -152,6 +111,10 @@ struct Newcomer {
     window: Window,
     since: Instant,
     heard: Instant,
+    node: Box<str>,
+    address: Option<IpAddr>,
+    /// Its last hello was a copy for this participant.
+    alone: bool,
 }
 
 /// All others.
@@ -197,7 +160,7 @@ impl Peers {
                 None => Window::new(hello.sequence),
             };
             if !proven {
-                return self.newcomer(now, participant, hello, window);
+                return self.newcomer(now, participant, (hello, from), window);
             }
             self.admit(now, participant, hello, window);
             admission = Admission::Admitted;
@@ -205,7 +168,13 @@ impl Peers {
         let Some(peer) = self.peers.get_mut(&participant) else { return Admission::Replay };
         peer.heard = now;
         peer.address = from.or(peer.address);
+        if !hello.alone {
+            peer.for_all = Some(now);
+        }
         peer.lists(hello);
+        if let Some(heard) = heard {
+            peer.wants_copies = heard.alone;
+        }
         if let Some(heard) = heard.filter(|heard| heard.sequence >= peer.acknowledged_in) {
             peer.acknowledged = heard.version;
             peer.acknowledged_in = heard.sequence;
@@ -231,7 +200,7 @@ impl Peers {
         &mut self,
         now: Instant,
         participant: Participant,
-        hello: &Hello,
+        (hello, from): (&Hello, Option<IpAddr>),
         window: Window,
     ) -> Admission {
         let since = self
@@ -240,7 +209,15 @@ impl Peers {
             .filter(|known| known.boot == hello.boot)
             .map(|known| known.since);
         if since.is_some() || self.newcomers.len() < MAX_PEERS {
-            let newcomer = Newcomer { boot: hello.boot, window, since: since.unwrap_or(now), heard: now };
+            let newcomer = Newcomer {
+                boot: hello.boot,
+                window,
+                since: since.unwrap_or(now),
+                heard: now,
+                node: hello.sender.node.clone(),
+                address: from,
+                alone: hello.alone,
+            };
             self.newcomers.insert(participant, newcomer);
             self.look_at(now + FORGET);
         }
@@ -260,6 +237,7 @@ impl Peers {
             window,
             stopping: hello.stopping,
             interval: Duration::ZERO,
+            since: now,
             heard: now,
             version: 0,
             table: Table::default(),
@@ -268,6 +246,8 @@ impl Peers {
             acknowledged: 0,
             acknowledged_in: 0,
             address: None,
+            for_all: None,
+            wants_copies: false,
             regular: 0,
             listed: HashMap::new(),
         };
@@ -350,9 +330,38 @@ impl Peers {
         std::mem::take(&mut self.fallen)
     }
 
+    /// How many regular hellos list everybody.
+    fn turns(&self) -> u32 {
+        u32::try_from(self.peers.len().div_ceil(MAX_HEARD)).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Where those are who are heard and may not hear what `me` sends to all.
+    pub(super) fn out_of_reach(&self, now: Instant, me: Participant) -> Vec<IpAddr> {
+        let turns = self.turns();
+        // At first it does not know `me` yet.
+        let deaf = |peer: &&Peer| {
+            peer.wants_copies || peer.regular > turns.saturating_mul(3) && !peer.hears(me, turns)
+        };
+        let peers = self.peers.values().filter(deaf).filter_map(|peer| peer.address);
+        let unproven = |newcomer: &&Newcomer| newcomer.alone || newcomer.since + PROOF <= now;
+        let newcomers = self.newcomers.values().filter(unproven).filter_map(|newcomer| newcomer.address);
+        peers.chain(newcomers).collect()
+    }
+
+    /// Whether a participant, not this one, has been heard for so long.
+    pub(super) fn is_steady(&self, participant: Participant, now: Instant, long: Duration) -> bool {
+        self.peers.get(&participant).is_some_and(|peer| peer.since + long <= now)
+    }
+
+    /// Whether a node is heard, be it for the first time.
+    pub(super) fn hears(&self, node: &str) -> bool {
+        self.peers.values().any(|peer| &*peer.node == node)
+            || self.newcomers.values().any(|newcomer| &*newcomer.node == node)
+    }
+
     /// What this participant and the others say of one that is silent here, among so many that are.
     pub(super) fn votes(&self, of: Participant, silent: usize) -> Votes {
-        let turns = u32::try_from(self.peers.len().div_ceil(MAX_HEARD)).unwrap_or(u32::MAX).max(1);
+        let turns = self.turns();
         let against = self.peers.values().filter(|peer| !peer.hears(of, turns)).count();
         Votes { against: against + 1, of: self.peers.len() + silent }
     }
@@ -403,12 +412,13 @@ impl Peers {
     }
 
     /// Whom a hello lists: all newcomers first, then the others in turn.
-    pub(super) fn heard(&mut self) -> Vec<HeardPeer> {
+    pub(super) fn heard(&mut self, now: Instant) -> Vec<HeardPeer> {
         let newcomers = self.newcomers.iter().map(|(participant, newcomer)| HeardPeer {
             participant: *participant,
             boot: newcomer.boot,
             sequence: newcomer.window.last,
             version: 0,
+            alone: newcomer.alone,
         });
         let mut heard: Vec<HeardPeer> = newcomers.take(MAX_HEARD).collect();
         let after = self.turn.map_or(0, |turn| turn.0.wrapping_add(1));
@@ -422,6 +432,7 @@ impl Peers {
                 boot: peer.boot,
                 sequence: peer.window.last,
                 version: peer.known(),
+                alone: peer.alone(now),
             }
         }));
         self.turn = turn;
@@ -452,20 +463,4 @@ fn note(changed: &mut BTreeMap<IpAddr, u32>, address: IpAddr, claim: u32) {
 
 fn claim(offer: &Offer) -> u32 {
     offer.claim.unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_datagram_is_taken_once_in_whatever_order() {
-        let mut window = Window::new(100);
-        let taken: Vec<_> = [101, 100, 104, 103, 103, 102, 104, 168, 104, 105, 9000, 168]
-            .into_iter()
-            .map(|sequence| window.take(sequence))
-            .collect();
-        let (new, late) = (Some(true), Some(false));
-        assert_eq!(taken, [new, None, new, late, None, late, None, new, None, late, new, None]);
-    }
 }

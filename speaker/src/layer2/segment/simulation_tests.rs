@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use super::copies::SEARCH;
 use super::*;
 
 /// Participants that hear each other own no address together for longer than this.
@@ -55,9 +56,11 @@ struct World {
     vips: Vec<IpAddr>,
     /// Whether what the first sends reaches the second.
     links: Vec<Vec<bool>>,
+    /// Whether what the first sends to all reaches the second; copies for one always do.
+    groups: Vec<Vec<bool>>,
     /// Per cent of datagrams lost; a few come twice then, and all take longer.
     loss: usize,
-    arrivals: BTreeMap<(Instant, u64), (usize, Hello)>,
+    arrivals: BTreeMap<(Instant, u64), (usize, usize, Hello)>,
     count: u64,
     disturbed: Instant,
     together: BTreeMap<(IpAddr, usize, usize), Instant>,
@@ -83,6 +86,7 @@ impl World {
             now: start,
             nodes: Vec::new(),
             links: vec![vec![true; count]; count],
+            groups: vec![vec![true; count]; count],
             loss: 0,
             arrivals: BTreeMap::new(),
             count: 0,
@@ -94,6 +98,13 @@ impl World {
             vips,
             random,
         };
+        if world.random.percent(25) {
+            for from in 0..count {
+                for to in 0..count {
+                    world.groups[from][to] = world.random.percent(50);
+                }
+            }
+        }
         for _ in 0..count {
             let offers = world.some_offers();
             world.nodes.push(Node {
@@ -135,6 +146,9 @@ impl World {
         let boot = self.random.next();
         self.nodes[node].segment = Some(Segment::new(sender, boot, self.local(node)));
         let offers = self.nodes[node].offers.clone();
+        let others = (0..self.nodes.len()).filter(|other| *other != node);
+        let others = others.map(|other| (format!("node-{other}").into(), address(other)));
+        self.feed(node, Event::Nodes(others.collect()));
         self.feed(node, Event::Offers(offers));
     }
 
@@ -143,7 +157,14 @@ impl World {
         let Some(segment) = &mut self.nodes[node].segment else { return };
         for output in segment.handle(now, event) {
             match output {
-                Output::Send(hello) => self.transmit(node, &hello),
+                Output::Send(hello) => {
+                    let all = (0..self.nodes.len()).filter(|to| self.groups[node][*to]).collect();
+                    self.transmit(node, all, &hello);
+                }
+                Output::SendTo(to, hello) => {
+                    let to = (0..self.nodes.len()).filter(|node| address(*node) == to).collect();
+                    self.transmit(node, to, &hello);
+                }
                 Output::Own(vip) => {
                     self.say(|| format!("node-{node} owns {vip}"));
                     assert!(self.nodes[node].owns.insert(vip));
@@ -170,8 +191,8 @@ impl World {
         assert!(calm <= CALM, "seed {}: {vip} moves {calm:?} after the last disturbance", self.seed);
     }
 
-    fn transmit(&mut self, from: usize, hello: &Hello) {
-        for to in 0..self.nodes.len() {
+    fn transmit(&mut self, from: usize, to: Vec<usize>, hello: &Hello) {
+        for to in to {
             if to == from || !self.links[from][to] || self.random.percent(self.loss) {
                 continue;
             }
@@ -179,7 +200,7 @@ impl World {
             for _ in 0..copies {
                 let delay = if self.loss > 0 { self.random.millis(0, 40) } else { self.random.millis(0, 2) };
                 self.count += 1;
-                self.arrivals.insert((self.now + delay, self.count), (to, hello.clone()));
+                self.arrivals.insert((self.now + delay, self.count), (from, to, hello.clone()));
             }
         }
     }
@@ -200,14 +221,14 @@ impl World {
             let Some(at) = at.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
             if arrival == Some(at) {
-                let (_, (to, hello)) = self.arrivals.pop_first().unwrap();
+                let (_, (from, to, hello)) = self.arrivals.pop_first().unwrap();
                 match self.nodes[to].paused_until.filter(|until| *until > self.now) {
                     // Its socket keeps it.
                     Some(until) => {
                         self.count += 1;
-                        self.arrivals.insert((until, self.count), (to, hello));
+                        self.arrivals.insert((until, self.count), (from, to, hello));
                     }
-                    None => self.feed(to, Event::Hello(hello, None)),
+                    None => self.feed(to, Event::Hello(hello, Some(address(from)))),
                 }
             } else if let Some((_, node)) = next {
                 self.nodes[node].paused_until = None;
@@ -234,9 +255,11 @@ impl World {
                         self.together.remove(&(*vip, first, second));
                         continue;
                     }
+                    let by_copies = !self.groups[first][second] || !self.groups[second][first];
+                    let limit = if by_copies { TWO_OWNERS + SEARCH } else { TWO_OWNERS };
                     let since = *self.together.entry((*vip, first, second)).or_insert(self.now);
                     assert!(
-                        self.now - since <= TWO_OWNERS,
+                        self.now - since <= limit,
                         "seed {}: node-{first} and node-{second} hear each other and both own {vip}",
                         self.seed
                     );
@@ -338,6 +361,10 @@ impl World {
     }
 }
 
+fn address(node: usize) -> IpAddr {
+    IpAddr::from([10, 0, 0, node as u8])
+}
+
 fn simulate(seed: u64, tell: bool) -> usize {
     let mut world = World::new(seed, tell);
     let first = world.random.millis(0, 1500);
@@ -390,6 +417,7 @@ fn there_is_one_owner_whatever_happens() {
 #[test]
 fn only_the_addresses_of_a_node_that_dies_move_and_they_stay_when_it_is_back() {
     let mut world = World::new(1, false);
+    world.groups.iter_mut().flatten().for_each(|reaches| *reaches = true);
     world.vips = (0..40).map(|n| IpAddr::from([192, 0, 2, n])).collect();
     for node in 0..world.nodes.len() {
         world.nodes[node].offers = world.vips.iter().map(|vip| (*vip, 0)).collect();
@@ -420,4 +448,14 @@ fn only_the_addresses_of_a_node_that_dies_move_and_they_stay_when_it_is_back() {
     world.boot(0);
     world.run(CALM);
     assert!(world.nodes.iter().map(|node| &node.owns).eq(after.iter()), "no failback");
+    // Until somebody asks for it.
+    (0..world.nodes.len()).for_each(|node| world.feed(node, Event::Spread(true)));
+    let asked = world.now;
+    while world.nodes.iter().map(|node| &node.owns).ne(before.iter()) {
+        world.disturb(|| "spreading".to_owned());
+        world.run(Duration::from_secs(1));
+        assert!(world.now - asked < Duration::from_secs(60 + 5 * 40), "it does not go back");
+    }
+    assert!(world.now - asked > Duration::from_secs(60), "at once");
+    world.converged();
 }

@@ -32,13 +32,19 @@ fn pass(segment: &mut Segment, start: Instant, until: Duration) -> Vec<(u128, Ou
 
 /// A hello of `node-2`, which lists the last one of ours.
 fn of_another(segment: &Segment, sequence: u32, lists: bool) -> Hello {
-    let listed =
-        HeardPeer { participant: segment.me, boot: segment.boot, sequence: segment.sequence, version: 0 };
+    let listed = HeardPeer {
+        participant: segment.me,
+        boot: segment.boot,
+        sequence: segment.sequence,
+        version: 0,
+        alone: false,
+    };
     Hello {
         sender: Sender { node: "node-2".into(), interface: 2, mac: [2, 0, 0, 0, 0, 2] },
         boot: 22,
         sequence,
         stopping: false,
+        alone: false,
         interval: 100,
         version: 0,
         floor: 0,
