@@ -16,6 +16,8 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use self::exposition::{CLASSIC, OPEN_METRICS};
 
+use crate::watch::Reach;
+
 /// A registry that can be shared and added to at any time.
 #[derive(Clone)]
 pub struct Metrics {
@@ -80,6 +82,8 @@ pub struct ClientMetrics {
     pub updates: Counter,
     /// Watches that failed and writes that were refused.
     pub update_errors: Counter,
+    /// Whether the API server can be reached, as the watches see it.
+    pub reach: Reach,
 }
 
 impl ClientMetrics {
@@ -106,6 +110,7 @@ impl ClientMetrics {
                 "Watches that failed and writes that were refused",
                 Counter::default(),
             ),
+            reach: Reach::default(),
         }
     }
 

@@ -19,6 +19,7 @@
 
 mod lenient;
 mod outage;
+mod reach;
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -32,6 +33,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
+
+pub use self::reach::Reach;
 
 use self::lenient::Lenient;
 use self::outage::Outage;
@@ -188,7 +191,7 @@ where
         let mut may_be_absent = self.optional;
         let mut absent = FIRST_ABSENT;
         loop {
-            match self.list(fold).await {
+            match self.list(fold, told).await {
                 Ok((objects, version)) => {
                     outage.over(&self.kind, Instant::now());
                     may_be_absent = false;
@@ -212,7 +215,11 @@ where
     }
 
     /// All objects, and the version of the whole.
-    async fn list<T>(&mut self, fold: &(impl Fn(K) -> T + Sync)) -> kube::Result<(Vec<T>, String)> {
+    async fn list<T, E, W>(
+        &mut self,
+        fold: &(impl Fn(K) -> T + Sync),
+        told: &Told<E, W>,
+    ) -> kube::Result<(Vec<T>, String)> {
         let mut parameters = self.selection.clone().limit(PAGE);
         let mut objects = Vec::new();
         loop {
@@ -220,6 +227,7 @@ where
             let late =
                 |_| failure(format!("a page of the list did not come within {} s", PAGE_COMES.as_secs()));
             let page = page.map_err(late)??;
+            told.heard();
             objects.extend(page.objects);
             match (page.more, page.version) {
                 (Some(token), _) => parameters = parameters.continue_token(&token),
@@ -286,7 +294,10 @@ where
         loop {
             let begin = Instant::now();
             let stream = match self.api.watch(&parameters, &version).await {
-                Ok(stream) => stream,
+                Ok(stream) => {
+                    told.heard();
+                    stream
+                }
                 Err(error) => {
                     told.failure(&self.kind, &error, outage).await?;
                     if is_expired(&error) {
@@ -320,6 +331,7 @@ where
                     }
                 };
                 outage.over(&self.kind, Instant::now());
+                told.heard();
                 if !of.is_empty() {
                     version = of;
                 }
@@ -378,6 +390,15 @@ struct Told<E, W> {
     metrics: Option<ClientMetrics>,
 }
 
+impl<E, W> Told<E, W> {
+    /// The API server was heard.
+    fn heard(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.reach.heard();
+        }
+    }
+}
+
 impl<E: Send, W> Told<E, W> {
     async fn event<T: Send>(&self, event: WatchEvent<T>) -> Result<(), Closed>
     where
@@ -393,6 +414,7 @@ impl<E: Send, W> Told<E, W> {
     async fn failure(&self, kind: &str, error: &kube::Error, outage: &mut Outage) -> Result<(), Closed> {
         if let Some(metrics) = &self.metrics {
             metrics.update_errors.inc();
+            metrics.reach.failed(error);
         }
         self.rest(outage.failed(kind, error, Instant::now())).await
     }
