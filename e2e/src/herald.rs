@@ -33,12 +33,18 @@ impl Lab {
             ("--cluster-cidr", CLUSTER_CIDR.to_owned()),
             ("--service-cidr", SERVICE_CIDR.to_owned()),
             ("--proxy", "full".to_owned()),
+            ("--state-directory", self.state_directory(node).display().to_string()),
         ];
         self.start_process(
             &node.ns,
             &format!("speaker-{}", node.name),
             command("speaker", &usual, arguments)?,
         )
+    }
+
+    /// Where a node's speakers keep their snapshot: a node of the lab has no disk of its own.
+    pub fn state_directory(&self, node: &Node) -> PathBuf {
+        self.directory().join("state").join(&node.name)
     }
 
     /// [`Self::speaker`] on every node, in the nodes' order.

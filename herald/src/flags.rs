@@ -176,6 +176,10 @@ pub(crate) struct SpeakerFlags {
     /// accepted as well. Without it hellos are signed with the cluster's name only.
     #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", value_name = "DIRECTORY")]
     layer2_key_directory: Option<PathBuf>,
+    /// Where a snapshot of what the API server said last is kept, for starts without it: a directory of the node's own,
+    /// not of the container. Peers' passwords are in it, for root alone. Empty: none is kept.
+    #[arg(long, default_value = "/var/lib/herald", value_name = "DIRECTORY")]
+    state_directory: String,
     /// Remove what a kube-proxy left on this node (nftables tables, iptables-nft chains, the IPVS interface), once
     /// Herald's rules are in force. Stop kube-proxy first.
     #[arg(long)]
@@ -199,6 +203,7 @@ impl SpeakerFlags {
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
             layer2_key_directory,
+            state_directory,
             take_over,
         } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
@@ -218,6 +223,7 @@ impl SpeakerFlags {
                 tcp_be_liberal: conntrack_tcp_be_liberal,
             },
             layer2_key_directory,
+            state_directory: Some(state_directory).filter(|path| !path.is_empty()).map(Into::into),
             take_over,
             ..SpeakerOptions::new(client, node_name)
         }

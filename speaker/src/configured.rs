@@ -3,11 +3,14 @@
 //! Which of the two counts, and what stays in force while something is refused or gone, is decided in
 //! [`herald_config::Sources`], for the controller too. This only translates: watch events in, news for the log out.
 
+use std::collections::BTreeMap;
+
 use herald_config::{Config, Document, Sources, Watched};
 use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
 use kube::core::DynamicObject;
+use serde_json::Value;
 use tokio::sync::watch;
 
 /// The ConfigMap's document; `None` when the key is missing.
@@ -30,10 +33,76 @@ pub(crate) enum ConfigNews {
     Gone,
 }
 
+/// What the API server has, as it says it: what a snapshot is made of.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// The ConfigMap; `Some(None)`: there is none.
+    document: Option<Option<ConfigObject>>,
+    /// Objects and Secrets by kind and name, of the kinds that were listed, cut down to what is read of them.
+    objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
+    /// Counts changes.
+    generation: u64,
+}
+
+impl Written {
+    /// The ConfigMap; `Some(None)`: there is none. `None`: nobody has said yet.
+    pub(crate) fn document(&self) -> Option<&Option<ConfigObject>> {
+        self.document.as_ref()
+    }
+
+    /// Objects and Secrets by kind and name, of the kinds that were listed, cut down to what is read of them.
+    pub(crate) fn objects(&self) -> &BTreeMap<&'static str, BTreeMap<String, Value>> {
+        &self.objects
+    }
+
+    /// Another number: something has changed.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn set_document(&mut self, document: Option<ConfigObject>) {
+        if self.document.as_ref() != Some(&document) {
+            self.document = Some(document);
+            self.generation += 1;
+        }
+    }
+
+    fn set_objects(&mut self, UntypedEvent { kind, event }: &UntypedEvent) {
+        let entry = |object: &Value| (name_of(object).to_owned(), cut_down(object));
+        let known = self.objects.get(kind);
+        let mut objects = known.cloned().unwrap_or_default();
+        match event {
+            WatchEvent::Reset(live) => objects = live.iter().map(entry).collect(),
+            WatchEvent::Applied(object) => objects.extend([entry(object)]),
+            WatchEvent::Deleted(name) => drop(objects.remove(&*name.name)),
+        }
+        if known != Some(&objects) {
+            self.objects.insert(kind, objects);
+            self.generation += 1;
+        }
+    }
+}
+
+/// What is read of an object: no status, which changes often, and no annotations, which may repeat all of it.
+fn cut_down(object: &Value) -> Value {
+    let only = |of: &Value, keys: &[&str]| -> Value {
+        keys.iter().filter_map(|key| Some(((*key).to_owned(), of.get(key)?.clone()))).collect()
+    };
+    let mut cut = only(object, &["apiVersion", "kind", "spec", "type"]);
+    let meta = ["name", "namespace", "uid", "generation", "creationTimestamp", "labels"];
+    cut["metadata"] = only(&object["metadata"], &meta);
+    // A Secret's.
+    if let Some(data) = object.get("data") {
+        cut["data"] = only(data, &["password"]);
+    }
+    cut
+}
+
 /// What is in force.
 #[derive(Debug)]
 pub(crate) struct Configured {
     sources: Sources,
+    written: Written,
     told: watch::Sender<Refusals>,
 }
 
@@ -42,14 +111,14 @@ impl Default for Configured {
     fn default() -> Self {
         let mut sources = Sources::new(true);
         sources.without_objects();
-        Self { sources, told: watch::Sender::new(None) }
+        Self { sources, written: Written::default(), told: watch::Sender::new(None) }
     }
 }
 
 impl Configured {
     /// The ConfigMap and the objects; `told` takes what is refused.
     pub(crate) fn with_objects(told: watch::Sender<Refusals>) -> Self {
-        Self { sources: Sources::new(true), told }
+        Self { sources: Sources::new(true), written: Written::default(), told }
     }
 
     /// The last good configuration.
@@ -62,6 +131,11 @@ impl Configured {
         self.sources.ready()
     }
 
+    /// What all of it is made from.
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
+    }
+
     /// The ConfigMap; true if another configuration is in force now.
     pub(crate) fn document(&mut self, event: WatchEvent<ConfigObject>) -> (bool, Option<ConfigNews>) {
         let object = match event {
@@ -69,6 +143,7 @@ impl Configured {
             WatchEvent::Deleted(_) => None,
             WatchEvent::Reset(configs) => configs.into_iter().next(),
         };
+        self.written.set_document(object.clone());
         self.sources.set_document(match object {
             None => Document::Gone,
             Some(ConfigObject(None)) => Document::NoKey,
@@ -79,6 +154,7 @@ impl Configured {
 
     /// Objects and Secrets; true if another configuration is in force now.
     pub(crate) fn object(&mut self, event: UntypedEvent) -> (bool, Option<ConfigNews>) {
+        self.written.set_objects(&event);
         match event.event {
             WatchEvent::Reset(live) => self.sources.reset_json(event.kind, &live),
             WatchEvent::Applied(object) => self.sources.apply_json(event.kind, &object),
@@ -106,6 +182,10 @@ impl Configured {
         };
         (outcome.changed, news)
     }
+}
+
+fn name_of(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
 /// The kinds that a speaker watches.

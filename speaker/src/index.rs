@@ -7,6 +7,8 @@
 //! Dirty is what an event touches: a Service by its own object or slices; Services that name an address as externalIP
 //! whose holder changed; and all of them when the node, any node's addresses or the configuration changed.
 
+mod resume;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::configured::{ConfigNews, ConfigObject, Configured};
 use crate::floor::Look;
 use crate::node::{NodeObject, OwnNode};
 use crate::service_cidrs::{ServiceCidrObject, ServiceCidrs};
+use crate::snapshot::Remembered;
 
 /// What is kept of a Service.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +93,8 @@ pub(crate) enum Observed {
     Object(UntypedEvent),
     /// Networks of ClusterIPs, where the API has them.
     ServiceCidrs(WatchEvent<ServiceCidrObject>),
+    /// What stands in for lists that have not come, while the API server is away.
+    Remembered(Box<Remembered>),
 }
 
 /// Which first lists have come.
@@ -133,6 +138,10 @@ pub(crate) struct Index {
     dirty: BTreeSet<ObjectName>,
     pub(crate) changes: Changes,
     settings_changed: bool,
+    /// Lists for which what a snapshot has of them stands in.
+    remembered: BTreeSet<&'static str>,
+    /// Counts changes of all that the watches have told, but for the configuration's.
+    generation: u64,
 }
 
 impl Look for Index {
@@ -157,6 +166,9 @@ impl Index {
     pub(crate) fn observe(&mut self, observed: Observed) -> Option<ConfigNews> {
         let was_ready = self.is_ready();
         let mut news = None;
+        if let Some(list) = observed.list() {
+            self.remembered.remove(list);
+        }
         match observed {
             Observed::Services(event) => self.services(event),
             Observed::Slices(event) => self.slices(event),
@@ -170,6 +182,7 @@ impl Index {
                 news = self.configured(outcome);
             }
             Observed::ServiceCidrs(event) => self.service_cidrs(event),
+            Observed::Remembered(remembered) => self.resume(*remembered, &mut news),
         }
         if !was_ready && self.is_ready() {
             self.mark_all();
@@ -294,6 +307,7 @@ impl Index {
         if known == Some(&service) {
             return;
         }
+        self.generation += 1;
         let name = service.name.clone();
         let before = known.and_then(ServiceObject::view);
         let view = service.view();
@@ -307,6 +321,7 @@ impl Index {
 
     fn drop_service(&mut self, name: &ObjectName) {
         if let Some(service) = self.services.remove(name) {
+            self.generation += 1;
             name_externally(&mut self.named_externally, name, service.view(), None);
             self.changes.service(name, service.view(), None);
             let changed = self.holders.set(name, None);
@@ -356,6 +371,7 @@ impl Index {
         let lost = endpoints.losing(&slice.name.name, Some(&reading.view));
         let family = reading.view.family;
         if endpoints.apply(&slice.name.name, reading.view) {
+            self.generation += 1;
             self.changes.slice(&service, family, reading.triggered);
             self.mark(service.clone());
             // Whose addresses they are decides about externalIPs; API servers come and go rarely.
@@ -367,6 +383,7 @@ impl Index {
 
     fn drop_slice(&mut self, name: &ObjectName) {
         let Some(service) = self.slice_owners.remove(name) else { return };
+        self.generation += 1;
         if let Some(endpoints) = self.endpoints.get_mut(&service) {
             let lost = endpoints.losing(&name.name, None);
             if let Some(family) = endpoints.family(&name.name) {
@@ -464,6 +481,7 @@ impl Index {
             self.node_addresses = nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
             self.pod_cidrs = nodes.values().flat_map(|node| node.pod_cidrs.iter().copied()).collect();
             self.nodes = nodes;
+            self.generation += 1;
             self.settings_changed = true;
             self.mark_all();
         }
@@ -472,6 +490,7 @@ impl Index {
     fn service_cidrs(&mut self, event: WatchEvent<ServiceCidrObject>) {
         self.listed.service_cidrs |= matches!(event, WatchEvent::Reset(_));
         if self.service_cidrs.observe(event) {
+            self.generation += 1;
             self.settings_changed = true;
             self.mark_all();
         }

@@ -13,6 +13,7 @@
 //!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
 //!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
 //!     ├─ watch: ports ────────────────> proxy::localhost               1x, where asked for: node ports on loopback
+//!     ├─ mpsc, depth 2 ───────────────> snapshot                       1x  a thread: the last view on the node's disk
 //!     └─ mpsc, drops when full ───────> runtime::events                1x
 //!   addresses::watch ── watch: the node's addresses ──> Reconciler     1x, where node ports are chosen by prefix
 //!   runtime::admin: /livez /readyz /metrics /explain/                  1x
@@ -22,7 +23,7 @@
 //! All tasks stand in one set; one that ends, ends the role. Decisions (`plan.rs`, `floor.rs`, `drain.rs`, `steps.rs`, `ledger.rs`, `index.rs`,
 //! `settings.rs`) are pure; `apply.rs` runs steps through a trait that the tests implement as well.
 //!
-//! Invariants: nothing acts before every watch has delivered its first list; an address is announced only after the
+//! Invariants: nothing acts before every watch has delivered its first list, or a snapshot stands in for it; an address is announced only after the
 //! kernel has acknowledged its rules, and withdrawn before they go; the API server may be away for any time.
 
 mod addresses;
@@ -60,6 +61,7 @@ mod report;
 mod run;
 mod service_cidrs;
 mod settings;
+mod snapshot;
 mod steps;
 mod sync;
 mod sysctl;

@@ -78,6 +78,8 @@ pub struct SpeakerOptions {
     pub conntrack: ConntrackLimits,
     /// The files of a Secret with the keys of layer 2's hellos; `None`: they are signed with the cluster's name.
     pub layer2_key_directory: Option<PathBuf>,
+    /// Where a snapshot of what the API server says is kept, for starts without it; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// Remove kube-proxy's rules as soon as Herald's are in force; without it, full mode refuses to start beside them.
     pub take_over: bool,
 }
@@ -111,6 +113,7 @@ impl SpeakerOptions {
             service_metrics_limit: 1000,
             conntrack: ConntrackLimits::default(),
             layer2_key_directory: None,
+            state_directory: None,
             take_over: false,
         }
     }

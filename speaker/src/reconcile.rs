@@ -39,6 +39,7 @@ use crate::reason::Reason;
 use crate::received::{Pending, Received};
 use crate::report::Reporter;
 use crate::settings::Settings;
+use crate::snapshot::Keeper;
 use crate::sync::SyncReport;
 
 /// Events taken from the watches at a time; the rest follows at once.
@@ -93,6 +94,7 @@ pub(crate) struct Reconciler {
     pub(crate) foreign: Foreign,
     pub(crate) pending: Pending,
     pub(crate) ports: Ports,
+    pub(crate) snapshot: Keeper,
 }
 
 impl Reconciler {
@@ -127,6 +129,7 @@ impl Reconciler {
                 // Answered from what is applied, then whatever has happened meanwhile is taken as ever.
                 Some(asked) = inputs.questions.recv() => self.answer(asked),
                 () = sleep_until(deadline) => {}
+                () = self.snapshot.wake() => {}
             }
             while let Ok(received) = inputs.observed.try_recv() {
                 batch.push(received);
@@ -142,10 +145,12 @@ impl Reconciler {
             let addresses = inputs.addresses.borrow_and_update().clone();
             self.reconcile(addresses).await;
             self.pending.clear();
+            self.snapshot.turn(&self.index, Instant::now());
         };
         if tokio::time::timeout(STOP, self.stop()).await.is_err() {
             tracing::warn!("stopping took too long; sessions are dropped where they stand");
         }
+        self.snapshot.finish(&self.index).await;
         result
     }
 

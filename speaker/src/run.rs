@@ -50,6 +50,7 @@ use crate::received::{Pending, Received};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
 use crate::service_cidrs::fold_service_cidr;
+use crate::snapshot::{self, Identity, Keeper, Place, SnapshotMetrics};
 use crate::sync::SyncReport;
 use crate::traffic::Names as FrontendNames;
 
@@ -63,6 +64,9 @@ const OBJECTS: usize = 64;
 const CONFIG_MAP: &str = "config";
 /// Services and slices of another proxy, or of nobody's, as kube-proxy leaves them out.
 const PROXIED: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+
+/// Lists besides the objects': what `/readyz` calls them.
+const LISTS: [&str; 5] = ["services", "endpointslices", "nodes", "servicecidrs", "config"];
 
 /// Runs the speaker until `shutdown` is cancelled or a part of it fails.
 ///
@@ -99,7 +103,8 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let client_metrics = ClientMetrics::new(&metrics);
     let (observed, inputs) = mpsc::channel(OBSERVED);
     spawn_watches(&mut tasks, &options, &readiness, &client_metrics, &observed);
-    drop(observed);
+    let (cluster, snapshot) =
+        spawn_resuming(&mut tasks, &options, &readiness, &metrics, &client_metrics, observed)?;
 
     let (found, addresses) = watch::channel(None);
     if options.nodeport_addresses.follows_interfaces() {
@@ -146,7 +151,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         .telling(Notices::new(events.clone(), &options.node_name));
     let (found_keys, keys) = watch::channel(None);
     let source = KeySource { directory: options.layer2_key_directory.clone() };
-    let following = layer2::follow_keys(options.client.clone(), source, found_keys);
+    let following = layer2::follow_keys(options.client.clone(), source, cluster, found_keys);
     tasks.spawn_until_shutdown("layer2-keys", following);
     let layer2 = Layer2::start(&options.node_name, keys, Layer2Metrics::new(&metrics))
         .context("cannot start the thread of layer 2")?;
@@ -183,6 +188,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         drain: Drain::default(),
         pending: Pending::default(),
         ports: Ports::new(health_ports, local_ports),
+        snapshot,
         options,
     };
     let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, layer2: owners, questions };
@@ -308,6 +314,29 @@ fn spawn_watches(
         }
         Ok(())
     });
+}
+
+/// What keeps a snapshot, and what goes on with the last one where the API server is away. Returns the cluster's name, too.
+fn spawn_resuming(
+    tasks: &mut Tasks,
+    options: &SpeakerOptions,
+    readiness: &Readiness,
+    metrics: &Metrics,
+    client_metrics: &ClientMetrics,
+    observed: mpsc::Sender<Received>,
+) -> anyhow::Result<(watch::Sender<Option<String>>, Keeper)> {
+    let identity = Identity::of(&options.node_name, &options.namespace);
+    let (cluster, known) = watch::channel(None);
+    let objects = watched().into_iter().map(|kind| kind.plural);
+    let lists = LISTS.into_iter().chain(objects).map(|list| readiness.handle(list)).collect();
+    let directory = options.state_directory.clone();
+    let place = Place { directory: directory.clone(), identity: identity.clone() };
+    let resuming = snapshot::resume(place, client_metrics.reach.clone(), lists, observed, cluster.clone());
+    tasks.spawn_until_shutdown("resume", resuming);
+    let (reach, metrics) = (client_metrics.reach.clone(), SnapshotMetrics::new(metrics));
+    let keeper = Keeper::start(directory, identity, known, reach, metrics)
+        .context("cannot start the thread that writes snapshots")?;
+    Ok((cluster, keeper))
 }
 
 /// Health check node ports and kube-proxy's own two ports.

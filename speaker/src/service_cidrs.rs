@@ -13,8 +13,10 @@ use serde_json::Value;
 /// What is kept of a ServiceCIDR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServiceCidrObject {
-    name: String,
-    cidrs: Vec<IpNet>,
+    /// `metadata.name`.
+    pub(crate) name: String,
+    /// `spec.cidrs`.
+    pub(crate) cidrs: Vec<IpNet>,
 }
 
 /// Cuts a ServiceCIDR down. One that is not ready any more counts until it is gone: it may still have Services.
@@ -46,6 +48,15 @@ impl ServiceCidrs {
             }
         }
         before != self.0
+    }
+
+    /// The objects that tell them.
+    pub(crate) fn objects(&self) -> Vec<ServiceCidrObject> {
+        let object = |(name, cidrs): (&String, &Vec<IpNet>)| ServiceCidrObject {
+            name: name.clone(),
+            cidrs: cidrs.clone(),
+        };
+        self.0.iter().map(object).collect()
     }
 
     /// The networks; empty where there are no such objects.

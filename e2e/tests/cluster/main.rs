@@ -22,6 +22,7 @@ mod routes;
 mod semantics;
 mod services;
 mod sharing;
+mod snapshot;
 mod speaker;
 mod status;
 mod t1_source_ip;

@@ -64,12 +64,30 @@ impl KeySource {
 }
 
 /// Publishes the keys, and again when the files change; the last good ones stay in force.
+///
+/// `cluster` is told the cluster's name as soon as the API tells it; until then what others have told it counts.
 pub(crate) async fn follow(
     client: kube::Client,
     source: KeySource,
+    cluster: watch::Sender<Option<String>>,
     keys: watch::Sender<Option<Keys>>,
 ) -> anyhow::Result<()> {
-    let cluster = cluster_name(client).await;
+    let mut names = cluster.subscribe();
+    let publishing = publish(source, &mut names, keys);
+    let asking = async {
+        let name = cluster_name(client).await;
+        cluster.send_if_modified(|known| known.replace(name.clone()) != Some(name));
+        std::future::pending().await
+    };
+    tokio::select! { ended = publishing => ended, never = asking => never }
+}
+
+async fn publish(
+    source: KeySource,
+    cluster: &mut watch::Receiver<Option<String>>,
+    keys: watch::Sender<Option<Keys>>,
+) -> anyhow::Result<()> {
+    cluster.wait_for(Option::is_some).await?;
     if source.directory.is_none() {
         tracing::warn!(
             "hellos of layer 2 are signed with the cluster's name only: whoever is on the segment can forge them; \
@@ -79,14 +97,17 @@ pub(crate) async fn follow(
     let mut known = None;
     let mut told = None;
     loop {
-        match source.read() {
-            Ok(secrets) if known.as_ref() != Some(&secrets) => {
+        let cluster_name = cluster.borrow_and_update().clone().unwrap_or_default();
+        let read = source.read().map(|secrets| (cluster_name, secrets));
+        match read {
+            Ok(read) if known.as_ref() != Some(&read) => {
+                let (cluster, secrets) = &read;
                 let mut secrets_left = secrets.iter();
                 let sign = secrets_left.next().map_or(cluster.as_bytes(), Vec::as_slice);
                 let others: Vec<Vec<u8>> = secrets_left.cloned().collect();
                 tracing::info!(accepted = 1 + others.len(), "keys of layer 2's hellos");
-                keys.send_replace(Some(Keys::new(&cluster, sign, &others)));
-                known = Some(secrets);
+                keys.send_replace(Some(Keys::new(cluster, sign, &others)));
+                known = Some(read);
                 told = None;
             }
             Ok(_) => {}
@@ -96,7 +117,10 @@ pub(crate) async fn follow(
             }
             Err(_) => {}
         }
-        tokio::time::sleep(REREAD).await;
+        tokio::select! {
+            () = tokio::time::sleep(REREAD) => {}
+            changed = cluster.changed() => changed?,
+        }
     }
 }
 

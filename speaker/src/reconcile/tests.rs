@@ -11,7 +11,7 @@ use herald_proxy::ruleset::RulesetConfig;
 use herald_proxy::{FamilyLabel, IpFamily, Names, ProxyMetrics, SliceView};
 use herald_runtime::metrics::Metrics;
 use herald_runtime::readiness::Readiness;
-use herald_runtime::watch::WatchEvent;
+use herald_runtime::watch::{Reach, WatchEvent};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,7 @@ use crate::layer2::{Layer2, Layer2Metrics};
 use crate::neighbours::TakeOver;
 use crate::node::fold;
 use crate::proxy_kernel::ProxyKernel;
+use crate::snapshot::{Identity, SnapshotMetrics};
 use crate::testing::bird::{Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
@@ -110,6 +111,14 @@ impl Lab {
             foreign: Foreign::new(&registry),
             pending: Pending::default(),
             ports: Ports::new(health_ports, watch::channel(LocalPorts::default()).0),
+            snapshot: Keeper::start(
+                None,
+                Identity::of("node-1", "metallb-system"),
+                watch::channel(None).1,
+                Reach::default(),
+                SnapshotMetrics::new(&registry),
+            )
+            .unwrap(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
