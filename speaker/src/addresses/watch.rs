@@ -19,10 +19,14 @@ use super::{AddressError, address_of, is_ours};
 /// Follows the node's addresses until the receiver's other end is gone or rtnetlink ends.
 pub(crate) async fn follow(addresses: watch::Sender<Option<BTreeSet<IpAddr>>>) -> anyhow::Result<()> {
     let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, messages) =
+    let (connection, _, messages) =
         rtnetlink::new_multicast_connection(&groups).map_err(AddressError::Open)?;
+    // By a socket of its own: what others' requests change is told with the numbers of their requests, and a dump under
+    // way on the same socket would take it for its own answer.
+    let (asking, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;
     tokio::select! {
         () = connection => anyhow::bail!("the rtnetlink socket that tells the node's addresses was closed"),
+        () = asking => anyhow::bail!("the rtnetlink socket that lists the node's addresses was closed"),
         ended = publish(handle, messages, addresses) => ended,
     }
 }

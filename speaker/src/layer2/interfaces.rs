@@ -60,7 +60,10 @@ pub(crate) type Interfaces = BTreeMap<u32, Interface>;
 /// Follows the node's interfaces until nobody wants to know any more or rtnetlink ends.
 pub(crate) async fn follow(found: watch::Sender<Interfaces>) -> anyhow::Result<()> {
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
+    // By a socket of its own: what others' requests change is told with the numbers of their requests, and a dump under
+    // way on the same socket would take it for its own answer.
+    let (asking, handle, _) = rtnetlink::new_connection()?;
     let look = async {
         loop {
             let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
@@ -80,6 +83,7 @@ pub(crate) async fn follow(found: watch::Sender<Interfaces>) -> anyhow::Result<(
     };
     tokio::select! {
         () = connection => anyhow::bail!("the rtnetlink socket that tells interfaces was closed"),
+        () = asking => anyhow::bail!("the rtnetlink socket that lists interfaces was closed"),
         ended = look => ended,
     }
 }

@@ -219,6 +219,10 @@ impl Layer2 {
     /// Hands everything over to other nodes.
     pub(crate) async fn stop(&mut self) {
         self.want(|wanted| wanted.stopping = true);
+        // It has failed, and its end was taken by `failed`.
+        if self.ended.is_terminated() {
+            return;
+        }
         if tokio::time::timeout(STOP, &mut self.ended).await.is_err() {
             tracing::warn!("layer 2 did not stop in time");
         }
