@@ -90,7 +90,7 @@ fn every_state_ends_by_what_ends_it() {
 
         let mut bench = Bench::reach(config(), state);
         let words = "message type 9 is unknown; \
-                     sent NOTIFICATION 1/3 Message Header Error/Bad Message Type (data 09)";
+                     sent NOTIFICATION 1/3 Message Header Error/Bad Message Type (type 9)";
         assert_eq!(
             bench.on(Event::Malformed(ConnId(1), DecodeError::Type(9))),
             [Seen::Notification(1, Code::BAD_MESSAGE_TYPE, vec![9]), Seen::Close(1), last(words)]

@@ -150,6 +150,25 @@ impl Capability {
         }
     }
 
+    /// What it is called, as in what was negotiated.
+    pub(super) fn name(&self) -> String {
+        let name = match self {
+            Self::MultiProtocol { afi, safi } => match Family::from_codes(*afi, *safi) {
+                Some(family) => return family.to_string(),
+                None => return format!("AFI {afi} SAFI {safi}"),
+            },
+            Self::RouteRefresh => "route refresh",
+            Self::ExtendedNextHop(_) => "IPv6 next hops for IPv4",
+            Self::ExtendedMessage => "extended messages",
+            Self::Role(role) => return format!("role {role}"),
+            Self::GracefulRestart(_) => "graceful restart",
+            Self::FourOctetAs(_) => "4-octet AS",
+            Self::EnhancedRouteRefresh => "enhanced route refresh",
+            Self::Unknown { code, .. } => return format!("capability {code}"),
+        };
+        name.to_owned()
+    }
+
     /// Code, length, value.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut value = match self {

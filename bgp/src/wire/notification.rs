@@ -4,8 +4,10 @@
 //! administrative shutdown or reset (RFC 9003) is read with strict bounds, and shown escaped: it is the peer's, not ours.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use super::{MAX_MESSAGE, begin, finish, kind};
+use super::{Capability, MAX_MESSAGE, begin, finish, kind};
+use crate::Family;
 
 /// Error code and subcode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,12 +175,53 @@ impl Notification {
     }
 }
 
+impl Notification {
+    /// The data in words, where the code says what it is, and it is that.
+    fn words(&self) -> Option<String> {
+        let words = match (self.code, &*self.data) {
+            // RFC 4271 §6.1: the field that is wrong.
+            (Code::BAD_MESSAGE_LENGTH, [a, b]) => format!("length {}", u16::from_be_bytes([*a, *b])),
+            (Code::BAD_MESSAGE_TYPE, [kind]) => format!("type {kind}"),
+            // RFC 4271 §6.2: the newest version that the sender speaks.
+            (Code::UNSUPPORTED_VERSION, [a, b]) => format!("version {}", u16::from_be_bytes([*a, *b])),
+            // No RFC gives these data; who sends some sends the field of the OPEN that it refuses.
+            (Code::BAD_PEER_AS, [a, b]) => format!("AS {}", u16::from_be_bytes([*a, *b])),
+            (Code::BAD_PEER_AS, [a, b, c, d]) => format!("AS {}", u32::from_be_bytes([*a, *b, *c, *d])),
+            (Code::BAD_IDENTIFIER, [a, b, c, d]) => format!("router id {}", Ipv4Addr::new(*a, *b, *c, *d)),
+            (Code::UNACCEPTABLE_HOLD_TIME, [a, b]) => format!("hold time {} s", u16::from_be_bytes([*a, *b])),
+            // RFC 5492 §5: those that are asked for.
+            (Code::UNSUPPORTED_CAPABILITY, list) => {
+                let list = Capability::decode_list(list).ok().filter(|list| !list.is_empty())?;
+                list.iter().take(8).map(Capability::name).collect::<Vec<_>>().join(", ")
+            }
+            // RFC 4486 §4: which family, and the limit.
+            (Code::MAXIMUM_PREFIXES, [a, b, safi, c, d, e, f]) => {
+                let family = Family::from_codes(u16::from_be_bytes([*a, *b]), *safi)?;
+                format!("{family}: at most {}", u32::from_be_bytes([*c, *d, *e, *f]))
+            }
+            // RFC 6608 §3: what came.
+            (Code::FSM_OPEN_SENT | Code::FSM_OPEN_CONFIRM | Code::FSM_ESTABLISHED, [kind]) => {
+                format!("message of type {kind}")
+            }
+            // RFC 8538 §3.1: the true cause, once and not inside itself.
+            (Code::HARD_RESET, [code, subcode, data @ ..]) if Code(*code, *subcode) != Code::HARD_RESET => {
+                Self::with_data(Code(*code, *subcode), data).to_string()
+            }
+            _ => return None,
+        };
+        Some(words)
+    }
+}
+
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if let Some(text) = self.text() {
             // RFC 9003 §4: it may hold anything, also what forges log lines.
             return write!(f, ": \"{}\"", text.escape_debug());
+        }
+        if let Some(words) = self.words() {
+            return write!(f, " ({words})");
         }
         if !self.data.is_empty() {
             f.write_str(" (data ")?;

@@ -211,6 +211,7 @@ fn a_shutdown_text_is_read_only_if_its_bounds_are_exact() {
 
 #[test]
 fn notifications_tell_their_cause_in_words_and_escape_the_peers_text() {
+    let with = |code, data: &[u8]| Notification::with_data(code, data);
     for (notification, words) in [
         (
             Notification::with_data(Code::ADMINISTRATIVE_SHUTDOWN, b"\x09go\n\"away\""),
@@ -218,9 +219,41 @@ fn notifications_tell_their_cause_in_words_and_escape_the_peers_text() {
         ),
         (Notification::new(Code::HOLD_TIMER_EXPIRED), "4/0 Hold Timer Expired"),
         (Notification::with_data(Code::BAD_MESSAGE_LENGTH, &[0x11, 0xbf]), {
-            "1/2 Message Header Error/Bad Message Length (data 11bf)"
+            "1/2 Message Header Error/Bad Message Length (length 4543)"
         }),
         (Notification::new(Code(77, 1)), "77/1"),
+        (with(Code::BAD_PEER_AS, &[0, 0, 0, 43]), "2/2 OPEN Message Error/Bad Peer AS (AS 43)"),
+        (with(Code::BAD_PEER_AS, &[0, 43]), "2/2 OPEN Message Error/Bad Peer AS (AS 43)"),
+        (with(Code::BAD_PEER_AS, &[43]), "2/2 OPEN Message Error/Bad Peer AS (data 2b)"),
+        (
+            with(Code::BAD_IDENTIFIER, &[10, 0, 0, 1]),
+            "2/3 OPEN Message Error/Bad BGP Identifier (router id 10.0.0.1)",
+        ),
+        (
+            with(Code::UNACCEPTABLE_HOLD_TIME, &[0, 3]),
+            "2/6 OPEN Message Error/Unacceptable Hold Time (hold time 3 s)",
+        ),
+        (
+            with(Code::UNSUPPORTED_CAPABILITY, &[1, 4, 0, 2, 0, 1, 65, 4, 0, 0, 0, 1, 200, 0]),
+            "2/7 OPEN Message Error/Unsupported Capability (ipv6, 4-octet AS, capability 200)",
+        ),
+        (
+            with(Code::UNSUPPORTED_CAPABILITY, &[1, 4, 0]),
+            "2/7 OPEN Message Error/Unsupported Capability (data 010400)",
+        ),
+        (
+            with(Code::MAXIMUM_PREFIXES, &[0, 1, 1, 0, 0, 0, 9]),
+            "6/1 Cease/Maximum Number of Prefixes Reached (ipv4: at most 9)",
+        ),
+        (
+            with(Code::FSM_ESTABLISHED, &[1]),
+            "5/3 Finite State Machine Error/Receive Unexpected Message in Established State (message of type 1)",
+        ),
+        (
+            with(Code::HARD_RESET, b"\x06\x02\x02go"),
+            "6/9 Cease/Hard Reset (6/2 Cease/Administrative Shutdown: \"go\")",
+        ),
+        (with(Code::HARD_RESET, &[6, 9, 6, 9]), "6/9 Cease/Hard Reset (data 06090609)"),
     ] {
         assert_eq!(notification.to_string(), words);
     }
