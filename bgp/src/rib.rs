@@ -4,6 +4,9 @@
 //! pending, so a route that flaps back before its message was drawn is never sent. Messages are made one at a time
 //! when the driver asks (`next_message`): memory stays bounded by the routes, and a KEEPALIVE never waits behind them.
 //!
+//! What the peer was told is what is desired, but for the prefixes that are pending: only of these it is kept. So a session costs
+//! the room of its differences, not of the table.
+//!
 //! Order: withdrawals of all families first, then per family the announcements grouped by attributes, then its
 //! End-of-RIB. A changed attribute is an UPDATE that replaces; it needs no withdrawal (RFC 4271 §3.1).
 //!
@@ -59,9 +62,9 @@ pub(crate) struct AdjRibOut {
 #[derive(Debug)]
 struct Peer {
     terms: Terms,
-    /// What the peer was told and not untold.
-    advertised: BTreeMap<IpNet, Arc<Attributes>>,
-    /// How many of them each family has.
+    /// What it was told of prefixes that are pending; of those not in here, nothing.
+    told: BTreeMap<IpNet, Arc<Attributes>>,
+    /// How many prefixes of each family it was told and not untold.
     counts: [usize; 2],
     /// Desired, of a negotiated family, and not sendable.
     unusable: BTreeSet<IpNet>,
@@ -73,7 +76,7 @@ impl AdjRibOut {
     pub(crate) fn up(&mut self, terms: Terms) {
         let mut peer = Peer {
             terms,
-            advertised: BTreeMap::new(),
+            told: BTreeMap::new(),
             counts: [0; 2],
             unusable: BTreeSet::new(),
             // RFC 4724 §4: the marker follows the first full table, also an empty one.
@@ -94,8 +97,8 @@ impl AdjRibOut {
     pub(crate) fn set_desired(&mut self, desired: Arc<RouteSet>) {
         if let Some(peer) = &mut self.peer {
             for (prefix, old, new) in self.desired.differences(&desired) {
-                peer.unplace(prefix, old);
-                peer.place(prefix, new);
+                let told = peer.unplace(prefix, old);
+                peer.place(prefix, told, new);
             }
         }
         self.desired = desired;
@@ -148,8 +151,8 @@ impl AdjRibOut {
 }
 
 impl Peer {
-    /// Makes pending what brings the peer from what it has to what it shall have.
-    fn place(&mut self, prefix: IpNet, desired: Option<&Arc<Attributes>>) {
+    /// Makes pending what brings the peer from what it was told to what it shall have.
+    fn place(&mut self, prefix: IpNet, told: Option<Arc<Attributes>>, desired: Option<&Arc<Attributes>>) {
         let family = Family::of(&prefix);
         if !self.terms.families.contains(family) {
             return;
@@ -159,21 +162,26 @@ impl Peer {
             self.unusable.insert(prefix);
         }
         let queue = &mut self.queues[family.index()];
-        match (usable, self.advertised.get(&prefix)) {
+        match (usable, &told) {
             // RFC 7313 §4: during a refresh every route must come again, or the peer drops it at the EoRR.
-            (Some(new), Some(old)) if new == old && queue.refresh != Refresh::Running => {}
+            (Some(new), Some(old)) if new == old && queue.refresh != Refresh::Running => return,
             (Some(new), _) => queue.announce(new, prefix),
-            (None, Some(_)) => {
-                queue.withdraw.insert(prefix);
-            }
-            (None, None) => {}
+            (None, Some(_)) => _ = queue.withdraw.insert(prefix),
+            (None, None) => return,
+        }
+        if let Some(told) = told {
+            self.told.insert(prefix, told);
         }
     }
 
-    /// Takes back what was pending for a prefix.
-    fn unplace(&mut self, prefix: IpNet, desired: Option<&Arc<Attributes>>) {
-        self.unusable.remove(&prefix);
-        self.queues[Family::of(&prefix).index()].forget(desired, &prefix);
+    /// Takes back what was pending for a prefix that was desired with these attributes; returns what the peer was told of it.
+    fn unplace(&mut self, prefix: IpNet, desired: Option<&Arc<Attributes>>) -> Option<Arc<Attributes>> {
+        let family = Family::of(&prefix);
+        let unusable = self.unusable.remove(&prefix);
+        if self.queues[family.index()].forget(desired, &prefix) {
+            return self.told.remove(&prefix);
+        }
+        desired.filter(|_| self.terms.families.contains(family) && !unusable).cloned()
     }
 
     /// The next hop to send: the route's own or the session's address of the family, never one that peers refuse.
@@ -208,7 +216,7 @@ impl Peer {
         let mut taken = Vec::new();
         let message = encode_withdrawal(&self.terms.path, family, withdraw, &mut taken);
         for prefix in taken {
-            if self.advertised.remove(&prefix).is_some() {
+            if self.told.remove(&prefix).is_some() {
                 self.counts[family.index()] -= 1;
             }
         }
@@ -221,6 +229,7 @@ impl Peer {
         // RFC 7313 §4: no BoRR before the End-of-RIB of the initial table.
         if queue.refresh == Refresh::Requested && !queue.end_of_rib {
             queue.refresh = Refresh::Running;
+            self.keep_told(family, desired);
             self.place_all(family, desired);
             if enhanced {
                 return Some(RibMessage::Refresh(RouteRefresh::new(family, RefreshSubtype::Begin).encode()));
@@ -266,7 +275,7 @@ impl Peer {
             };
             self.queues[family.index()].put_group(&attributes, prefixes);
             for prefix in taken {
-                if self.advertised.insert(prefix, Arc::clone(&attributes)).is_none() {
+                if self.told.remove(&prefix).is_none() {
                     self.counts[family.index()] += 1;
                 }
             }
@@ -278,11 +287,24 @@ impl Peer {
     /// These prefixes cannot be sent: the peer must not keep older attributes of them either.
     fn give_up(&mut self, family: Family, prefixes: BTreeSet<IpNet>) {
         for prefix in prefixes {
-            if self.advertised.contains_key(&prefix) {
+            if self.told.contains_key(&prefix) {
                 self.queues[family.index()].withdraw.insert(prefix);
             }
             self.unusable.insert(prefix);
         }
+    }
+
+    /// Keeps what the peer was told of a family that is about to be pending as a whole.
+    fn keep_told(&mut self, family: Family, desired: &RouteSet) {
+        let queue = &self.queues[family.index()];
+        let told = desired.iter().filter(|(prefix, attributes)| {
+            Family::of(prefix) == family
+                && !self.unusable.contains(prefix)
+                && !queue.is_announcing(attributes, prefix)
+        });
+        let mut told: BTreeMap<_, _> =
+            told.map(|(prefix, attributes)| (prefix, Arc::clone(attributes))).collect();
+        self.told.append(&mut told);
     }
 
     /// Makes the whole family pending. Runs of equal attributes go in at once: the first UPDATE of a full table

@@ -59,17 +59,23 @@ impl Queue {
         }
     }
 
-    /// Forgets whatever is pending for a prefix that was desired with these attributes.
-    pub(super) fn forget(&mut self, desired: Option<&Arc<Attributes>>, prefix: &IpNet) {
-        self.withdraw.remove(prefix);
+    /// Whether a prefix waits to be told with these attributes.
+    pub(super) fn is_announcing(&self, attributes: &Arc<Attributes>, prefix: &IpNet) -> bool {
+        self.announce.get(attributes).is_some_and(|prefixes| prefixes.contains(prefix))
+    }
+
+    /// Forgets whatever is pending for a prefix that was desired with these attributes; false: nothing was.
+    pub(super) fn forget(&mut self, desired: Option<&Arc<Attributes>>, prefix: &IpNet) -> bool {
+        let mut pending = self.withdraw.remove(prefix);
         if let Some(attributes) = desired
             && let Some(prefixes) = self.announce.get_mut(attributes)
         {
-            prefixes.remove(prefix);
+            pending |= prefixes.remove(prefix);
             if prefixes.is_empty() {
                 self.announce.remove(attributes);
             }
         }
+        pending
     }
 
     pub(super) fn take_group(&mut self) -> Option<(Arc<Attributes>, BTreeSet<IpNet>)> {

@@ -133,6 +133,17 @@ impl RouteSet {
         Self::of(&entries)
     }
 
+    /// The same prefixes with other attributes.
+    #[must_use]
+    pub fn mapped(&self, other: impl Fn(&Attributes) -> Attributes) -> Self {
+        let mut known = BTreeMap::<&Arc<Attributes>, Arc<Attributes>>::new();
+        let entries = self.entries().map(|(prefix, attributes)| {
+            let mapped = known.entry(attributes).or_insert_with(|| Arc::new(other(attributes)));
+            (*prefix, Arc::clone(mapped))
+        });
+        Self::of(&entries.collect::<Vec<_>>())
+    }
+
     /// All in order of prefix.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, &Arc<Attributes>)> {
         self.entries().map(|(prefix, attributes)| (*prefix, attributes))
