@@ -9,9 +9,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Metric, Registry};
 
 pub use self::exposition::{CLASSIC, OPEN_METRICS};
@@ -62,6 +63,37 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A counter under a name without `_total`: some of MetalLB's have such names. OpenMetrics knows no such counter, its type is
+/// `unknown` there; in the classic format it is a counter.
+#[derive(Debug, Clone, Default)]
+pub struct PlainCounter(Counter);
+
+impl PlainCounter {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// So many more.
+    pub fn inc_by(&self, more: u64) {
+        self.0.inc_by(more);
+    }
+}
+
+impl TypedMetric for PlainCounter {
+    const TYPE: MetricType = MetricType::Unknown;
+}
+
+impl EncodeMetric for PlainCounter {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        encoder.encode_gauge(&i64::try_from(self.0.get()).unwrap_or(i64::MAX))
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a scraper is answered: OpenMetrics if it asks for that, else Prometheus' classic text format 0.0.4.
 //!
 //! Prometheus asks for OpenMetrics; curl, older agents and scripts ask for anything and expect the classic format. The
-//! two differ in what is written about a counter (its name there is the samples' own, with `_total`), in units and in
-//! the end mark; samples are the same.
+//! two differ in what is written about a counter (its name there is the samples' own, with `_total`; one whose name has no
+//! `_total` is a counter there alone), in units and in the end mark; samples are the same.
 
 use std::fmt::Write as _;
 
@@ -30,7 +30,11 @@ fn classic(open_metrics: &str) -> String {
             Ok(())
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|text| text.split_once(' '))
         {
-            let suffix = if kind == "counter" { "_total" } else { "" };
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "unknown" => ("", "counter"),
+                _ => ("", kind),
+            };
             if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {
                 let _ = writeln!(out, "# HELP {name}{suffix} {help}");
             }
@@ -49,7 +53,7 @@ mod tests {
     use prometheus_client::metrics::counter::Counter;
     use prometheus_client::metrics::gauge::Gauge;
 
-    use crate::metrics::Metrics;
+    use crate::metrics::{Metrics, PlainCounter};
 
     use super::*;
 
@@ -57,6 +61,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.register("requests", "All of them", Counter::<u64>::default()).inc();
         metrics.register("open", "Just now", Gauge::<i64>::default()).set(3);
+        metrics.register("opens_sent", "As MetalLB names it", PlainCounter::default()).inc_by(2);
         metrics
     }
 
@@ -67,6 +72,7 @@ mod tests {
         let (kind, text) = metrics().answer(Some(prometheus)).unwrap();
         assert_eq!(kind, OPEN_METRICS);
         assert!(text.contains("# TYPE requests counter\nrequests_total 1\n"), "{text}");
+        assert!(text.contains("# TYPE opens_sent unknown\nopens_sent 2\n"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
@@ -79,6 +85,7 @@ mod tests {
                 "# HELP requests_total All of them.\n# TYPE requests_total counter\nrequests_total 1\n";
             assert!(text.contains(counter), "{text}");
             assert!(text.contains("# HELP open Just now.\n# TYPE open gauge\nopen 3\n"), "{text}");
+            assert!(text.contains("# TYPE opens_sent counter\nopens_sent 2\n"), "{text}");
             assert!(!text.contains("EOF"), "{text}");
         }
     }
