@@ -10,14 +10,14 @@
 //! A refused address is left out and told by an Event; the rest of the Service is served.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
+use crate::owners::Owners;
 use crate::service::ServiceView;
 
 /// What an externalIP is judged by.
@@ -168,53 +168,40 @@ pub fn admit<'a>(
 
 /// Who was given which address: ClusterIPs and load balancer addresses of all Services.
 #[derive(Debug, Default)]
-pub struct Holders {
-    // Nearly every address has one holder.
-    by_address: HashMap<IpAddr, Vec<Arc<ObjectName>>>,
-    by_service: HashMap<Arc<ObjectName>, Box<[IpAddr]>>,
-}
+pub struct Holders(Owners);
 
 impl Holders {
-    /// Replaces what a Service was given (`None`: it is gone) and returns the addresses whose holders changed; Services
-    /// that name one of them as externalIP are to be judged again.
-    pub fn set(&mut self, name: &ObjectName, service: Option<&ServiceView>) -> BTreeSet<IpAddr> {
-        let after: BTreeSet<IpAddr> = service
-            .iter()
-            .flat_map(|view| view.cluster_ips.iter().chain(&view.load_balancer_ips))
-            .copied()
-            .collect();
-        let (name, before) =
-            self.by_service.remove_entry(name).unwrap_or_else(|| (Arc::new(name.clone()), Box::default()));
-        let before: BTreeSet<IpAddr> = before.into_iter().collect();
-        for gone in before.difference(&after) {
-            if let Some(holders) = self.by_address.get_mut(gone) {
-                holders.retain(|holder| *holder != name);
-                if holders.is_empty() {
-                    self.by_address.remove(gone);
-                }
-            }
-        }
-        for &new in after.difference(&before) {
-            let holders = self.by_address.entry(new).or_default();
-            holders.reserve_exact(1);
-            holders.push(Arc::clone(&name));
-            holders.sort_unstable();
-        }
-        let changed = before.symmetric_difference(&after).copied().collect();
-        if !after.is_empty() {
-            self.by_service.insert(name, after.into_iter().collect());
-        }
-        changed
+    /// A Service was given what `now` has (`None`: it is gone) instead of what it had `before`. Returns the addresses
+    /// whose holders changed; Services that name one of them as externalIP are to be judged again.
+    pub fn replace(
+        &mut self,
+        name: &ObjectName,
+        before: Option<&ServiceView>,
+        now: Option<&ServiceView>,
+    ) -> BTreeSet<IpAddr> {
+        let given = |view: Option<&ServiceView>| -> BTreeSet<IpAddr> {
+            view.into_iter()
+                .flat_map(|view| view.cluster_ips.iter().chain(&view.load_balancer_ips))
+                .copied()
+                .collect()
+        };
+        let (before, now) = (given(before), given(now));
+        let prefixes = |left: &BTreeSet<IpAddr>, right| -> Vec<IpNet> {
+            left.difference(right).map(|ip| IpNet::from(*ip)).collect()
+        };
+        self.0.replace(name, prefixes(&before, &now), prefixes(&now, &before));
+        before.symmetric_difference(&now).copied().collect()
     }
 
     /// The Services that were given an address.
-    pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectName> {
-        self.by_address.get(&ip).into_iter().flatten().map(Arc::as_ref)
+    pub fn at(&self, ip: IpAddr) -> &[ObjectName] {
+        self.0.of(&ip.into())
     }
 
     /// Whether `service` itself holds the address, and the first other Service that does.
     fn of(&self, ip: IpAddr, service: &ObjectName) -> (bool, Option<&ObjectName>) {
-        (self.at(ip).any(|holder| holder == service), self.at(ip).find(|holder| *holder != service))
+        let holders = self.at(ip);
+        (holders.contains(service), holders.iter().find(|holder| *holder != service))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The service proxy: endpoint choice, ruleset, netlink, health servers.
 
+mod by_prefix;
 mod choice;
 pub mod conntrack;
 mod element;
@@ -12,6 +13,7 @@ mod metrics;
 pub mod netlink;
 mod node;
 mod note;
+mod owners;
 pub mod probe;
 mod program;
 mod reason;
@@ -25,6 +27,7 @@ mod tracer;
 #[cfg(test)]
 mod testing;
 
+pub use by_prefix::ByPrefix;
 pub use choice::{Choice, Selector, Standing, Uses, choose};
 pub use element::{Changes, Element, Frontend, Policy, Protocol, Refusal, Scope, UnknownProtocol};
 pub use endpoints::{Endpoint, EndpointsView};
@@ -32,6 +35,7 @@ pub use family::IpFamily;
 pub use metrics::{FamilyLabel, PolicyLabel, ProxyMetrics, TrafficPolicy};
 pub use node::{NodeView, OtherFamilySources, ProxyMode};
 pub use note::{AddressField, Note};
+pub use owners::Owners;
 pub use program::{Conflict, Holder, Program};
 pub use reason::{DropReason, EndReason, RejectReason};
 pub use rules::{Backends, FrontendKind, FrontendRules, HealthCheck, ServiceRules, rules};

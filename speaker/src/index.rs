@@ -234,7 +234,7 @@ impl Index {
     /// A Service that has an address: that was given it, or else names it as externalIP.
     pub(crate) fn has_address(&self, address: IpAddr) -> Option<ObjectName> {
         let named = self.named_externally.get(&address).into_iter().flatten();
-        self.holders.at(address).chain(named).next().cloned()
+        self.holders.at(address).iter().chain(named).next().cloned()
     }
 
     /// Its endpoints.
@@ -313,7 +313,7 @@ impl Index {
         let view = service.view();
         name_externally(&mut self.named_externally, &name, before, view);
         self.changes.service(&name, before, view);
-        let changed = self.holders.set(&name, view);
+        let changed = self.holders.replace(&name, before, view);
         self.mark_naming(&changed);
         self.services.insert(name.clone(), service);
         self.mark(name);
@@ -324,7 +324,7 @@ impl Index {
             self.generation += 1;
             name_externally(&mut self.named_externally, name, service.view(), None);
             self.changes.service(name, service.view(), None);
-            let changed = self.holders.set(name, None);
+            let changed = self.holders.replace(name, service.view(), None);
             self.mark_naming(&changed);
             self.mark(name.clone());
         }

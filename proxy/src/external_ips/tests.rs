@@ -9,8 +9,9 @@ fn name(name: &str) -> ObjectName {
 
 fn holders() -> Holders {
     let mut holders = Holders::default();
-    holders.set(
+    holders.replace(
         &name("other"),
+        None,
         Some(&view(json!({"type": "LoadBalancer", "clusterIP": "10.96.0.20"}), &["192.0.2.1"])),
     );
     holders
@@ -86,13 +87,16 @@ fn a_refused_address_leaves_the_rest_of_the_service() {
 fn holders_tell_which_addresses_changed_hands() {
     let mut holders = Holders::default();
     let with = |ingress: &str| view(json!({"type": "LoadBalancer", "clusterIP": "10.96.0.20"}), &[ingress]);
-    assert_eq!(holders.set(&name("x"), Some(&with("192.0.2.1"))), [ip("10.96.0.20"), ip("192.0.2.1")].into());
-    assert_eq!(holders.set(&name("x"), Some(&with("192.0.2.1"))), [].into());
-    assert_eq!(holders.set(&name("x"), Some(&with("192.0.2.2"))), [ip("192.0.2.1"), ip("192.0.2.2")].into());
-    holders.set(&name("y"), Some(&with("192.0.2.2")));
+    let (one, two) = (with("192.0.2.1"), with("192.0.2.2"));
+    let mut x = |before, now| holders.replace(&name("x"), before, now);
+    assert_eq!(x(None, Some(&one)), [ip("10.96.0.20"), ip("192.0.2.1")].into());
+    assert_eq!(x(Some(&one), Some(&one)), [].into());
+    assert_eq!(x(Some(&one), Some(&two)), [ip("192.0.2.1"), ip("192.0.2.2")].into());
+    holders.replace(&name("y"), None, Some(&two));
     assert_eq!(holders.of(ip("192.0.2.2"), &name("x")), (true, Some(&name("y"))));
-    holders.set(&name("y"), None);
+    holders.replace(&name("y"), Some(&two), None);
     assert_eq!(holders.of(ip("192.0.2.2"), &name("z")), (false, Some(&name("x"))));
-    holders.set(&name("x"), None);
-    assert!(holders.by_address.is_empty() && holders.by_service.is_empty());
+    assert_eq!(holders.of(ip("192.0.2.1"), &name("z")), (false, None));
+    holders.replace(&name("x"), Some(&two), None);
+    assert_eq!(holders.of(ip("192.0.2.2"), &name("z")), (false, None));
 }
