@@ -20,8 +20,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use herald_proxy::ByPrefix;
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
@@ -49,7 +51,7 @@ pub(crate) trait Effects {
     /// Takes routes back; returns when that is handed to the sockets of all peers, or a deadline has passed.
     async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>);
     /// Tells routes to the peers.
-    async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>);
+    async fn announce(&mut self, routes: &ByPrefix<Arc<Attributes>>);
     /// Offers addresses no more for layer 2.
     fn retract(&mut self, addresses: &BTreeSet<IpAddr>);
     /// Offers addresses for layer 2.
@@ -70,7 +72,7 @@ pub(crate) trait Effects {
     /// Takes out what lingers of some Services.
     async fn remove(&mut self, services: &BTreeSet<ObjectName>) -> anyhow::Result<()>;
     /// The linger after a withdrawal is over: these routes are all that are out.
-    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>);
+    async fn settled(&mut self, routes: &ByPrefix<Arc<Attributes>>);
     /// Puts an address on `lo`.
     async fn add_address(&mut self, address: IpAddr) -> anyhow::Result<()>;
     /// Takes an address off `lo`.
@@ -353,7 +355,7 @@ impl<E: Effects> Applier<E> {
                 desired.routes.insert(*prefix, attributes);
             }
             if let Some(attributes) = self.applied.routes.get(prefix) {
-                applied.routes.insert(*prefix, attributes.clone());
+                applied.routes.insert(*prefix, Arc::clone(attributes));
             }
         }
         for address in &touched.addresses {
@@ -390,7 +392,7 @@ impl<E: Effects> Applier<E> {
             match step {
                 Step::Withdraw(prefixes) => {
                     self.effects.withdraw(&prefixes).await;
-                    self.applied.routes.retain(|prefix, _| !prefixes.contains(prefix));
+                    prefixes.iter().for_each(|prefix| _ = self.applied.routes.remove(prefix));
                     self.withdrawn_until = Some(now + self.linger);
                 }
                 Step::Retract(addresses) => {
@@ -405,7 +407,7 @@ impl<E: Effects> Applier<E> {
                     if let Err(error) = self.effects.add_address(address).await {
                         let blame = (Reason::LocalAddressRefused, format!("{error:#}"));
                         let owners = self.ledger.owners_of_address(&address);
-                        failed = owners.into_iter().map(|owner| (owner, blame.clone())).collect();
+                        failed = owners.iter().map(|owner| (owner.clone(), blame.clone())).collect();
                         continue;
                     }
                     self.applied.addresses.insert(address);
@@ -413,7 +415,7 @@ impl<E: Effects> Applier<E> {
                 }
                 Step::Announce(routes) => {
                     self.effects.announce(&routes).await;
-                    self.applied.routes.extend(routes);
+                    self.applied.routes.append(routes);
                 }
                 Step::Offer(offers) => {
                     self.effects.offer(&offers);

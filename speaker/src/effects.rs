@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_proxy::ServiceRules;
+use herald_proxy::{ByPrefix, ServiceRules};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
@@ -37,7 +37,7 @@ impl Effects for NodeEffects {
         self.peers.withdraw(prefixes).await;
     }
 
-    async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+    async fn announce(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
         if let Some(proxy) = &mut self.proxy {
             proxy.announcing(routes).await;
         }
@@ -94,7 +94,7 @@ impl Effects for NodeEffects {
         }
     }
 
-    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+    async fn settled(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
         if let Some(proxy) = &mut self.proxy {
             proxy.settled(routes).await;
         }

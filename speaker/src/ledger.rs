@@ -10,21 +10,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use herald_proxy::{ByPrefix, Owners};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
 use crate::layer2::Offered;
 
+/// So many different attributes are remembered before those that no route has are forgotten.
+const SAID: usize = 64;
+
 /// What a route says besides its prefix.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Attributes {
-    /// RFC 1997 communities.
-    pub(crate) communities: BTreeSet<u32>,
-    /// RFC 8092 large communities.
-    pub(crate) large_communities: BTreeSet<(u32, u32, u32)>,
-    /// LOCAL_PREF; sent to internal peers only, 0 too.
-    pub(crate) local_pref: u32,
+    /// To everybody who is told.
+    pub(crate) said: Arc<herald_bgp::Attributes>,
     /// The peers that are told; `None` means all.
     pub(crate) peers: Option<BTreeSet<IpAddr>>,
 }
@@ -36,9 +37,12 @@ impl Attributes {
             (Some(mine), Some(theirs)) => Some(&mine | theirs),
             _ => None,
         };
-        self.communities.extend(&other.communities);
-        self.large_communities.extend(&other.large_communities);
-        self.local_pref = self.local_pref.max(other.local_pref);
+        if self.said != other.said {
+            let (said, other) = (Arc::make_mut(&mut self.said), &other.said);
+            said.communities.extend(&other.communities);
+            said.large_communities.extend(&other.large_communities);
+            said.local_pref = said.local_pref.max(other.local_pref);
+        }
     }
 }
 
@@ -46,7 +50,7 @@ impl Attributes {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Claims {
     /// Routes.
-    pub(crate) routes: BTreeMap<IpNet, Attributes>,
+    pub(crate) routes: ByPrefix<Arc<Attributes>>,
     /// Addresses on `lo`.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Addresses that the node may own by layer 2.
@@ -90,40 +94,28 @@ impl Touched {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     claims: BTreeMap<ObjectName, Claims>,
-    routes: Owners<IpNet>,
-    addresses: Owners<IpAddr>,
-    offers: Owners<IpAddr>,
+    routes: Owners,
+    addresses: Owners,
+    offers: Owners,
+    /// What routes say, once for all that say the same.
+    said: BTreeSet<Arc<Attributes>>,
 }
-
-/// Who claims what, each list in order. Nearly all have one name, for which a set would take ten times the room.
-type Owners<K> = BTreeMap<K, Vec<ObjectName>>;
 
 impl Ledger {
     /// Replaces what a Service claims; empty claims forget it. Returns what must be looked at again.
-    pub(crate) fn claim(&mut self, service: &ObjectName, claims: Claims) -> Touched {
+    pub(crate) fn claim(&mut self, service: &ObjectName, mut claims: Claims) -> Touched {
         let mut touched = Touched::default();
         touched.add(&claims);
-        if let Some(former) = self.claims.remove(service) {
-            touched.add(&former);
-            for prefix in former.routes.keys() {
-                forget(&mut self.routes, prefix, service);
-            }
-            for address in &former.addresses {
-                forget(&mut self.addresses, address, service);
-            }
-            for address in former.offers.keys() {
-                forget(&mut self.offers, address, service);
-            }
-        }
-        for prefix in claims.routes.keys() {
-            own(&mut self.routes, *prefix, service);
-        }
-        for address in &claims.addresses {
-            own(&mut self.addresses, *address, service);
-        }
-        for address in claims.offers.keys() {
-            own(&mut self.offers, *address, service);
-        }
+        let former = self.claims.remove(service).unwrap_or_default();
+        touched.add(&former);
+        claims.routes = self.shared(claims.routes);
+        self.routes.replace(service, former.routes.keys(), claims.routes.keys());
+        let hosts =
+            |addresses: &BTreeSet<IpAddr>| addresses.iter().map(|ip| IpNet::from(*ip)).collect::<Vec<_>>();
+        self.addresses.replace(service, hosts(&former.addresses), hosts(&claims.addresses));
+        let hosts =
+            |offers: &BTreeMap<IpAddr, Offered>| offers.keys().map(|ip| IpNet::from(*ip)).collect::<Vec<_>>();
+        self.offers.replace(service, hosts(&former.offers), hosts(&claims.offers));
         if !claims.is_empty() {
             self.claims.insert(service.clone(), claims);
         }
@@ -131,18 +123,20 @@ impl Ledger {
     }
 
     /// The attributes that a prefix is wanted with; `None` when nobody claims it.
-    pub(crate) fn route(&self, prefix: &IpNet) -> Option<Attributes> {
-        let owners = self.routes.get(prefix)?.iter();
+    pub(crate) fn route(&self, prefix: &IpNet) -> Option<Arc<Attributes>> {
+        let owners = self.routes.of(prefix).iter();
         let mut claimed =
             owners.filter_map(|owner| self.claims.get(owner).and_then(|claims| claims.routes.get(prefix)));
-        let mut merged = claimed.next()?.clone();
-        claimed.for_each(|attributes| merged.merge(attributes));
-        Some(merged)
+        let mut merged = Arc::clone(claimed.next()?);
+        for attributes in claimed.filter(|attributes| !Arc::ptr_eq(attributes, &merged)).collect::<Vec<_>>() {
+            Arc::make_mut(&mut merged).merge(attributes);
+        }
+        Some(self.said.get(&merged).cloned().unwrap_or(merged))
     }
 
     /// How an address is offered for layer 2; `None` when nobody does.
     pub(crate) fn offer(&self, address: &IpAddr) -> Option<Offered> {
-        let owners = self.offers.get(address)?.iter();
+        let owners = self.offers.of(&(*address).into()).iter();
         let mut claimed =
             owners.filter_map(|owner| self.claims.get(owner).and_then(|claims| claims.offers.get(address)));
         let mut merged = claimed.next()?.clone();
@@ -152,33 +146,43 @@ impl Ledger {
 
     /// Whether an address is wanted on `lo`.
     pub(crate) fn wants_address(&self, address: &IpAddr) -> bool {
-        self.addresses.contains_key(address)
+        !self.owners_of_address(address).is_empty()
     }
 
     /// The Services that want an address on `lo`.
-    pub(crate) fn owners_of_address(&self, address: &IpAddr) -> BTreeSet<ObjectName> {
-        self.addresses.get(address).into_iter().flatten().cloned().collect()
+    pub(crate) fn owners_of_address(&self, address: &IpAddr) -> &[ObjectName] {
+        self.addresses.of(&(*address).into())
     }
-}
 
-fn own<K: Ord>(owners: &mut Owners<K>, key: K, service: &ObjectName) {
-    let services = owners.entry(key).or_insert_with(|| Vec::with_capacity(1));
-    if let Err(at) = services.binary_search(service) {
-        services.insert(at, service.clone());
+    /// Routes with the attributes that others have, too.
+    fn shared(&mut self, routes: ByPrefix<Arc<Attributes>>) -> ByPrefix<Arc<Attributes>> {
+        let mut last: Option<(Arc<Attributes>, Arc<Attributes>)> = None;
+        let mut share = |attributes: &Arc<Attributes>| match &last {
+            Some((own, shared)) if Arc::ptr_eq(own, attributes) => Arc::clone(shared),
+            _ => {
+                let shared = self.share(attributes);
+                last = Some((Arc::clone(attributes), Arc::clone(&shared)));
+                shared
+            }
+        };
+        routes.iter().map(|(prefix, attributes)| (prefix, share(attributes))).collect()
     }
-}
 
-fn forget<K: Ord>(owners: &mut Owners<K>, key: &K, service: &ObjectName) {
-    if let Some(services) = owners.get_mut(key) {
-        services.retain(|other| other != service);
-        if services.is_empty() {
-            owners.remove(key);
+    fn share(&mut self, attributes: &Arc<Attributes>) -> Arc<Attributes> {
+        if let Some(shared) = self.said.get(attributes) {
+            return Arc::clone(shared);
         }
+        if self.said.len() >= SAID {
+            self.said.retain(|said| Arc::strong_count(said) > 1);
+        }
+        self.said.insert(Arc::clone(attributes));
+        Arc::clone(attributes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use herald_bgp::{Community, LargeCommunity};
     use proptest::prelude::*;
 
     use super::*;
@@ -187,13 +191,19 @@ mod tests {
         ObjectName::new("shop", format!("svc-{n}"))
     }
 
+    fn said(communities: &[u32], local_pref: u32) -> Attributes {
+        let communities = communities.iter().copied().map(Community).collect();
+        let said = herald_bgp::Attributes {
+            communities,
+            local_pref: Some(local_pref),
+            ..herald_bgp::Attributes::default()
+        };
+        Attributes { said: Arc::new(said), peers: None }
+    }
+
     fn claims(routes: &[(&str, &[u32], u32)]) -> Claims {
         let routes = routes.iter().map(|(prefix, communities, local_pref)| {
-            let communities = communities.iter().copied().collect();
-            (
-                prefix.parse().unwrap(),
-                Attributes { communities, local_pref: *local_pref, ..Attributes::default() },
-            )
+            (prefix.parse().unwrap(), Arc::new(said(communities, *local_pref)))
         });
         Claims { routes: routes.collect(), ..Claims::default() }
     }
@@ -215,19 +225,15 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.claim(&name(1), claims(&[("192.0.2.0/24", &[7], 50)]));
         ledger.claim(&name(2), claims(&[("192.0.2.0/24", &[3], 200)]));
-        let mut third = claims(&[("192.0.2.0/24", &[3], 0)]);
-        third.routes.values_mut().for_each(|route| _ = route.large_communities.insert((64500, 1, 2)));
-        ledger.claim(&name(3), third);
-        let route = ledger.route(&"192.0.2.0/24".parse().unwrap()).unwrap();
-        assert_eq!(
-            route,
-            Attributes {
-                communities: BTreeSet::from([3, 7]),
-                large_communities: BTreeSet::from([(64500, 1, 2)]),
-                local_pref: 200,
-                peers: None,
-            }
-        );
+        let large = BTreeSet::from([LargeCommunity(64500, 1, 2)]);
+        let prefix = "192.0.2.0/24".parse().unwrap();
+        let mut third = said(&[3], 0);
+        Arc::make_mut(&mut third.said).large_communities.clone_from(&large);
+        let third = [(prefix, Arc::new(third))].into_iter().collect();
+        ledger.claim(&name(3), Claims { routes: third, ..Claims::default() });
+        let mut expected = said(&[3, 7], 200);
+        Arc::make_mut(&mut expected.said).large_communities = large;
+        assert_eq!(ledger.route(&prefix).as_deref(), Some(&expected));
     }
 
     #[test]
@@ -246,9 +252,8 @@ mod tests {
     }
 
     fn any_claims() -> impl Strategy<Value = Claims> {
-        let attributes = (proptest::collection::btree_set(0u32..4, 0..3), 0u32..3).prop_map(
-            |(communities, local_pref)| Attributes { communities, local_pref, ..Attributes::default() },
-        );
+        let attributes = (proptest::collection::vec(0u32..4, 0..3), 0u32..3)
+            .prop_map(|(communities, local_pref)| Arc::new(said(&communities, local_pref)));
         let routes = proptest::collection::btree_map(0u8..4, attributes, 0..3);
         let addresses = proptest::collection::btree_set(0u8..4, 0..3);
         (routes, addresses).prop_map(|(routes, addresses)| Claims {

@@ -41,7 +41,6 @@ mod floor;
 mod foreign;
 mod index;
 mod kernel;
-mod l2_status;
 mod layer2;
 mod ledger;
 mod metrics;
@@ -60,6 +59,7 @@ mod reconcile;
 mod report;
 mod run;
 mod service_cidrs;
+mod service_status;
 mod settings;
 mod snapshot;
 mod steps;
@@ -67,6 +67,7 @@ mod sync;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod told;
 mod traffic;
 
 pub use cleanup::{Cleaned, cleanup};

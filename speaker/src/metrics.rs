@@ -3,12 +3,10 @@
 //! Labels are names of configured things (peers, Services, addresses) and words of closed lists; whoever sets a series
 //! removes it when the thing is gone.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use herald_bgp::Counters;
-use herald_runtime::ObjectName;
-use herald_runtime::metrics::Metrics;
+use herald_runtime::metrics::{Metrics, PlainCounter};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,11 +16,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use crate::bgp::PeerSettings;
 use crate::reason::Reason;
 use crate::received;
+use crate::told::{AllTold, Announced};
 
 /// A metric's name, its help, and what it counts.
 type Message = (&'static str, &'static str, fn(&Counters) -> u64);
 
-/// Messages by peer, under MetalLB's names of its FRR mode. Gauges, for the names of counters end otherwise in the exposition.
+/// Messages by peer, under MetalLB's names of its FRR mode.
 const MESSAGES: [Message; 9] = [
     ("metallb_bgp_opens_sent", "OPENs sent", |of| of.opens_sent),
     ("metallb_bgp_opens_received", "OPENs received", |of| of.opens_received),
@@ -45,6 +44,14 @@ const MESSAGES: [Message; 9] = [
     }),
 ];
 
+/// BFD by peer, under MetalLB's names.
+const BFD: [(&str, &str); 4] = [
+    ("metallb_bfd_control_packet_input", "BFD control packets received"),
+    ("metallb_bfd_control_packet_output", "BFD control packets sent"),
+    ("metallb_bfd_session_up_events", "How often the BFD session came up"),
+    ("metallb_bfd_session_down_events", "How often the BFD session went down"),
+];
+
 /// Upper bounds of the time from a change of routes to the socket, in seconds.
 const TOLD: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_4, 0.000_5, 0.000_75, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25,
@@ -54,14 +61,6 @@ const TOLD: [f64; 14] = [
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabel {
     peer: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AnnouncedLabel {
-    service: String,
-    protocol: &'static str,
-    node: String,
-    ip: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -78,7 +77,10 @@ pub(crate) struct BgpMetrics {
     pending: Family<PeerLabel, Gauge>,
     unusable: Family<PeerLabel, Gauge>,
     /// In the order of [`MESSAGES`].
-    messages: [Family<PeerLabel, Gauge>; MESSAGES.len()],
+    messages: [Family<PeerLabel, PlainCounter>; MESSAGES.len()],
+    bfd_up: Family<PeerLabel, Gauge>,
+    /// In the order of [`BFD`].
+    bfd: [Family<PeerLabel, PlainCounter>; BFD.len()],
     /// From deciding a change of routes to its last byte in a peer's socket, in seconds.
     told: Histogram,
 }
@@ -103,6 +105,8 @@ impl BgpMetrics {
                 Family::default(),
             ),
             messages: MESSAGES.map(|(name, help, _)| metrics.register(name, help, Family::default())),
+            bfd_up: metrics.register("metallb_bfd_session_up", "1 if the BFD session is Up", Family::default()),
+            bfd: BFD.map(|(name, help)| metrics.register(name, help, Family::default())),
             unusable: metrics.register(
                 "herald_bgp_unusable_prefixes",
                 "Prefixes that cannot be sent to the peer: no usable next hop, or too many attributes",
@@ -118,8 +122,13 @@ impl BgpMetrics {
 
     /// The metrics of one peer.
     pub(crate) fn peer(&self, settings: &PeerSettings) -> PeerMetrics {
-        let peer =
-            PeerMetrics { all: self.clone(), label: PeerLabel { peer: settings.to_string() }, updates: 0 };
+        let peer = PeerMetrics {
+            all: self.clone(),
+            label: PeerLabel { peer: settings.to_string() },
+            // MetalLB names a BFD session by the address alone.
+            bfd_label: PeerLabel { peer: settings.peer.address.to_string() },
+            counted: Counters::default(),
+        };
         peer.up(false);
         peer
     }
@@ -130,7 +139,36 @@ impl BgpMetrics {
 pub(crate) struct PeerMetrics {
     all: BgpMetrics,
     label: PeerLabel,
-    updates: u64,
+    bfd_label: PeerLabel,
+    /// What has been counted already.
+    counted: Counters,
+}
+
+/// What is counted of one peer's BFD; it outlives the sessions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BfdMetrics {
+    /// 1 while the session is Up.
+    pub(crate) up: Gauge,
+    /// In the order of [`BFD`].
+    counts: [PlainCounter; BFD.len()],
+}
+
+impl BfdMetrics {
+    /// A packet of the neighbour came.
+    pub(crate) fn received(&self) {
+        self.counts[0].inc();
+    }
+
+    /// A packet went out.
+    pub(crate) fn sent(&self) {
+        self.counts[1].inc();
+    }
+
+    /// The session came up or went down.
+    pub(crate) fn changed(&self, up: bool) {
+        self.up.set(up.into());
+        self.counts[if up { 2 } else { 3 }].inc();
+    }
 }
 
 impl PeerMetrics {
@@ -152,20 +190,29 @@ impl PeerMetrics {
         pending: usize,
         unusable: usize,
     ) {
-        let new = counters.updates_sent - self.updates;
-        self.updates = counters.updates_sent;
-        self.all.updates.get_or_create(&self.label).inc_by(new);
+        let before = std::mem::replace(&mut self.counted, *counters);
+        self.all.updates.get_or_create(&self.label).inc_by(counters.updates_sent - before.updates_sent);
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.all.announced.get_or_create(&self.label).set(gauge(advertised));
         self.all.pending.get_or_create(&self.label).set(gauge(pending));
         self.all.unusable.get_or_create(&self.label).set(gauge(unusable));
         for (family, (_, _, count)) in self.all.messages.iter().zip(MESSAGES) {
-            family.get_or_create(&self.label).set(i64::try_from(count(counters)).unwrap_or(i64::MAX));
+            family.get_or_create(&self.label).inc_by(count(counters) - count(&before));
+        }
+    }
+
+    /// What is counted of its BFD from now on.
+    pub(crate) fn bfd(&self) -> BfdMetrics {
+        BfdMetrics {
+            up: self.all.bfd_up.get_or_create(&self.bfd_label).clone(),
+            counts: self.all.bfd.each_ref().map(|family| family.get_or_create(&self.bfd_label).clone()),
         }
     }
 
     /// The peer is not configured any more.
     pub(crate) fn gone(self) {
+        self.all.bfd_up.remove(&self.bfd_label);
+        self.all.bfd.iter().for_each(|family| _ = family.remove(&self.bfd_label));
         self.all.up.remove(&self.label);
         self.all.updates.remove(&self.label);
         self.all.announced.remove(&self.label);
@@ -194,9 +241,9 @@ pub(crate) struct SpeakerMetrics {
     pub(crate) suspect_nodes: Gauge,
     /// How often the floor began to hold a Service.
     pub(crate) holds: Counter,
-    announced: Family<AnnouncedLabel, Gauge>,
+    /// What was told of Services; which addresses are announced is read there.
+    pub(crate) told: AllTold,
     not_announced: Family<ReasonLabel, Gauge>,
-    node: String,
 }
 
 impl SpeakerMetrics {
@@ -211,6 +258,8 @@ impl SpeakerMetrics {
         for reason in Reason::ALL {
             not_announced.get_or_create(&ReasonLabel { reason: reason.word() }).set(0);
         }
+        let told = AllTold::default();
+        metrics.collect(Announced { node: node.to_owned(), told: told.clone() });
         Self {
             bgp: BgpMetrics::new(metrics),
             sync_duration: metrics.register(
@@ -248,34 +297,8 @@ impl SpeakerMetrics {
                 "How often a Service's last good endpoints began to be held",
                 Counter::default(),
             ),
-            announced: metrics.register(
-                "metallb_speaker_announced",
-                "Services announced from this node",
-                Family::default(),
-            ),
+            told,
             not_announced,
-            node: node.to_owned(),
-        }
-    }
-
-    /// An address is announced from now on, or not any more.
-    pub(crate) fn announced(
-        &self,
-        service: &ObjectName,
-        protocol: &'static str,
-        ip: IpAddr,
-        announced: bool,
-    ) {
-        let label = AnnouncedLabel {
-            service: service.to_string(),
-            protocol,
-            node: self.node.clone(),
-            ip: ip.to_string(),
-        };
-        if announced {
-            self.announced.get_or_create(&label).set(1);
-        } else {
-            self.announced.remove(&label);
         }
     }
 
@@ -288,20 +311,6 @@ impl SpeakerMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn announced_addresses_have_metallbs_labels_and_vanish_when_withdrawn() {
-        let registry = Metrics::new();
-        let metrics = SpeakerMetrics::new(&registry, "node-1");
-        let service = ObjectName::new("shop", "web");
-        let ip = "192.0.2.1".parse().unwrap();
-        metrics.announced(&service, "bgp", ip, true);
-        let line =
-            r#"metallb_speaker_announced{service="shop/web",protocol="bgp",node="node-1",ip="192.0.2.1"} 1"#;
-        assert!(registry.encode().unwrap().lines().any(|l| l == line), "{}", registry.encode().unwrap());
-        metrics.announced(&service, "bgp", ip, false);
-        assert!(!registry.encode().unwrap().contains("192.0.2.1"));
-    }
 
     #[test]
     fn a_peers_messages_have_metallbs_names_and_vanish_with_the_peer() {
@@ -325,8 +334,27 @@ mod tests {
             let line = format!(r#"metallb_bgp_{name}{{peer="10.0.0.1:179"}} {value}"#);
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+        let bfd = peer.bfd();
+        bfd.received();
+        bfd.sent();
+        bfd.sent();
+        bfd.changed(true);
+        bfd.changed(false);
+        peer.counted(&Counters { opens_sent: 2, ..counters }, 5, 4, 0);
+        let text = registry.encode().unwrap();
+        assert!(text.contains(r#"metallb_bgp_opens_sent{peer="10.0.0.1:179"} 2"#), "{text}");
+        for (name, value) in [
+            ("session_up", 0),
+            ("control_packet_input", 1),
+            ("control_packet_output", 2),
+            ("session_up_events", 1),
+            ("session_down_events", 1),
+        ] {
+            let line = format!(r#"metallb_bfd_{name}{{peer="10.0.0.1"}} {value}"#);
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
         peer.gone();
-        assert!(!registry.encode().unwrap().contains("10.0.0.1:179"));
+        assert!(!registry.encode().unwrap().contains("10.0.0.1"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use herald_bgp::{Community, LargeCommunity};
 use herald_config::{Advertisement, Config, LocalAddresses, Peer, Pool, any_or_all};
 use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
@@ -36,8 +37,8 @@ pub(crate) struct View<'a> {
     pub(crate) node: &'a NodeView,
     /// Why the node as a whole announces nothing.
     pub(crate) node_refusal: Option<Reason>,
-    /// No peer selects the node.
-    pub(crate) no_peer: bool,
+    /// The peers that select the node, by name.
+    pub(crate) peers: &'a BTreeSet<String>,
     /// The node is excluded by label, and its routes stay a little longer.
     pub(crate) leaves: Option<Reason>,
     /// The configuration in force.
@@ -88,6 +89,8 @@ pub(crate) struct ServicePlan {
     pub(crate) claims: Claims,
     /// Each load balancer address (and externalIP of a pool, where those are announced), and whether it is announced.
     pub(crate) verdicts: BTreeMap<IpAddr, Verdict>,
+    /// By name, the peers of this node that its routes are told to.
+    pub(crate) peers: BTreeSet<String>,
     /// What is to be probed on this node.
     pub(crate) probes: Option<Targets>,
     /// What was left out and why.
@@ -152,6 +155,7 @@ fn announce(
     rules: &ServiceRules,
     plan: &mut ServicePlan,
 ) {
+    let mut said = Said::default();
     for address in addresses {
         if plan.verdicts.contains_key(address) {
             continue;
@@ -164,7 +168,7 @@ fn announce(
             Err(reason) => Verdict::Skip(reason),
             Ok(Advertised { pool, bgp, offered }) => {
                 if bgp {
-                    routes(view, pool, *address, labels, &mut plan.claims);
+                    routes(view, pool, *address, labels, &mut said, &mut plan.claims);
                 }
                 match offered {
                     None => Verdict::Announce,
@@ -177,6 +181,7 @@ fn announce(
         };
         plan.verdicts.insert(*address, verdict);
     }
+    plan.peers.append(&mut said.peers);
 }
 
 /// How an address is announced.
@@ -189,7 +194,7 @@ struct Advertised<'a> {
 impl Advertised<'_> {
     /// What is left of it on this node.
     fn by_this_node(mut self, view: &View<'_>) -> Result<Self, Reason> {
-        self.bgp &= !view.no_peer;
+        self.bgp &= !view.peers.is_empty();
         if view.leaves.is_some() {
             // By layer 2 another node is ready before this one lets go: there is nothing to wait for.
             self.offered = None;
@@ -227,29 +232,56 @@ fn advertised<'a>(
     }
 }
 
-fn routes(
-    view: &View<'_>,
-    pool: &Pool,
+fn routes<'a>(
+    view: &View<'a>,
+    pool: &'a Pool,
     address: IpAddr,
     labels: &BTreeMap<String, String>,
+    said: &mut Said<'a>,
     claims: &mut Claims,
 ) {
     for advertisement in wanted(pool, labels) {
+        let attributes = said.by(view, advertisement);
+        let prefix = advertisement.prefix_for(address);
+        match claims.routes.get_mut(&prefix) {
+            Some(route) if *route != attributes => Arc::make_mut(route).merge(&attributes),
+            Some(_) => {}
+            None => _ = claims.routes.insert(prefix, attributes),
+        }
+    }
+}
+
+/// What advertisements say and to whom, made once for all addresses of a Service.
+#[derive(Default)]
+struct Said<'a> {
+    by: Vec<(&'a Advertisement, Arc<Attributes>)>,
+    peers: BTreeSet<String>,
+}
+
+impl<'a> Said<'a> {
+    fn by(&mut self, view: &View<'_>, advertisement: &'a Advertisement) -> Arc<Attributes> {
+        if let Some((_, said)) = self.by.iter().find(|(of, _)| std::ptr::eq(*of, advertisement)) {
+            return Arc::clone(said);
+        }
         let named = |peer: &&Peer| advertisement.peers.contains(&peer.name);
         let peers = view.config.peers.iter().filter(named).map(|peer| peer.address).collect();
-        let attributes = Attributes {
-            communities: advertisement.communities.iter().map(|community| community.to_u32()).collect(),
-            large_communities: advertisement
-                .large_communities
-                .iter()
-                .map(|community| (community.global, community.local[0], community.local[1]))
+        let communities = advertisement.communities.iter();
+        let large = advertisement.large_communities.iter();
+        let said = herald_bgp::Attributes {
+            communities: communities.map(|community| Community(community.to_u32())).collect(),
+            large_communities: large
+                .map(|community| LargeCommunity(community.global, community.local[0], community.local[1]))
                 .collect(),
-            local_pref: advertisement.local_pref,
-            peers: (!advertisement.peers.is_empty()).then_some(peers),
+            local_pref: Some(advertisement.local_pref),
+            ..herald_bgp::Attributes::default()
         };
-        let prefix = advertisement.prefix_for(address);
-        let route = claims.routes.entry(prefix);
-        route.and_modify(|route| route.merge(&attributes)).or_insert(attributes);
+        let all = advertisement.peers.is_empty();
+        let told = view.peers.iter().filter(|peer| all || advertisement.peers.contains(*peer));
+        self.peers.extend(told.cloned());
+        let peers = (!all).then_some(peers);
+        let attributes = Arc::new(Attributes { said: Arc::new(said), peers });
+        self.by.push((advertisement, Arc::clone(&attributes)));
+        attributes
     }
 }
 

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use herald_proxy::conntrack::Standing;
 use herald_proxy::netlink::{Adopted, KernelError};
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
-use herald_proxy::{Changes, Conflict, Element, FamilyLabel, Frontend, IpFamily, Program, ServiceRules};
+use herald_proxy::{
+    ByPrefix, Changes, Conflict, Element, FamilyLabel, Frontend, IpFamily, Program, ServiceRules,
+};
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 use prometheus_client::metrics::counter::Counter;
@@ -24,7 +26,6 @@ use prometheus_client::metrics::family::Family;
 
 use crate::conntrack::Housekeeper;
 use crate::kernel::{CallError, KernelThread};
-use crate::ledger::Attributes;
 use crate::neighbours::TakeOver;
 use crate::traffic::Names;
 use guards::aggregates;
@@ -270,7 +271,7 @@ impl ProxyKernel {
 
     /// Drops what is sent to ClusterIPs that no Service has. Before the first programming it is only noted.
     pub(crate) async fn set_service_cidrs(&mut self, cidrs: &[IpNet], programmed: bool) {
-        let desired = aggregates(cidrs.iter());
+        let desired = aggregates(cidrs.iter().copied());
         let element = |prefix: &IpNet| Element::ServiceCidr { prefix: *prefix };
         let changes = Changes {
             remove: self.service_cidrs.difference(&desired).map(element).collect(),
@@ -284,12 +285,12 @@ impl ProxyKernel {
     }
 
     /// These routes are about to be announced.
-    pub(crate) async fn announcing(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
-        self.guard(aggregates(self.guards.iter().chain(routes.keys()))).await;
+    pub(crate) async fn announcing<A>(&mut self, routes: &ByPrefix<A>) {
+        self.guard(aggregates(self.guards.iter().copied().chain(routes.keys()))).await;
     }
 
     /// The linger after a withdrawal is over: these routes are all that are out.
-    pub(crate) async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+    pub(crate) async fn settled<A>(&mut self, routes: &ByPrefix<A>) {
         self.guard(aggregates(routes.keys())).await;
     }
 

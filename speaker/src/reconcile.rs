@@ -305,7 +305,7 @@ impl Reconciler {
         self.sync.service(name, plan.rules.as_deref());
         self.ports.service(name, plan.rules.as_deref());
         let uid = self.index.service(name).map(|service| &*service.uid);
-        self.reporter.service(name, uid, plan.verdicts, plan.remarks);
+        self.reporter.service(name, uid, plan);
     }
 
     fn config_news(&self, news: &ConfigNews) {

@@ -5,62 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType, regarding};
 use tokio::sync::watch;
 
-use crate::l2_status::{Announced, Shown};
 use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
-use crate::plan::{Remark, Verdict};
+use crate::plan::{ServicePlan, Verdict};
 use crate::reason::Reason;
+use crate::service_status::{Announced, Shown};
+use crate::told::{AllTold, PROTOCOLS, State, Told};
 
-/// What became of an address here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    /// Announced by BGP, and by layer 2.
-    by: [bool; 2],
-    /// Why not at all.
-    reason: Option<Reason>,
-}
-
-impl State {
-    fn of(verdict: Verdict, owned: bool) -> Self {
-        match verdict {
-            Verdict::Announce => Self { by: [true, false], reason: None },
-            Verdict::Offer { bgp } => {
-                Self { by: [bgp, owned], reason: (!bgp && !owned).then_some(Reason::NotOwner) }
-            }
-            Verdict::Skip(reason) => Self { by: [false, false], reason: Some(reason) },
-        }
-    }
-}
-
-/// MetalLB's words, in the order of [`State::by`].
-const PROTOCOLS: [&str; 2] = ["bgp", "layer2"];
-
-#[derive(Debug, Default, Clone, PartialEq)]
-struct Told {
-    uid: Option<String>,
-    verdicts: BTreeMap<IpAddr, Verdict>,
-    states: BTreeMap<IpAddr, State>,
-    remarks: BTreeSet<Remark>,
-}
-
-impl Told {
-    fn announces(&self, protocol: usize) -> bool {
-        self.states.values().any(|state| state.by.get(protocol) == Some(&true))
-    }
-
-    /// No address is another's by layer 2.
-    fn announces_all_of_layer2(&self) -> bool {
-        let offered = self.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Offer { .. }));
-        offered
-            .map(|(address, _)| self.states.get(address))
-            .all(|state| state.is_some_and(|state| state.by[1]))
-    }
-}
+/// What became of a Service's addresses.
+type States = BTreeMap<IpAddr, State>;
 
 /// Tells changes, and knows what was told.
 #[derive(Debug)]
@@ -68,15 +27,15 @@ pub(crate) struct Reporter {
     node: String,
     events: EventRecorder,
     metrics: SpeakerMetrics,
-    told: BTreeMap<ObjectName, Told>,
-    /// What the node owns by layer 2.
-    owned: BTreeSet<IpAddr>,
+    told: AllTold,
+    /// The peers that the last Service is told to: nearly all Services have the same.
+    peers: Arc<BTreeSet<String>>,
     /// Hosts that have an address of a pool, in words.
     conflicts: BTreeMap<IpAddr, String>,
     /// The interfaces of those that it owns, where an advertisement names some.
     named: BTreeMap<IpAddr, BTreeSet<String>>,
-    /// For who writes ServiceL2Status.
-    statuses: watch::Sender<Announced>,
+    /// For who writes ServiceBGPStatus and ServiceL2Status.
+    statuses: [watch::Sender<Announced>; 2],
 }
 
 impl Reporter {
@@ -85,56 +44,67 @@ impl Reporter {
         Self {
             node: node.to_owned(),
             events,
+            told: metrics.told.clone(),
             metrics,
-            told: BTreeMap::new(),
-            owned: BTreeSet::new(),
+            peers: Arc::default(),
             conflicts: BTreeMap::new(),
             named: BTreeMap::new(),
-            statuses: watch::Sender::new(Announced::new()),
+            statuses: [(); 2].map(|()| watch::Sender::new(Announced::new())),
         }
     }
 
-    /// The Services that are announced by layer 2.
-    pub(crate) fn statuses(&self) -> watch::Receiver<Announced> {
-        self.statuses.subscribe()
+    /// The Services that are announced, in the order of [`PROTOCOLS`].
+    pub(crate) fn statuses(&self) -> [watch::Receiver<Announced>; 2] {
+        self.statuses.each_ref().map(watch::Sender::subscribe)
     }
 
-    /// A Service is like this now. `uid` is `None` when its object is gone.
-    pub(crate) fn service(
-        &mut self,
-        service: &ObjectName,
-        uid: Option<&str>,
-        verdicts: BTreeMap<IpAddr, Verdict>,
-        remarks: BTreeSet<Remark>,
-    ) {
-        let state = |(address, verdict): (&IpAddr, &Verdict)| {
-            (*address, State::of(*verdict, self.owned.contains(address)))
-        };
-        let states = verdicts.iter().map(state).collect();
-        self.tell(service, Told { uid: uid.map(str::to_owned), verdicts, states, remarks });
+    /// A Service is planned like this now. `uid` is `None` when its object is gone.
+    pub(crate) fn service(&mut self, service: &ObjectName, uid: Option<&str>, plan: ServicePlan) {
+        let ServicePlan { verdicts, remarks, peers, .. } = plan;
+        if *self.peers != peers {
+            self.peers = Arc::new(peers);
+        }
+        let (uid, peers) = (uid.map(Into::into), Arc::clone(&self.peers));
+        let now = Told { uid, verdicts: verdicts.into_iter().collect(), peers, remarks };
+        let before = self.told.of(service);
+        let owned = self.told.owned();
+        let (was, is): (States, States) = (before.states(&owned).collect(), now.states(&owned).collect());
+        self.status(service, &now, &is);
+        if now != *before {
+            self.addresses(service, &was, &is);
+            if let Some(uid) = &now.uid {
+                self.events(service, uid, (&before, &was), (&now, &is));
+            }
+            self.told.remember(service, now);
+        }
     }
 
     /// The node owns addresses by layer 2 as told here, and so have hosts outside the cluster.
     pub(crate) fn layer2(&mut self, view: View) {
         let (owned, named, conflicts) = (view.owned(), view.named(), view.conflicts);
-        let mut changed: BTreeSet<IpAddr> = owned.symmetric_difference(&self.owned).copied().collect();
+        let before = self.told.own(owned.clone());
+        let mut changed: BTreeSet<IpAddr> = owned.symmetric_difference(&before).copied().collect();
         changed.extend(owned.iter().filter(|address| named.get(*address) != self.named.get(*address)));
-        (self.owned, self.named) = (owned, named);
-        let concerns = |told: &Told| changed.iter().any(|address| told.verdicts.contains_key(address));
-        let concerned = self.told.iter().filter(|(_, told)| concerns(told));
-        for (service, mut told) in
-            concerned.map(|(name, told)| (name.clone(), told.clone())).collect::<Vec<_>>()
-        {
-            for (address, verdict) in &told.verdicts {
-                told.states.insert(*address, State::of(*verdict, self.owned.contains(address)));
-            }
-            self.tell(&service, told);
+        self.named = named;
+        let new_conflicts: Vec<_> =
+            conflicts.iter().filter(|(address, text)| self.conflicts.get(address) != Some(*text)).collect();
+        if changed.is_empty() && new_conflicts.is_empty() {
+            self.conflicts = conflicts;
+            return;
         }
-        for (address, text) in
-            conflicts.iter().filter(|(address, text)| self.conflicts.get(address) != Some(*text))
+        let all = self.told.all();
+        for (service, told) in all.iter().filter(|(_, told)| changed.iter().any(|address| told.has(address)))
         {
+            let (was, is): (States, States) = (told.states(&before).collect(), told.states(&owned).collect());
+            self.addresses(service, &was, &is);
+            if let Some(uid) = &told.uid {
+                self.events(service, uid, (told, &was), (told, &is));
+            }
+            self.status(service, told, &is);
+        }
+        for (address, text) in new_conflicts {
             tracing::warn!(%address, "{text}");
-            for (service, told) in self.told.iter().filter(|(_, told)| told.verdicts.contains_key(address)) {
+            for (service, told) in all.iter().filter(|(_, told)| told.has(address)) {
                 let object = regarding("Service", service, told.uid.as_deref().unwrap_or_default());
                 self.events.publish(object, EventType::Warning, "AddressConflict", text.clone());
             }
@@ -142,52 +112,48 @@ impl Reporter {
         self.conflicts = conflicts;
     }
 
-    fn tell(&mut self, service: &ObjectName, now: Told) {
-        let before = self.told.remove(service).unwrap_or_default();
-        if now != before {
-            self.addresses(service, &before, &now);
-            if let Some(uid) = &now.uid {
-                self.events(service, uid, &before, &now);
-            }
-        }
-        self.status(service, &now);
-        if !now.verdicts.is_empty() || !now.remarks.is_empty() {
-            self.told.insert(service.clone(), now);
-        }
-    }
-
     /// The addresses of each Service that this node announces by BGP.
     pub(crate) fn announced_by_bgp(&self) -> BTreeMap<ObjectName, Vec<IpAddr>> {
+        let owned = self.told.owned();
         let addresses = |told: &Told| {
-            let announced = told.states.iter().filter(|(_, state)| state.by[0]);
-            announced.map(|(address, _)| *address).collect::<Vec<_>>()
+            let announced = told.states(&owned).filter(|(_, state)| state.by[0]);
+            announced.map(|(address, _)| address).collect::<Vec<_>>()
         };
-        let told = self.told.iter().map(|(service, told)| (service.clone(), addresses(told)));
+        let told = self.told.all().into_iter().map(|(service, told)| (service, addresses(&told)));
         told.filter(|(_, addresses)| !addresses.is_empty()).collect()
     }
 
-    fn status(&self, service: &ObjectName, now: &Told) {
-        let owned = now.states.iter().filter(|(_, state)| state.by[1]);
-        let interfaces =
+    fn status(&self, service: &ObjectName, told: &Told, states: &States) {
+        let owned = states.iter().filter(|(_, state)| state.by[1]);
+        let interfaces: BTreeSet<String> =
             owned.filter_map(|(address, _)| self.named.get(address)).flatten().cloned().collect();
-        let shown = Shown { interfaces, alone: now.announces_all_of_layer2() };
-        self.statuses.send_if_modified(|all| match now.announces(1) {
-            true => all.insert(service.clone(), shown.clone()).as_ref() != Some(&shown),
-            false => all.remove(service).is_some(),
-        });
+        // No address is another's by layer 2.
+        let mut offered =
+            told.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Offer { .. }));
+        let alone = offered.all(|(address, _)| states.get(address).is_some_and(|state| state.by[1]));
+        let by_bgp = Shown { names: Arc::clone(&told.peers), alone: false };
+        let by_layer2 = Shown { names: Arc::new(interfaces), alone };
+        for ((number, shown), all) in [by_bgp, by_layer2].into_iter().enumerate().zip(&self.statuses) {
+            all.send_if_modified(|all| match announces(states, number) {
+                true => all.insert(service.clone(), shown.clone()).as_ref() != Some(&shown),
+                false => all.remove(service).is_some(),
+            });
+        }
     }
 
     /// Nothing is announced any more, for the node stops.
     pub(crate) fn stopped(&mut self) {
-        for (service, told) in std::mem::take(&mut self.told) {
-            self.addresses(&service, &told, &Told::default());
+        let owned = self.told.owned();
+        for (service, told) in self.told.all() {
+            self.addresses(&service, &told.states(&owned).collect(), &States::new());
+            self.told.remember(&service, Told::default());
         }
     }
 
-    fn addresses(&self, service: &ObjectName, before: &Told, now: &Told) {
-        let addresses: BTreeSet<&IpAddr> = before.states.keys().chain(now.states.keys()).collect();
+    fn addresses(&self, service: &ObjectName, before: &States, now: &States) {
+        let addresses: BTreeSet<&IpAddr> = before.keys().chain(now.keys()).collect();
         for address in addresses {
-            let (was, is) = (before.states.get(address), now.states.get(address));
+            let (was, is) = (before.get(address), now.get(address));
             if was == is {
                 continue;
             }
@@ -203,12 +169,8 @@ impl Reporter {
                 let by =
                     |state: Option<&State>| state.is_some_and(|state| state.by.get(number) == Some(&true));
                 match (by(was), by(is)) {
-                    (false, true) => {
-                        self.metrics.announced(service, protocol, *address, true);
-                        tracing::info!(%service, %address, protocol, "announced");
-                    }
+                    (false, true) => tracing::info!(%service, %address, protocol, "announced"),
                     (true, false) => {
-                        self.metrics.announced(service, protocol, *address, false);
                         let reason = reason(is).map_or("addressGone", Reason::word);
                         tracing::info!(%service, %address, protocol, reason, "withdrawn");
                     }
@@ -218,20 +180,24 @@ impl Reporter {
         }
     }
 
-    fn events(&self, service: &ObjectName, uid: &str, before: &Told, now: &Told) {
+    fn events(&self, service: &ObjectName, uid: &str, before: (&Told, &States), now: (&Told, &States)) {
         let object = || regarding("Service", service, uid);
         for (number, protocol) in PROTOCOLS.into_iter().enumerate() {
-            if now.announces(number) && !before.announces(number) {
+            if announces(now.1, number) && !announces(before.1, number) {
                 // MetalLB's words: scripts wait for them.
                 let note = format!("announcing from node \"{}\" with protocol \"{protocol}\"", self.node);
                 self.events.publish(object(), EventType::Normal, "nodeAssigned", note);
             }
         }
-        for remark in now.remarks.difference(&before.remarks) {
+        for remark in now.0.remarks.difference(&before.0.remarks) {
             tracing::warn!(%service, reason = remark.reason, "{}", remark.text);
             self.events.publish(object(), EventType::Warning, remark.reason, remark.text.clone());
         }
     }
+}
+
+fn announces(states: &States, protocol: usize) -> bool {
+    states.values().any(|state| state.by.get(protocol) == Some(&true))
 }
 
 #[cfg(test)]
@@ -254,7 +220,7 @@ mod tests {
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
         let mut tell = |verdict: Option<Verdict>| {
             let verdicts = verdict.map(|verdict| (vip, verdict)).into_iter().collect();
-            reporter.service(&service, Some("1"), verdicts, BTreeSet::new());
+            reporter.service(&service, Some("1"), ServicePlan { verdicts, ..ServicePlan::default() });
         };
         let waiting = r#"herald_speaker_not_announced{reason="noEndpoints"} 1"#;
         let announced =
@@ -274,31 +240,54 @@ mod tests {
         let metrics = SpeakerMetrics::new(&registry, "node-1");
         let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
-        let offers = BTreeMap::from([(vip, Verdict::Offer { bgp: false })]);
-        reporter.service(&ObjectName::new("shop", "web"), Some("1"), offers, BTreeSet::new());
+        let verdicts = BTreeMap::from([(vip, Verdict::Offer { bgp: false })]);
+        let plan = ServicePlan { verdicts, ..ServicePlan::default() };
+        reporter.service(&ObjectName::new("shop", "web"), Some("1"), plan);
         let waiting = r#"herald_speaker_not_announced{reason="notOwner"} 1"#;
         let announced = r#"metallb_speaker_announced{service="shop/web",protocol="layer2",node="node-1",ip="192.0.2.1"} 1"#;
         for owns in [false, true, false] {
             let owned = if owns { BTreeSet::from([vip]) } else { BTreeSet::new() };
             let port = PortView { owned, ..PortView::default() };
             reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
-            assert_eq!(reporter.statuses().borrow().len(), usize::from(owns));
+            assert_eq!(reporter.statuses().map(|all| all.borrow().len()), [0, usize::from(owns)]);
             assert_eq!(series(&registry).contains(announced), owns);
             assert_eq!(series(&registry).contains(waiting), !owns);
         }
     }
+
+    #[test]
+    fn a_service_is_shown_with_the_peers_that_it_is_told_to_while_it_is() {
+        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
+        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let web = ObjectName::new("shop", "web");
+        for (verdict, peers) in [
+            (Verdict::Announce, &["left", "right"][..]),
+            (Verdict::Announce, &["left"][..]),
+            (Verdict::Skip(Reason::NoEndpoints), &[][..]),
+        ] {
+            let verdicts = [("192.0.2.1".parse().unwrap(), verdict)].into();
+            let peers: BTreeSet<String> = peers.iter().map(ToString::to_string).collect();
+            let plan = ServicePlan { verdicts, peers: peers.clone(), ..ServicePlan::default() };
+            reporter.service(&web, Some("1"), plan);
+            let [by_bgp, _] = reporter.statuses();
+            let shown = by_bgp.borrow().get(&web).map(|shown| (*shown.names).clone());
+            assert_eq!(shown, (!peers.is_empty()).then_some(peers));
+        }
+    }
+
     #[test]
     fn a_service_whose_families_have_two_owners_is_announced_by_neither_alone() {
         let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
         let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
         let vips = ["192.0.2.1", "2001:db8::1"].map(|vip| vip.parse::<IpAddr>().unwrap());
         let web = ObjectName::new("shop", "web");
-        let offers = vips.map(|vip| (vip, Verdict::Offer { bgp: false })).into();
-        reporter.service(&web, Some("1"), offers, BTreeSet::new());
+        let verdicts = vips.map(|vip| (vip, Verdict::Offer { bgp: false })).into();
+        reporter.service(&web, Some("1"), ServicePlan { verdicts, ..ServicePlan::default() });
         for (owned, alone) in [(&vips[..1], false), (&vips[..], true), (&vips[1..], false)] {
             let port = PortView { owned: owned.iter().copied().collect(), ..PortView::default() };
             reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
-            assert_eq!(reporter.statuses().borrow()[&web].alone, alone, "{owned:?}");
+            let [_, by_layer2] = reporter.statuses();
+            assert_eq!(by_layer2.borrow()[&web].alone, alone, "{owned:?}");
         }
     }
 }

@@ -37,7 +37,6 @@ use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
-use crate::l2_status;
 use crate::layer2::{self, KeySource, Layer2, Layer2Metrics};
 use crate::metrics::SpeakerMetrics;
 use crate::neighbours::{Found, TakeOver};
@@ -50,6 +49,7 @@ use crate::received::{Pending, Received};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::report::Reporter;
 use crate::service_cidrs::fold_service_cidr;
+use crate::service_status;
 use crate::snapshot::{self, Identity, Keeper, Place, SnapshotMetrics};
 use crate::sync::SyncReport;
 use crate::traffic::Names as FrontendNames;
@@ -169,8 +169,14 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
     tasks.spawn_until_shutdown("config-report", telling);
     let reporter = Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone());
-    let statuses = l2_status::Writer::new(options.client.clone(), &options.namespace, &options.node_name);
-    tasks.spawn_until_shutdown("l2-status", statuses.run(reporter.statuses()));
+    let [bgp, layer2] = reporter.statuses();
+    for (name, kind, announced) in
+        [("bgp-status", service_status::BGP, bgp), ("l2-status", service_status::LAYER2, layer2)]
+    {
+        let (client, node) = (options.client.clone(), &options.node_name);
+        let writer = service_status::Writer::new(kind, client, &options.namespace, node);
+        tasks.spawn_until_shutdown(name, writer.run(announced));
+    }
     let mut index = Index::default();
     index.configured = Configured::with_objects(refusals);
     index.changes.started = Some(Timestamp::now());

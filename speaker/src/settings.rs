@@ -24,8 +24,8 @@ pub(crate) struct Settings {
     pub(crate) node: NodeView,
     /// Why nothing is announced from this node.
     pub(crate) refusal: Option<Reason>,
-    /// No peer selects this node.
-    pub(crate) no_peer: bool,
+    /// The peers that select this node, by name, and by address where they have none.
+    pub(crate) peer_names: BTreeSet<String>,
     /// Why the node leaves; its routes stay a little longer, for routers to take another way.
     pub(crate) leaves: Option<Reason>,
     /// There are pools that this node announces by layer 2.
@@ -56,7 +56,7 @@ impl Settings {
         View {
             node: &self.node,
             node_refusal: self.refusal,
-            no_peer: self.no_peer,
+            peers: &self.peer_names,
             leaves: self.leaves,
             config: &self.config,
             proxies: options.proxy != ProxyMode::Off,
@@ -89,10 +89,16 @@ impl Settings {
             });
             settings.collect()
         });
-        if let Some((_, own)) = own {
-            let speaks = |name: &String| {
-                config.peers.iter().any(|peer| peer.name == *name && peer.selects(&own.labels))
+        let peer_names = own.map_or_else(BTreeSet::new, |(_, own)| {
+            let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
+            let name = |peer: &Peer| match peer.name.is_empty() {
+                true => peer.address.to_string(),
+                false => peer.name.clone(),
             };
+            selected.map(name).collect()
+        });
+        if let Some((_, own)) = own {
+            let speaks = |name: &String| peer_names.contains(name);
             for pool in &mut config.pools {
                 pool.advertisements.retain(|of| {
                     any_or_all(&of.node_selectors, &own.labels)
@@ -149,7 +155,7 @@ impl Settings {
             },
             health_addresses,
             refusal,
-            no_peer: peers.is_empty(),
+            peer_names,
             leaves: None,
             others: index.addresses_of_others(&options.node_name),
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),

@@ -17,7 +17,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use herald_proxy::ByPrefix;
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 
@@ -38,7 +40,7 @@ pub(crate) struct NodePlan<R> {
     /// Addresses on `lo`.
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Routes announced to all peers of the node.
-    pub(crate) routes: BTreeMap<IpNet, Attributes>,
+    pub(crate) routes: ByPrefix<Arc<Attributes>>,
     /// Addresses that the node offers to own by layer 2; which of them it owns, the election decides.
     pub(crate) offers: BTreeMap<IpAddr, Offered>,
 }
@@ -48,7 +50,7 @@ impl<R> Default for NodePlan<R> {
         Self {
             rules: BTreeMap::new(),
             addresses: BTreeSet::new(),
-            routes: BTreeMap::new(),
+            routes: ByPrefix::default(),
             offers: BTreeMap::new(),
         }
     }
@@ -66,7 +68,7 @@ pub(crate) enum Step<R> {
     /// Put an address on `lo`.
     AddAddress(IpAddr),
     /// Tell routes to all peers.
-    Announce(BTreeMap<IpNet, Attributes>),
+    Announce(ByPrefix<Arc<Attributes>>),
     /// Offer to own addresses by layer 2.
     Offer(BTreeMap<IpAddr, Offered>),
     /// Let packets that are on their way arrive. What follows is run afterwards, and only for what is still unwanted.
@@ -82,7 +84,7 @@ pub(crate) fn steps<R: ProxyRules>(desired: &NodePlan<R>, applied: &NodePlan<R>)
     let mut steps = Vec::new();
 
     let withdraw: BTreeSet<_> =
-        applied.routes.keys().filter(|prefix| !desired.routes.contains_key(prefix)).copied().collect();
+        applied.routes.keys().filter(|prefix| !desired.routes.contains_key(prefix)).collect();
     if !withdraw.is_empty() {
         steps.push(Step::Withdraw(withdraw));
     }
@@ -109,7 +111,8 @@ pub(crate) fn steps<R: ProxyRules>(desired: &NodePlan<R>, applied: &NodePlan<R>)
         steps.push(Step::InstallProxy(install));
     }
     steps.extend(desired.addresses.difference(&applied.addresses).copied().map(Step::AddAddress));
-    let announce = differing(&desired.routes, &applied.routes);
+    let other = desired.routes.iter().filter(|(prefix, of)| applied.routes.get(prefix) != Some(*of));
+    let announce: ByPrefix<_> = other.map(|(prefix, of)| (prefix, Arc::clone(of))).collect();
     if !announce.is_empty() {
         steps.push(Step::Announce(announce));
     }

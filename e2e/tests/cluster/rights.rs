@@ -148,6 +148,21 @@ fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<(
     await_ok(SOON, "the address to answer", || lab.client().get(at(&address.to_string(), 80)))
         .with_context(|| speakers[0].log_tail())?;
     await_address(&lab, "here")?;
+    await_address(&lab, "local")?;
+    let announced = ["default/routed", "default/local"];
+    await_ok(SOON, "ServiceBGPStatus of both Services", || {
+        let jsonpath = "jsonpath={range .items[*]}{.status.serviceNamespace}/{.status.serviceName} {.status.peers} {end}";
+        let found = lab.kubectl(&["-n", NAMESPACE, "get", "servicebgpstatuses", "-o", jsonpath])?;
+        let told = |name: &&str| found.contains(&format!("{name} [\"tor\"]"));
+        ensure!(announced.iter().all(told), "{found}");
+        Ok(())
+    })?;
+    lab.kubectl(&["delete", "service", "local"])?;
+    await_ok(SOON, "its ServiceBGPStatus to go", || {
+        let found = lab.kubectl(&["-n", NAMESPACE, "get", "servicebgpstatuses", "-o", "yaml"])?;
+        ensure!(!found.contains("serviceName: local"), "{found}");
+        Ok(())
+    })?;
 
     // The same Event again is a patch: a refusal, and a session that comes up.
     await_event(&lab, "default", "nowhere", "AllocationFailed", "203.0.113.1")?;

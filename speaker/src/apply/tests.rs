@@ -21,7 +21,7 @@ struct World {
     rules: BTreeMap<ObjectName, u8>,
     lingering: BTreeSet<ObjectName>,
     addresses: BTreeSet<IpAddr>,
-    routes: BTreeMap<IpNet, Attributes>,
+    routes: ByPrefix<Arc<Attributes>>,
     offers: BTreeMap<IpAddr, Offered>,
     withdrawn_at: BTreeMap<IpNet, Instant>,
     installs: usize,
@@ -47,8 +47,8 @@ impl Effects for World {
         }
     }
 
-    async fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
-        self.log.push(format!("announce {:?}", routes.keys()));
+    async fn announce(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
+        self.log.push(format!("announce {:?}", routes.keys().collect::<Vec<_>>()));
         for prefix in routes.keys() {
             let IpNet::V4(prefix) = prefix else { panic!("only IPv4 here") };
             let n = prefix.addr().octets()[3];
@@ -57,7 +57,7 @@ impl Effects for World {
                 assert!(self.rules.contains_key(&name(n)), "announced {prefix} before its rules");
             }
         }
-        self.routes.extend(routes.clone());
+        self.routes.append(routes.clone());
     }
 
     fn retract(&mut self, addresses: &BTreeSet<IpAddr>) {
@@ -86,7 +86,7 @@ impl Effects for World {
         Ok(())
     }
 
-    async fn settled(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
+    async fn settled(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
         assert_eq!(&self.routes, routes);
     }
 
@@ -178,7 +178,7 @@ fn route(n: u8) -> IpNet {
 
 fn served(n: u8, rules: u8) -> (ObjectName, Desired<u8>) {
     let claims = Claims {
-        routes: BTreeMap::from([(route(n), Attributes::default())]),
+        routes: [(route(n), Arc::default())].into_iter().collect(),
         addresses: BTreeSet::from([vip(n)]),
         offers: BTreeMap::from([(vip(n), Offered::default())]),
     };
@@ -297,7 +297,7 @@ fn a_service_that_is_refused_when_the_tables_are_put_back_is_announced_only_afte
     applier.effects.now = Some(now + VERIFY);
     run(applier.verify(now + VERIFY));
     run(applier.apply(now + VERIFY, all()));
-    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [&route(2)]);
+    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [route(2)]);
     applier.effects.refused.clear();
     let again = applier.next_deadline().unwrap();
     assert_eq!(applier.take_due(again), [name(1)]);
@@ -334,7 +334,7 @@ fn refused_rules_withdraw_what_is_out_already() {
     run(applier.apply(now, BTreeMap::from([served(1, 0), served(2, 0)])));
     applier.effects.refused.insert(name(1));
     run(applier.apply(now, BTreeMap::from([served(1, 9), served(2, 9)])));
-    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [&route(2)]);
+    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [route(2)]);
     assert_eq!(applier.effects.rules[&name(2)], 9);
 }
 
@@ -370,7 +370,7 @@ fn a_refused_local_address_stops_the_announcement_of_its_services_only() {
     let (mut applier, now) = applier();
     applier.effects.refused_addresses.insert(vip(1));
     run(applier.apply(now, BTreeMap::from([served(1, 0), served(2, 0)])));
-    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [&route(2)]);
+    assert_eq!(applier.effects.routes.keys().collect::<Vec<_>>(), [route(2)]);
     assert_eq!(applier.failure(&name(1)).map(|failure| failure.reason), Some(Reason::LocalAddressRefused));
 }
 

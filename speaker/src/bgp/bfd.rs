@@ -25,6 +25,8 @@ use herald_bfd::{Cause, Change};
 use herald_config::BfdProfile;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::metrics::BfdMetrics;
+
 pub(super) use judge::ends_bgp;
 
 /// Requests on their way to the thread.
@@ -48,8 +50,15 @@ pub(super) struct Target {
 /// What the thread is asked for.
 #[derive(Debug)]
 enum Request {
-    Watch(Target, mpsc::Sender<Change>, oneshot::Sender<std::io::Result<NonZeroU32>>),
+    Watch(Target, Told, oneshot::Sender<std::io::Result<NonZeroU32>>),
     End(NonZeroU32, oneshot::Sender<()>),
+}
+
+/// Who hears of a session.
+#[derive(Debug)]
+struct Told {
+    changes: mpsc::Sender<Change>,
+    metrics: BfdMetrics,
 }
 
 /// The thread; it ends when the last of these is dropped, and switches its sessions off.
@@ -66,11 +75,12 @@ impl Bfd {
     }
 
     /// Begins to watch a neighbour.
-    pub(super) async fn watch(&self, target: Target) -> std::io::Result<Watched> {
+    pub(super) async fn watch(&self, target: Target, metrics: BfdMetrics) -> std::io::Result<Watched> {
         let ended = || std::io::Error::other("the BFD thread has ended");
         let (changes, changed) = mpsc::channel(CHANGES);
         let (answer, answered) = oneshot::channel();
-        self.0.send(Request::Watch(target, changes, answer)).await.map_err(|_| ended())?;
+        let told = Told { changes, metrics };
+        self.0.send(Request::Watch(target, told, answer)).await.map_err(|_| ended())?;
         let id = answered.await.map_err(|_| ended())??;
         Ok(Watched { thread: self.clone(), id, changed })
     }

@@ -1,9 +1,10 @@
 //! The interop matrix: what routers of four makes were seen to do with Herald, in their own words. `docs/interop.md` shows it, and
 //! a test fails when the two differ.
 
+use herald_bgp::LargeCommunity;
 use herald_runtime::metrics::Metrics;
 
-use super::tests::{route, settings};
+use super::tests::{route, settings, tagged, ten_thousand};
 use super::*;
 use crate::metrics::SpeakerMetrics;
 use crate::testing::bird::addresses;
@@ -38,9 +39,7 @@ fn contains(answer: &str, words: &str) -> bool {
 async fn both_families_and_all_communities(make: Make) {
     let router = Router::start(make, Expects::default());
     let mut peers = started(false);
-    let mut routes = route(V4, &[64600 << 16 | 7]);
-    routes.values_mut().for_each(|route| _ = route.large_communities.insert((64600, 7, 4_000_000_000)));
-    peers.announce(&routes);
+    peers.announce(&tagged(V4, &[64600 << 16 | 7], &[LargeCommunity(64600, 7, 4_000_000_000)]));
     peers.announce(&route(V6, &[]));
     peers.announce(&route(AGGREGATE, &[]));
     peers.set(&[settings("")]).await;
@@ -148,10 +147,7 @@ async fn a_restart_with_graceful_restart_loses_no_route(make: Make) {
 async fn ten_thousand_routes(make: Make) {
     let router = Router::start(make, Expects::default());
     let mut peers = started(false);
-    let routes = (0..10_000_u32)
-        .map(|n| (IpNet::from(IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default()))
-        .collect();
-    peers.announce(&routes);
+    peers.announce(&ten_thousand());
     peers.set(&[settings("")]).await;
     router.until(Question::Count, |answer| answer == "10000").await;
     peers.stop("test").await;

@@ -33,7 +33,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, LargeCommunity, RouteSet};
+use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, RouteSet};
+use herald_proxy::ByPrefix;
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -57,9 +58,6 @@ const WITHDRAW: Duration = Duration::from_secs(1);
 /// How long a session may take to end in good order.
 const END: Duration = Duration::from_secs(2);
 
-/// So many different attributes are remembered before those that no route has are forgotten.
-const SAID: usize = 64;
-
 /// How long peers keep routes over a restart of the speaker, in seconds: as FRR, and so MetalLB, has it.
 const RESTART_TIME: u16 = 120;
 
@@ -71,7 +69,7 @@ pub(crate) struct Told {
     pub(crate) at: Instant,
     pub(crate) routes: Arc<RouteSet>,
     /// Routes that are for these peers only.
-    only: Arc<BTreeMap<IpNet, BTreeSet<IpAddr>>>,
+    pub(crate) only: Arc<BTreeMap<IpNet, BTreeSet<IpAddr>>>,
 }
 
 impl Told {
@@ -97,9 +95,8 @@ struct Running {
 /// All sessions of the node.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    routes: BTreeMap<IpNet, Attributes>,
-    /// What routes say of themselves, once for all that say the same.
-    said: BTreeMap<Attributes, Arc<herald_bgp::Attributes>>,
+    /// What is told while the node is not to be avoided.
+    routes: Arc<RouteSet>,
     told: watch::Sender<Told>,
     running: Vec<Running>,
     tasks: JoinSet<()>,
@@ -127,8 +124,7 @@ impl Peers {
             forwarding: predecessor,
         };
         Self {
-            routes: BTreeMap::new(),
-            said: BTreeMap::new(),
+            routes: Arc::default(),
             told,
             running: Vec::new(),
             tasks: JoinSet::new(),
@@ -151,9 +147,9 @@ impl Peers {
         self.running.iter().map(|running| (&running.settings, running.seen.get().clone()))
     }
 
-    /// What the peers are told, before each is left out what is not for it.
-    pub(crate) fn routes(&self) -> &BTreeMap<IpNet, Attributes> {
-        &self.routes
+    /// What the peers are told while the node is not to be avoided, before each is left out what is not for it.
+    pub(crate) fn routes(&self) -> Told {
+        Told { routes: Arc::clone(&self.routes), ..self.told.borrow().clone() }
     }
 
     /// Whether other ways are to be preferred to this node.
@@ -190,13 +186,7 @@ impl Peers {
     /// Takes routes back and waits until that is handed to all sockets.
     pub(crate) async fn withdraw(&mut self, prefixes: &BTreeSet<IpNet>) {
         let at = Instant::now();
-        let mut changes = BTreeMap::new();
-        for prefix in prefixes {
-            if self.routes.remove(prefix).is_some() {
-                changes.insert(*prefix, None);
-            }
-        }
-        let generation = self.tell(at, &changes);
+        let generation = self.tell(at, prefixes.iter().map(|prefix| (*prefix, None)));
         let handed_out = async {
             for running in &mut self.running {
                 // An error means that the task is gone, and its connection with it.
@@ -213,20 +203,21 @@ impl Peers {
     }
 
     /// Tells routes to all peers.
-    pub(crate) fn announce(&mut self, routes: &BTreeMap<IpNet, Attributes>) {
-        let at = Instant::now();
-        self.routes.extend(routes.clone());
-        let changes = routes.iter().map(|(prefix, of)| (*prefix, Some(self.say(of)))).collect();
-        self.tell(at, &changes);
+    pub(crate) fn announce(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
+        self.tell(Instant::now(), routes.iter().map(|(prefix, of)| (prefix, Some(&**of))));
     }
 
     /// Asks the peers to prefer any other way to this node, or not any more (RFC 8326).
     pub(crate) fn avoid(&mut self, avoid: bool) {
         if self.avoid != avoid {
             self.avoid = avoid;
-            self.said.clear();
-            let routes = std::mem::take(&mut self.routes);
-            self.announce(&routes);
+            let routes = match avoid {
+                true => Arc::new(self.routes.mapped(avoiding)),
+                false => Arc::clone(&self.routes),
+            };
+            let former = self.told.borrow().clone();
+            let generation = Generation(former.generation.0 + 1);
+            self.told.send_replace(Told { generation, at: Instant::now(), routes, ..former });
         }
     }
 
@@ -279,39 +270,32 @@ impl Peers {
         }
     }
 
-    /// As the sessions say it.
-    fn say(&mut self, attributes: &Attributes) -> Arc<herald_bgp::Attributes> {
-        if let Some(said) = self.said.get(attributes) {
-            return Arc::clone(said);
-        }
-        if self.said.len() >= SAID {
-            self.said.retain(|_, said| Arc::strong_count(said) > 1);
-        }
-        let said = Arc::new(to_bgp(attributes, self.avoid));
-        self.said.insert(attributes.clone(), Arc::clone(&said));
-        said
-    }
-
     /// Tells the peers what changes; `None`: a prefix is gone.
-    fn tell(
-        &self,
+    fn tell<'a>(
+        &mut self,
         at: Instant,
-        changes: &BTreeMap<IpNet, Option<Arc<herald_bgp::Attributes>>>,
+        changes: impl Iterator<Item = (IpNet, Option<&'a Attributes>)>,
     ) -> Generation {
         let former = self.told.borrow().clone();
         let generation = Generation(former.generation.0 + 1);
         let mut only = former.only;
-        for prefix in changes.keys() {
-            let peers = self.routes.get(prefix).and_then(|of| of.peers.clone());
-            if only.get(prefix) != peers.as_ref() {
+        let said = changes.map(|(prefix, attributes)| {
+            let peers = attributes.and_then(|of| of.peers.as_ref());
+            if only.get(&prefix) != peers {
                 let only = Arc::make_mut(&mut only);
                 match peers {
-                    Some(peers) => only.insert(*prefix, peers),
-                    None => only.remove(prefix),
+                    Some(peers) => only.insert(prefix, peers.clone()),
+                    None => only.remove(&prefix),
                 };
             }
-        }
-        let routes = Arc::new(former.routes.with(changes));
+            (prefix, attributes.map(|of| Arc::clone(&of.said)))
+        });
+        let said = said.collect();
+        self.routes = Arc::new(self.routes.with(&said));
+        let routes = match self.avoid {
+            true => Arc::new(self.routes.mapped(avoiding)),
+            false => Arc::clone(&self.routes),
+        };
         self.told.send_replace(Told { generation, at, routes, only });
         generation
     }
@@ -323,7 +307,7 @@ impl Peers {
         let metrics = self.metrics.peer(&settings);
         let told = self.told.subscribe();
         let bfd = settings.bfd.as_ref().and_then(|_| self.bfd());
-        let path = path::Path::new(bfd, &settings);
+        let path = path::Path::new(bfd.map(|bfd| (bfd, metrics.bfd())), &settings);
         let (telling, by) = ((status, seen.clone()), (metrics, self.notices.clone()));
         let task = peer::run(settings.clone(), self.restart, path, told, telling, ending, by);
         let task = self.tasks.spawn(task);
@@ -383,19 +367,11 @@ pub(crate) fn families(pools: &[herald_config::Pool]) -> Families {
     }
 }
 
-fn to_bgp(attributes: &Attributes, avoid: bool) -> herald_bgp::Attributes {
-    let communities = attributes.communities.iter().copied().map(Community);
-    herald_bgp::Attributes {
-        // RFC 8326 §4.3: within one AS the preference says it; other ones set it by the community.
-        local_pref: Some(if avoid { 0 } else { attributes.local_pref }),
-        communities: communities.chain(avoid.then_some(Community::GRACEFUL_SHUTDOWN)).collect(),
-        large_communities: attributes
-            .large_communities
-            .iter()
-            .map(|&(global, first, second)| LargeCommunity(global, first, second))
-            .collect(),
-        ..herald_bgp::Attributes::default()
-    }
+/// Asks for any other way (RFC 8326 §4.3): within one AS the preference does, other ones set it by the community.
+fn avoiding(said: &herald_bgp::Attributes) -> herald_bgp::Attributes {
+    let mut said = herald_bgp::Attributes { local_pref: Some(0), ..said.clone() };
+    said.communities.insert(Community::GRACEFUL_SHUTDOWN);
+    said
 }
 
 #[cfg(test)]

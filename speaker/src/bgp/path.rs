@@ -12,11 +12,12 @@ use herald_config::BfdProfile;
 use super::bfd::{Bfd, Target, Watched, ends_bgp, words};
 use super::next_hop;
 use super::peer::PeerSettings;
+use crate::metrics::BfdMetrics;
 
 /// What watches the path to a peer.
 #[derive(Debug)]
 pub(super) struct Path {
-    with: Option<(Bfd, BfdProfile)>,
+    with: Option<((Bfd, BfdMetrics), BfdProfile)>,
     peer: IpAddr,
     /// Routers may stand between.
     multihop: bool,
@@ -27,7 +28,7 @@ pub(super) struct Path {
 
 impl Path {
     /// Watches nothing before [`Path::begin`], and nothing at all without a thread or a profile.
-    pub(super) fn new(bfd: Option<Bfd>, settings: &PeerSettings) -> Self {
+    pub(super) fn new(bfd: Option<(Bfd, BfdMetrics)>, settings: &PeerSettings) -> Self {
         let peer = &settings.peer;
         Self {
             with: bfd.zip(settings.bfd.clone()),
@@ -40,10 +41,10 @@ impl Path {
 
     /// The BGP session is up, over a socket with this address of ours.
     pub(super) async fn begin(&mut self, local: Option<SocketAddr>) {
-        let (Some((bfd, profile)), Some(local)) = (&self.with, local) else { return };
+        let (Some(((bfd, metrics), profile)), Some(local)) = (&self.with, local) else { return };
         let multihop = self.multihop || (self.internal && !next_hop::is_neighbour(self.peer).await);
         let target = Target { local: local.ip(), peer: self.peer, multihop, profile: profile.clone() };
-        match bfd.watch(target).await {
+        match bfd.watch(target, metrics.clone()).await {
             Ok(watched) => self.watched = Some((watched, Instant::now())),
             Err(error) => {
                 tracing::error!(peer = %self.peer, %error, "no BFD; only the hold timer watches this session");

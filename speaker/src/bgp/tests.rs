@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use herald_bgp::LargeCommunity;
 use herald_runtime::metrics::Metrics;
 
 use super::*;
@@ -26,10 +27,29 @@ fn peers(registry: &Metrics) -> Peers {
     Peers::new(SpeakerMetrics::new(registry, "node-1").bgp, false)
 }
 
-pub(super) fn route(prefix: &str, communities: &[u32]) -> BTreeMap<IpNet, Attributes> {
-    let attributes =
-        Attributes { communities: communities.iter().copied().collect(), ..Attributes::default() };
-    BTreeMap::from([(prefix.parse().unwrap(), attributes)])
+pub(super) fn route(prefix: &str, communities: &[u32]) -> ByPrefix<Arc<Attributes>> {
+    tagged(prefix, communities, &[])
+}
+
+pub(super) fn tagged(
+    prefix: &str,
+    communities: &[u32],
+    large: &[LargeCommunity],
+) -> ByPrefix<Arc<Attributes>> {
+    let said = herald_bgp::Attributes {
+        communities: communities.iter().copied().map(Community).collect(),
+        large_communities: large.iter().copied().collect(),
+        ..herald_bgp::Attributes::default()
+    };
+    let attributes = Attributes { said: Arc::new(said), peers: None };
+    [(prefix.parse().unwrap(), Arc::new(attributes))].into_iter().collect()
+}
+
+/// Ten thousand of one address each.
+pub(super) fn ten_thousand() -> ByPrefix<Arc<Attributes>> {
+    let attributes = Arc::new(Attributes::default());
+    let prefix = |n: u32| IpNet::from(IpAddr::from((0x0a80_0000 + n).to_be_bytes()));
+    (0..10_000).map(|n| (prefix(n), Arc::clone(&attributes))).collect()
 }
 
 fn prefix(prefix: &str) -> BTreeSet<IpNet> {
@@ -160,9 +180,8 @@ fn communities_of_both_kinds_the_as_shown_and_the_timers_are_what_bird_sees() {
         told.peer.my_asn = 4_200_000_001;
         told.peer.local_asn = Some(42);
         told.peer.keepalive_time = Some(Duration::from_secs(1));
-        let mut routes = route("192.0.2.1/32", &[64600 << 16 | 7]);
-        routes.values_mut().for_each(|route| _ = route.large_communities.insert((64600, 7, 4_000_000_000)));
-        peers.announce(&routes);
+        let large = LargeCommunity(64600, 7, 4_000_000_000);
+        peers.announce(&tagged("192.0.2.1/32", &[64600 << 16 | 7], &[large]));
         peers.set(&[told]).await;
         let shown = bird.until("show route all 192.0.2.1/32", |answer| answer.contains("BGP.next_hop")).await;
         assert!(shown.contains("BGP.large_community: (64600, 7, 4000000000)"), "{shown}");
@@ -206,12 +225,10 @@ fn ten_thousand_routes_arrive_and_the_last_withdrawal_waits_for_its_socket() {
         let bird = Bird::start("");
         let mut peers = peers(&Metrics::new());
         peers.set(&[settings("")]).await;
-        let routes: BTreeMap<IpNet, Attributes> = (0..10_000u32)
-            .map(|n| (IpNet::from(IpAddr::from((0x0a80_0000 + n).to_be_bytes())), Attributes::default()))
-            .collect();
+        let routes = ten_thousand();
         peers.announce(&routes);
         bird.until("show route count", |answer| answer.contains("10000 of 10000")).await;
-        peers.withdraw(&routes.keys().copied().collect()).await;
+        peers.withdraw(&routes.keys().collect()).await;
         bird.until("show route count", |answer| {
             answer.contains("0 of 0 routes for 0 networks in table master4")
         })

@@ -46,7 +46,7 @@ impl Reconciler {
         let peers = &self.applier.means().peers;
         let announced = self.reporter.announced_by_bgp();
         let (node, config) = (&settings.node.name, settings.view(&self.index, &self.options).config);
-        json(&status::routes(node, peers.avoided(), peers.routes(), &announced, config))
+        json(&status::routes(node, peers.avoided(), &peers.routes(), &announced, config))
     }
 
     fn explain_packet(&self, question: &PacketQuestion, local_addresses: &BTreeSet<IpAddr>) -> Answer {

@@ -125,7 +125,11 @@ fn fill(
             AnnouncementAnswer {
                 address: address.to_string(),
                 announced: reason.is_none(),
-                routes: if reason.is_none() { routes.map(ToString::to_string).collect() } else { Vec::new() },
+                routes: if reason.is_none() {
+                    routes.map(|route| route.to_string()).collect()
+                } else {
+                    Vec::new()
+                },
                 layer2,
                 reason: reason.map(|reason| Said::new(reason, reason.sentence())),
             }

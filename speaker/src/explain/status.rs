@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use herald_bgp::Attributes;
 use herald_config::Config;
 use herald_runtime::ObjectName;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::text::{advice, cells, table};
-use crate::bgp::{By, PeerSettings, Seen};
-use crate::ledger::Attributes;
+use crate::bgp::{By, PeerSettings, Seen, Told};
 
 /// So many routes are named: the loop of the node is not kept from its work for long.
 const TOLD: usize = 1000;
@@ -163,7 +164,7 @@ pub(crate) fn peers<'a>(
 pub(crate) fn routes(
     node: &str,
     drained: bool,
-    told: &BTreeMap<IpNet, Attributes>,
+    told: &Told,
     announced: &BTreeMap<ObjectName, Vec<IpAddr>>,
     config: &Config,
 ) -> RoutesAnswer {
@@ -173,7 +174,7 @@ pub(crate) fn routes(
             by_address.entry(*address).or_default().push(service);
         }
     }
-    let route = |(prefix, attributes): (&IpNet, &Attributes)| {
+    let route = |(prefix, attributes): (IpNet, &Arc<Attributes>)| {
         let mut makers: BTreeMap<&ObjectName, Vec<IpAddr>> = BTreeMap::new();
         for (address, services) in by_address.range(prefix.network()..=prefix.broadcast()) {
             services.iter().for_each(|service| makers.entry(service).or_default().push(*address));
@@ -188,18 +189,18 @@ pub(crate) fn routes(
             let addresses = addresses.iter().map(ToString::to_string).collect();
             MakerAnswer { service: service.to_string(), addresses, pools }
         });
-        let plain = attributes.communities.iter().map(|c| format!("{}:{}", c >> 16, c & 0xffff));
-        let large = attributes.large_communities.iter().map(|(a, b, c)| format!("large:{a}:{b}:{c}"));
+        let plain = attributes.communities.iter().map(ToString::to_string);
+        let large = attributes.large_communities.iter().map(|community| format!("large:{community}"));
         RouteAnswer {
             prefix: prefix.to_string(),
             services: services.collect(),
             communities: plain.chain(large).collect(),
-            local_pref: attributes.local_pref,
-            peers: attributes.peers.as_ref().map(|peers| peers.iter().map(ToString::to_string).collect()),
+            local_pref: attributes.local_pref.unwrap_or_default(),
+            peers: told.only.get(&prefix).map(|peers| peers.iter().map(ToString::to_string).collect()),
         }
     };
-    let routes = told.iter().take(TOLD).map(route).collect();
-    RoutesAnswer { node: node.to_owned(), drained, total: told.len(), routes }
+    let routes = told.routes.iter().take(TOLD).map(route).collect();
+    RoutesAnswer { node: node.to_owned(), drained, total: told.routes.len(), routes }
 }
 
 /// `41 s`, `3 min`, `5 h`, `12 d`.

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use herald_bgp::State;
+use herald_bgp::{Attributes, Community, Generation, LargeCommunity, Route, State};
 use herald_runtime::ObjectName;
+use ipnet::IpNet;
 
 use super::status::{BgpAnswer, RoutesAnswer, peers, routes};
 use super::tests::golden;
-use crate::bgp::{Ended, PeerSettings, Seen, settings};
-use crate::ledger::Attributes;
+use crate::bgp::{Ended, PeerSettings, Seen, Told, settings};
 
 const CONFIG: &str = "
 peers:
@@ -64,16 +65,22 @@ fn answer() -> BgpAnswer {
 
 fn told() -> RoutesAnswer {
     let config = herald_config::parse(CONFIG).expect("valid").config;
+    let prefix = |text: &str| text.parse::<IpNet>().expect("a prefix");
     let tagged = Attributes {
-        communities: BTreeSet::from([64_600 << 16 | 7]),
-        large_communities: BTreeSet::from([(64_600, 1, 2)]),
-        local_pref: 150,
+        communities: BTreeSet::from([Community::new(64_600, 7)]),
+        large_communities: BTreeSet::from([LargeCommunity(64_600, 1, 2)]),
+        local_pref: Some(150),
         ..Attributes::default()
     };
-    let to_one =
-        Attributes { peers: Some(BTreeSet::from([IpAddr::from([10, 0, 0, 1])])), ..Attributes::default() };
-    let prefix = |text: &str| text.parse().expect("a prefix");
-    let told = BTreeMap::from([(prefix("192.0.2.0/24"), tagged), (prefix("192.0.2.1/32"), to_one)]);
+    let tagged = Route { prefix: prefix("192.0.2.0/24"), attributes: tagged };
+    let to_one = Route::new(prefix("192.0.2.1/32"));
+    let only = BTreeMap::from([(to_one.prefix, BTreeSet::from([IpAddr::from([10, 0, 0, 1])]))]);
+    let told = Told {
+        generation: Generation::default(),
+        at: Instant::now(),
+        routes: Arc::new([tagged, to_one].into_iter().collect()),
+        only: Arc::new(only),
+    };
     let vip = |n| IpAddr::from([192, 0, 2, n]);
     let announced = BTreeMap::from([
         (ObjectName::new("shop", "web"), vec![vip(1), vip(2)]),

@@ -45,6 +45,7 @@ pub(super) fn golden(name: &str, found: &str) {
 struct World {
     config: Config,
     node: NodeView,
+    peers: BTreeSet<String>,
     mode: ProxyMode,
     refusal: Option<Reason>,
     failure: Option<(Reason, &'static str)>,
@@ -85,6 +86,7 @@ impl World {
             config: herald_config::parse(CONFIG).unwrap().config,
             node,
             mode: ProxyMode::Full,
+            peers: ["10.0.0.1".to_owned()].into(),
             refusal: None,
             failure: None,
             index: Index::default(),
@@ -99,7 +101,7 @@ impl World {
         View {
             node: &self.node,
             node_refusal: self.refusal,
-            no_peer: false,
+            peers: &self.peers,
             leaves: None,
             config: &self.config,
             proxies: self.mode != ProxyMode::Off,

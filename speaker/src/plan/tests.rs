@@ -31,7 +31,7 @@ struct Case {
     config: Config,
     node: NodeView,
     refusal: Option<Reason>,
-    no_peer: bool,
+    peers: BTreeSet<String>,
     leaves: Option<Reason>,
     holders: Holders,
     service: Value,
@@ -54,7 +54,7 @@ impl Case {
                 mode: ProxyMode::Full,
             },
             refusal: None,
-            no_peer: false,
+            peers: ["10.0.0.1".to_owned()].into(),
             leaves: None,
             holders: Holders::default(),
             service: json!({
@@ -108,7 +108,7 @@ impl Case {
         let view = View {
             node: &self.node,
             node_refusal: self.refusal,
-            no_peer: self.no_peer,
+            peers: &self.peers,
             leaves: self.leaves,
             config: &self.config,
             proxies,
@@ -128,6 +128,15 @@ impl Case {
 
 const VIP: &str = "192.0.2.1";
 
+fn said(community: u32, local_pref: u32) -> Arc<Attributes> {
+    let said = herald_bgp::Attributes {
+        communities: [Community(community)].into(),
+        local_pref: Some(local_pref),
+        ..herald_bgp::Attributes::default()
+    };
+    Arc::new(Attributes { said: Arc::new(said), peers: None })
+}
+
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
@@ -135,9 +144,8 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn an_address_of_a_bgp_pool_is_announced_with_its_advertisements_attributes() {
     let plan = Case::new(VIP).plan();
-    let attributes =
-        Attributes { communities: [64600 << 16 | 7].into(), local_pref: 150, ..Attributes::default() };
-    assert_eq!(plan.claims.routes, [("192.0.2.1/32".parse().unwrap(), attributes)].into());
+    let attributes = said(64600 << 16 | 7, 150);
+    assert_eq!(plan.claims.routes, [("192.0.2.1/32".parse().unwrap(), attributes)].into_iter().collect());
     assert_eq!(plan.verdicts, [(ip(VIP), Verdict::Announce)].into());
     assert!(plan.rules.is_some() && plan.claims.addresses.is_empty() && plan.remarks.is_empty());
 }
@@ -145,8 +153,8 @@ fn an_address_of_a_bgp_pool_is_announced_with_its_advertisements_attributes() {
 #[test]
 fn two_advertisements_of_one_prefix_make_one_route_of_both() {
     let plan = Case::new("192.0.2.200").plan();
-    let attributes = Attributes { communities: [1 << 16 | 2].into(), local_pref: 7, ..Attributes::default() };
-    assert_eq!(plan.claims.routes, [("192.0.2.128/25".parse().unwrap(), attributes)].into());
+    let attributes = said(1 << 16 | 2, 7);
+    assert_eq!(plan.claims.routes, [("192.0.2.128/25".parse().unwrap(), attributes)].into_iter().collect());
 }
 
 #[test]
@@ -170,7 +178,7 @@ fn pool_for_others(case: &mut Case) {
 #[test]
 fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_preference_of_its_advertisements() {
     let mut case = Case::new(VIP);
-    case.no_peer = true;
+    case.peers.clear();
     let preferred = |weight| PreferredNodes { weight, preference: LabelSelector::default() };
     let on = |interface: &str, preferred_nodes: Vec<PreferredNodes>| Layer2Advertisement {
         interfaces: [interface.to_owned()].into(),
@@ -185,7 +193,7 @@ fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_prefer
     assert!(plan.claims.routes.is_empty());
     let interfaces = Some(["eth0".to_owned(), "eth1".to_owned()].into());
     assert_eq!(plan.claims.offers, [(ip(VIP), Offered { score: 100, interfaces })].into());
-    case.no_peer = false;
+    case.peers = Case::new(VIP).peers;
     assert_eq!(case.plan().verdicts[&ip(VIP)], Verdict::Offer { bgp: true });
     case.config.pools[0].layer2.push(Layer2Advertisement::default());
     assert_eq!(case.plan().claims.offers[&ip(VIP)].interfaces, None, "one of them is for all");
@@ -195,7 +203,7 @@ fn an_address_of_a_layer_2_pool_is_offered_on_the_interfaces_and_with_the_prefer
         leaving.claims.offers.is_empty() && !leaving.claims.routes.is_empty(),
         "its routes stay a little longer"
     );
-    case.no_peer = true;
+    case.peers.clear();
     assert_eq!(case.verdict(), Verdict::Skip(Reason::NodeExcluded));
 }
 

@@ -1,3 +1,4 @@
+use herald_bgp::Community;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,6 +9,12 @@ impl ProxyRules for u8 {
     fn narrows(&self, former: &Self) -> bool {
         self < former
     }
+}
+
+fn said(communities: impl IntoIterator<Item = u32>) -> Arc<Attributes> {
+    let communities = communities.into_iter().map(Community).collect();
+    let said = herald_bgp::Attributes { communities, ..herald_bgp::Attributes::default() };
+    Arc::new(Attributes { said: Arc::new(said), peers: None })
 }
 
 fn name(n: u8) -> ObjectName {
@@ -24,7 +31,7 @@ fn served(services: &[u8]) -> Plan {
     for n in services {
         plan.rules.insert(name(*n), 0);
         plan.addresses.insert(vip(*n));
-        plan.routes.insert(vip(*n).into(), Attributes::default());
+        plan.routes.insert(vip(*n).into(), said([]));
         plan.offers.insert(vip(*n), Offered::default());
     }
     plan
@@ -33,7 +40,7 @@ fn served(services: &[u8]) -> Plan {
 /// What a step changes; the meaning of "applied".
 fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
     match step {
-        Step::Withdraw(prefixes) => plan.routes.retain(|prefix, _| !prefixes.contains(prefix)),
+        Step::Withdraw(prefixes) => prefixes.iter().for_each(|prefix| _ = plan.routes.remove(prefix)),
         Step::InstallProxy(rules) => {
             for (service, rules) in rules {
                 // What is gone lingers: it is still in the kernel.
@@ -45,7 +52,7 @@ fn run(plan: &mut Plan, desired: &Plan, step: &Step<u8>) {
         Step::AddAddress(address) => {
             plan.addresses.insert(*address);
         }
-        Step::Announce(routes) => plan.routes.extend(routes.clone()),
+        Step::Announce(routes) => plan.routes.append(routes.clone()),
         Step::Retract(addresses) => plan.offers.retain(|address, _| !addresses.contains(address)),
         Step::Offer(offers) => plan.offers.extend(offers.clone()),
         Step::Linger => {}
@@ -100,18 +107,15 @@ fn what_a_changed_service_no_longer_serves_goes_after_the_linger() {
 #[test]
 fn other_attributes_are_announced_over_the_old_ones_without_a_withdrawal() {
     let mut desired = served(&[1]);
-    let attributes = Attributes { communities: BTreeSet::from([7]), ..Attributes::default() };
-    desired.routes.insert(vip(1).into(), attributes.clone());
-    assert_eq!(
-        steps(&desired, &served(&[1])),
-        [Step::Announce(BTreeMap::from([(vip(1).into(), attributes)]))]
-    );
+    desired.routes.insert(vip(1).into(), said([7]));
+    let announced = [(vip(1).into(), said([7]))].into_iter().collect();
+    assert_eq!(steps(&desired, &served(&[1])), [Step::Announce(announced)]);
 }
 
 #[test]
 fn stopping_withdraws_and_leaves_rules_and_addresses() {
     let applied = served(&[1, 2]);
-    let stopped = Plan { routes: BTreeMap::new(), offers: BTreeMap::new(), ..applied.clone() };
+    let stopped = Plan { routes: ByPrefix::default(), offers: BTreeMap::new(), ..applied.clone() };
     let steps = steps(&stopped, &applied);
     let both = matches!(&steps[..], [Step::Withdraw(prefixes), Step::Retract(addresses)]
         if prefixes.len() == 2 && addresses.len() == 2);
@@ -120,8 +124,7 @@ fn stopping_withdraws_and_leaves_rules_and_addresses() {
 
 /// Any plan: Services with and without address or route, and aggregates.
 fn any_plan() -> impl Strategy<Value = Plan> {
-    let attributes = proptest::collection::btree_set(0u32..3, 0..3)
-        .prop_map(|communities| Attributes { communities, ..Attributes::default() });
+    let attributes = proptest::collection::btree_set(0u32..3, 0..3).prop_map(said);
     (
         proptest::collection::btree_map(0u8..6, 0u8..3, 0..6),
         proptest::collection::btree_set(0u8..6, 0..6),

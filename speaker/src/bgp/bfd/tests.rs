@@ -183,7 +183,7 @@ fn packets_from_further_away_than_a_neighbour_do_not_count_in_either_family() {
             let neighbour = Neighbour::new(own, node);
             let bfd = Bfd::start().unwrap();
             let target = Target { local: node, peer: own, multihop: false, profile: profile(50) };
-            let mut watched = bfd.watch(target).await.unwrap();
+            let mut watched = bfd.watch(target, BfdMetrics::default()).await.unwrap();
             let first = neighbour.heard();
             assert_eq!((first.state, first.your_discriminator), (State::Down, None));
             neighbour.says(State::Down, 254, &first);

@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::{Request, Target};
+use super::{Request, Target, Told};
 use crate::bgp::sockopt::datagram::{Datagram, raise_priority, receive, receiver, sender};
 
 /// RFC 5881 §4.
@@ -35,7 +35,7 @@ struct Entry {
     session: Session,
     target: Target,
     socket: Socket,
-    changes: mpsc::Sender<Change>,
+    told: Told,
 }
 
 /// All of the thread.
@@ -55,8 +55,8 @@ pub(super) fn run(runtime: &Runtime, mut asked: mpsc::Receiver<Request>) {
             let deadline = sessions.entries.values().filter_map(|entry| entry.session.next_deadline()).min();
             tokio::select! {
                 request = asked.recv() => match request {
-                    Some(Request::Watch(target, changes, answer)) => {
-                        let _ = answer.send(sessions.watch(target, changes));
+                    Some(Request::Watch(target, told, answer)) => {
+                        let _ = answer.send(sessions.watch(target, told));
                     }
                     Some(Request::End(id, done)) => {
                         sessions.end(id);
@@ -92,7 +92,7 @@ async fn readable(receivers: &BTreeMap<SocketAddr, UdpSocket>) {
 }
 
 impl Sessions {
-    fn watch(&mut self, target: Target, changes: mpsc::Sender<Change>) -> io::Result<NonZeroU32> {
+    fn watch(&mut self, target: Target, told: Told) -> io::Result<NonZeroU32> {
         let port = port_of(&target);
         let at = SocketAddr::new(target.local, port);
         if let Vacant(place) = self.receivers.entry(at) {
@@ -112,7 +112,7 @@ impl Sessions {
             passive: profile.passive_mode,
         };
         let session = Session::new(config, Instant::now());
-        self.entries.insert(id, Entry { session, target, socket, changes });
+        self.entries.insert(id, Entry { session, target, socket, told });
         Ok(id)
     }
 
@@ -141,6 +141,7 @@ impl Sessions {
     /// RFC 5880 §6.8.16: tells the neighbour; as often as packets may be missing, for nobody repeats it.
     fn end(&mut self, id: NonZeroU32) {
         let Some(mut entry) = self.entries.remove(&id) else { return };
+        entry.told.metrics.up.set(0);
         if let Some(packet) = entry.session.handle(Instant::now(), Event::AdminDown).send {
             for _ in 0..entry.target.profile.detect_multiplier {
                 entry.send(&packet);
@@ -169,6 +170,7 @@ impl Sessions {
                     None => entries.values_mut().find(|entry| entry.is_of(at, &came)),
                 };
                 if let Some(entry) = entry {
+                    entry.told.metrics.received();
                     entry.handle(Event::Received(packet, arrival(came.at)));
                 }
             }
@@ -191,18 +193,20 @@ impl Entry {
         if let Some(packet) = outputs.send {
             self.send(&packet);
         }
-        if let Some(change) = outputs.change
-            && self.changes.try_send(change).is_err()
-        {
-            tracing::debug!(peer = %self.target.peer, ?change, "nobody takes the change");
+        if let Some(change) = outputs.change {
+            self.told.metrics.changed(change == Change::Up);
+            if self.told.changes.try_send(change).is_err() {
+                tracing::debug!(peer = %self.target.peer, ?change, "nobody takes the change");
+            }
         }
     }
 
     /// A packet that the kernel does not take is one that got lost.
     fn send(&self, packet: &Packet) {
         let to = SocketAddr::new(self.target.peer, port_of(&self.target));
-        if let Err(error) = self.socket.send_to(&packet.encode(), &to.into()) {
-            tracing::trace!(%to, %error, "BFD packet not sent");
+        match self.socket.send_to(&packet.encode(), &to.into()) {
+            Ok(_) => self.told.metrics.sent(),
+            Err(error) => tracing::trace!(%to, %error, "BFD packet not sent"),
         }
     }
 
