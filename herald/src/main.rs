@@ -4,6 +4,7 @@
 mod explain;
 mod flags;
 mod log;
+mod memory;
 mod offline;
 
 use std::io::Write;
@@ -94,10 +95,12 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Controller(flags) => {
+            memory::give_back();
             let options = flags.into_options();
             shutdown::run(|stop| herald_controller::run(options, stop)).await
         }
         Command::Speaker(flags) => {
+            memory::give_back();
             let connection = flags.client.options();
             let client = client::connect(&connection).await.context("no API client")?;
             let api_servers = client::server_addresses(&connection).await?;
