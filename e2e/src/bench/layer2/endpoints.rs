@@ -28,6 +28,7 @@ pub fn measure(system: &mut System, times: usize, table: &mut Table) -> Result<(
     let mut samples = Vec::new();
     for _ in 0..times {
         await_all(system)?;
+        system.await_heard()?;
         let beat = Client::Asking.start(&system.lab.router().ns, system.vip)?;
         beat.await_good(20, PATIENCE)?;
         let gone = Instant::now();

@@ -134,6 +134,7 @@ pub fn planned(system: &mut System, times: usize, table: &mut Table) -> Result<(
             Ok(connection)
         };
         let mut held = (0..HELD).map(|_| hold()).collect::<Result<Vec<Connection>>>()?;
+        let stopped = Instant::now();
         system.terminate(owner)?;
         await_owner(system, system.spare(owner))?;
         beat.await_good(WHOLE, PATIENCE)?;
@@ -142,9 +143,10 @@ pub fn planned(system: &mut System, times: usize, table: &mut Table) -> Result<(
         failed += report.failed.len();
         cut += report.cut;
         tried += report.tried;
+        let after = |at: &Instant| at.saturating_duration_since(stopped).as_millis();
         eprintln!(
-            "    {} not made, {} cut of {}; {held_cut} held cut",
-            report.failed.len(),
+            "    not made: {:?} ms after the signal, {} cut of {}; {held_cut} held cut",
+            report.failed.iter().map(after).collect::<Vec<_>>(),
             report.cut,
             report.tried
         );

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use super::neighbours::{self, Neighbours};
 use crate::await_until::await_ok;
 use crate::bench::metallb;
+use crate::bench::proxy::system::Metrics;
 use crate::client::HttpOptions;
 use crate::lab::{Lab, at};
 use crate::pod::PodOptions;
@@ -195,6 +196,22 @@ impl System {
             self.relaunch(other)?;
         }
         self.await_settled()
+    }
+
+    /// Waits until Herald's nodes hear each other: one that was not heard cannot fall silent.
+    pub(super) fn await_heard(&self) -> Result<()> {
+        if self.kind != Kind::Herald {
+            return Ok(());
+        }
+        let others = self.announcing().len() as f64 - 1.0;
+        await_ok(PATIENCE, "all nodes to hear each other", || {
+            for index in self.announcing() {
+                let metrics = Metrics::of(&self.lab.node(index).ns)?;
+                let heard = metrics.value("herald_layer2_peers{interface=\"eth0\"}");
+                ensure!(heard == Some(others), "node{index} hears {heard:?}");
+            }
+            Ok(())
+        })
     }
 
     /// Waits until Herald's owner names this node as the next one.
