@@ -26,12 +26,12 @@ mod sockets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use herald_config::Layer2Spread;
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 pub(crate) use self::keys::{KeySource, follow as follow_keys};
 pub(crate) use self::metrics::Layer2Metrics;
@@ -187,7 +187,7 @@ impl Layer2 {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let result = runtime
                 .map_err(anyhow::Error::from)
-                .and_then(|runtime| LocalSet::new().block_on(&runtime, supervise(Rc::new(shared), found)));
+                .and_then(|runtime| runtime.block_on(alone(supervise(Arc::new(shared), found))));
             let _ = end.send(result);
         };
         std::thread::Builder::new().name("layer2".to_owned()).spawn(run)?;
@@ -229,8 +229,15 @@ impl Layer2 {
     }
 }
 
+/// Runs as a task of its own: to wake what `block_on` itself runs takes a system call.
+async fn alone(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task);
+    tasks.join_next().await.unwrap_or(Ok(Ok(())))?
+}
+
 /// Keeps one port for each interface.
-async fn supervise(shared: Rc<Shared>, found: watch::Sender<Interfaces>) -> anyhow::Result<()> {
+async fn supervise(shared: Arc<Shared>, found: watch::Sender<Interfaces>) -> anyhow::Result<()> {
     let (mut wanted, mut interfaces, mut keys) =
         (shared.wanted.clone(), shared.found.clone(), shared.keys.clone());
     let mut ports = JoinSet::new();
@@ -245,7 +252,7 @@ async fn supervise(shared: Rc<Shared>, found: watch::Sender<Interfaces>) -> anyh
         if wanted.borrow().active && !stopping && keys.borrow_and_update().is_some() {
             for (index, interface) in interfaces.borrow_and_update().iter() {
                 if running.insert(*index) {
-                    ports.spawn_local(run_port(Rc::clone(&shared), *index, interface.clone()));
+                    ports.spawn(run_port(Arc::clone(&shared), *index, interface.clone()));
                 }
             }
         }
@@ -263,7 +270,7 @@ async fn supervise(shared: Rc<Shared>, found: watch::Sender<Interfaces>) -> anyh
 }
 
 /// Runs a port; returns its interface's index.
-async fn run_port(shared: Rc<Shared>, index: u32, interface: Interface) -> u32 {
+async fn run_port(shared: Arc<Shared>, index: u32, interface: Interface) -> u32 {
     let name = interface.name.clone();
     tracing::info!(interface = name, v4 = interface.v4, v6 = interface.v6, "layer 2 on this interface");
     let ended = match Port::open(shared, index, interface) {

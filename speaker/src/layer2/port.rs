@@ -1,13 +1,14 @@
 //! One interface: the sockets around its [`Segment`], and the loop between them.
 //!
-//! Decides nothing. Hellos are taken before anything else, and before the clock is looked at: after a pause of the machine
-//! nobody is thought silent whose hellos wait in the socket. Frames come next, some at a time, so that a storm of them
+//! Decides nothing. Hellos wake nobody: they are taken together twenty times a second, so that a thousand neighbours cost no more
+//! wake-ups than one, and before the clock is looked at: after a pause of the machine nobody is thought silent whose hellos wait in the
+//! socket. Frames come next, some at a time, so that a storm of them
 //! delays a hello by less than a millisecond.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -27,6 +28,8 @@ use super::{PortView, View, Wanted};
 
 /// Frames taken at a time.
 const BATCH: usize = 64;
+/// How long a hello waits at most.
+const TAKE: Duration = Duration::from_millis(50);
 /// Hellos taken at a time.
 const HELLOS: usize = 1024;
 /// Answers in [`ANSWER_WINDOW`]; what is asked beyond that is asked again.
@@ -49,14 +52,14 @@ pub(super) struct Shared {
 /// One interface.
 #[derive(Debug)]
 pub(super) struct Port {
-    shared: Rc<Shared>,
+    shared: Arc<Shared>,
     index: u32,
     interface: Interface,
     segment: Segment,
     arp: AsyncFd<Socket>,
     ndp: AsyncFd<Socket>,
-    v4: Option<(AsyncFd<Socket>, SockAddr)>,
-    v6: Option<(AsyncFd<Socket>, SockAddr)>,
+    v4: Option<(Socket, SockAddr)>,
+    v6: Option<(Socket, SockAddr)>,
     /// Somebody was heard by IPv6, who may have nothing else.
     heard_v6: bool,
     answering: HashMap<IpAddr, AddressMetrics>,
@@ -65,12 +68,13 @@ pub(super) struct Port {
     offered: BTreeMap<IpAddr, u16>,
     answers: (Instant, u32),
     published: Instant,
+    taken: Instant,
     buffer: Box<[u8; 2048]>,
 }
 
 impl Port {
     /// Opens its sockets.
-    pub(super) fn open(shared: Rc<Shared>, index: u32, interface: Interface) -> io::Result<Self> {
+    pub(super) fn open(shared: Arc<Shared>, index: u32, interface: Interface) -> io::Result<Self> {
         let now = Instant::now();
         let mut boot = [0; 8];
         SystemRandom::new().fill(&mut boot).map_err(|_| io::Error::other("there are no random numbers"))?;
@@ -89,6 +93,7 @@ impl Port {
             offered: BTreeMap::new(),
             answers: (now, 0),
             published: now,
+            taken: now,
             buffer: Box::new([0; 2048]),
             shared,
             interface,
@@ -111,13 +116,14 @@ impl Port {
 
     /// Runs until the interface is gone or another one, or the speaker has stopped.
     pub(super) async fn run(mut self) -> io::Result<()> {
-        let shared = Rc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         let (mut wanted, mut found) = (shared.wanted.clone(), shared.found.clone());
         let (mut wants, mut finds) = (true, true);
         let mut stopping = false;
         let mut more = false;
         loop {
             let deadline = self.segment.next_deadline();
+            let take_at = self.taken + TAKE;
             if more {
                 // A storm: whatever else there is gets its turn.
                 tokio::task::yield_now().await;
@@ -125,17 +131,17 @@ impl Port {
                 finds |= found.has_changed().unwrap_or(true);
             } else {
                 tokio::select! {
-                    () = readable(&self.arp) => {}
-                    () = readable(&self.ndp) => {}
-                    () = readable_hello(self.v4.as_ref()) => {}
-                    () = readable_hello(self.v6.as_ref()) => {}
+                    () = readable(&self.arp) => more = true,
+                    () = readable(&self.ndp) => more = true,
                     changed = wanted.changed() => if changed.is_err() { break } else { wants = true },
                     changed = found.changed() => if changed.is_err() { break } else { finds = true },
-                    () = tokio::time::sleep_until(deadline.into()) => {}
+                    () = tokio::time::sleep_until(deadline.min(take_at).into()) => {}
                 }
             }
             self.hellos();
-            more = self.frames();
+            if more {
+                more = self.frames();
+            }
             if std::mem::take(&mut finds) {
                 let now = found.borrow_and_update().get(&self.index).cloned();
                 let same = |now: &Interface| now.mac == self.interface.mac && now.name == self.interface.name;
@@ -177,6 +183,7 @@ impl Port {
     }
 
     fn hellos(&mut self) {
+        self.taken = Instant::now();
         for v6 in [false, true] {
             for _ in 0..HELLOS {
                 let socket = if v6 { &self.v6 } else { &self.v4 };
@@ -215,7 +222,7 @@ impl Port {
                     self.feed(Event::Answered(mac));
                 }
                 if let Some((address, mac)) = heard.claim
-                    && self.offered.contains_key(&address)
+                    && (self.offered.contains_key(&address) || self.answering.contains_key(&address))
                 {
                     self.feed(Event::Claimed(address, mac));
                 }
@@ -287,7 +294,7 @@ impl Port {
         let v6 = self.v6.as_ref().filter(|_| self.heard_v6 || self.v4.is_none());
         for (socket, group) in self.v4.iter().chain(v6) {
             // The next one follows soon.
-            if let Err(error) = socket.get_ref().send_to(&datagram, group) {
+            if let Err(error) = socket.send_to(&datagram, group) {
                 tracing::trace!(%error, interface = self.interface.name, "hello not sent");
             }
         }
@@ -298,7 +305,7 @@ impl Port {
         let keys = self.shared.keys.borrow();
         let (Some((socket, _)), Some(keys)) = (socket, keys.as_ref()) else { return };
         let to = SocketAddr::new(address, HELLO_PORT).into();
-        if let Err(error) = socket.get_ref().send_to(&keys.encode(hello), &to) {
+        if let Err(error) = socket.send_to(&keys.encode(hello), &to) {
             tracing::trace!(%error, %address, interface = self.interface.name, "hello not sent");
         }
     }
@@ -392,12 +399,5 @@ async fn readable(socket: &AsyncFd<Socket>) {
     match socket.readable().await {
         Ok(mut guard) => guard.clear_ready(),
         Err(_) => std::future::pending().await,
-    }
-}
-
-async fn readable_hello(socket: Option<&(AsyncFd<Socket>, SockAddr)>) {
-    match socket {
-        Some((socket, _)) => readable(socket).await,
-        None => std::future::pending().await,
     }
 }

@@ -373,11 +373,19 @@ impl Segment {
     }
 
     fn claimed(&mut self, now: Instant, address: IpAddr, mac: Mac, out: &mut Vec<Output>) {
-        // What nodes of the cluster may announce is settled by their hellos.
-        if mac == self.sender.mac || self.peers.has_mac(mac) {
+        if mac == self.sender.mac {
             return;
         }
         let Some(own) = self.own.get_mut(&address) else { return };
+        if self.peers.has_mac(mac) {
+            // What nodes of the cluster may announce is settled by their hellos. But where one tells an address that is
+            // being left, its claim is on the way: two that answer are one too many.
+            if own.leave_at.is_some() {
+                own.leave_at = Some(now);
+                self.dirty.insert(address);
+            }
+            return;
+        }
         if own.claim.is_some() {
             out.push(Output::Conflict(address, mac));
             if own.defended.is_none_or(|at| at + DEFEND <= now) {

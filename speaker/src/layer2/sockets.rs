@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::Interest;
@@ -105,18 +106,18 @@ pub(crate) fn receive<'b>(socket: &AsyncFd<Socket>, buffer: &'b mut [u8; 2048]) 
 
 /// [`receive`] of a datagram, and where it came from.
 pub(crate) fn receive_from<'b>(
-    socket: &AsyncFd<Socket>,
+    socket: &Socket,
     buffer: &'b mut [u8; 2048],
 ) -> Option<(&'b [u8], Option<IpAddr>)> {
     let raw: &mut [u8] = buffer;
     // SAFETY: as above.
     let unset = unsafe { &mut *(raw as *mut [u8] as *mut [MaybeUninit<u8>]) };
-    let (length, from) = socket.get_ref().recv_from(unset).ok()?;
+    let (length, from) = socket.recv_from(unset).ok()?;
     Some((buffer.get(..length)?, from.as_socket().map(|from| from.ip())))
 }
 
-/// A socket for hellos of one family on one interface, with where they go.
-pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(AsyncFd<Socket>, SockAddr)> {
+/// A socket for hellos of one family on one interface, with where they go. Nobody is woken by it: see [`super::port`].
+pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(Socket, SockAddr)> {
     let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
     let socket = Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     // Each interface has one of its own.
@@ -142,8 +143,24 @@ pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(Asyn
         (HELLO_GROUP, HELLO_PORT).into()
     };
     let any: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    give_room(&socket);
     socket.bind(&SocketAddr::new(any, HELLO_PORT).into())?;
-    Ok((register(socket)?, group.into()))
+    Ok((socket, group.into()))
+}
+
+/// Room for the hellos of a thousand nodes between two looks; with less of it, some of so many are lost.
+fn give_room(socket: &Socket) {
+    let room: libc::c_int = 4 << 20;
+    // SAFETY: the option is an integer, whose address and size are given; the call reads it and nothing else.
+    let refused = unsafe {
+        let (option, value) = (libc::SO_RCVBUFFORCE, (&raw const room).cast());
+        let length = size_of_val(&room) as libc::socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length)
+    };
+    if refused != 0 {
+        // Without CAP_NET_ADMIN as much as everybody may have.
+        let _ = socket.set_recv_buffer_size(4 << 20);
+    }
 }
 
 /// The solicited-node groups of the addresses that are offered on one interface.

@@ -200,3 +200,23 @@ fn a_node_that_stops_waits_no_longer_than_a_second() {
         assert_eq!(owns, n < 2 || 701 + n * 90 < 1900, "hello {n}");
     }
 }
+
+#[test]
+fn an_address_that_is_left_is_let_go_when_another_node_tells_it_on_the_wire() {
+    let start = Instant::now();
+    let mut segment = segment(start);
+    segment.handle(start, offers());
+    pass(&mut segment, start, MS * 700);
+    assert!(segment.owns(&vip()));
+    let mut other = of_another(&segment, 1, true);
+    let offer = Offer { score: 0, claim: None, leaving: false };
+    other.version = 1;
+    other.update = Some(Update { base: 0, to: 1, offers: vec![(vip(), Some(offer))] });
+    segment.handle(start + MS * 701, Event::Hello(other, None));
+    let told = Event::Claimed(vip(), [2, 0, 0, 0, 0, 2]);
+    assert!(!segment.handle(start + MS * 702, told).contains(&Output::Release(vip())), "it is not left");
+    let out = segment.handle(start + MS * 703, Event::Offers(BTreeMap::new()));
+    assert!(!out.contains(&Output::Release(vip())), "it waits for the other one");
+    let told = Event::Claimed(vip(), [2, 0, 0, 0, 0, 2]);
+    assert!(segment.handle(start + MS * 704, told).contains(&Output::Release(vip())));
+}
