@@ -5,6 +5,9 @@
 //! - its kernel does not answer: it is asked for the address that its hellos came from (a unicast answer of any state of
 //!   the process). Where nobody else is on the segment to agree, an address to ask for is needed.
 //!
+//! Once it counts as dead it does so until it is heard or its kernel answers: that another participant has fallen silent as well, or this
+//! one was held up and heard nobody for a moment, says nothing for it.
+//!
 //! One that said that it stops is no dead node, nor is one that was never heard. The first hello ends it. What
 //! the API server says meanwhile is not asked: it learns of it much later.
 
@@ -41,6 +44,7 @@ struct Silent {
     asked: u8,
     ask_at: Instant,
     answered: Option<Instant>,
+    dead: bool,
 }
 
 /// How many participants do not hear one that is silent, and how many there are, both without that one.
@@ -59,7 +63,7 @@ pub(super) struct Doubts {
 impl Doubts {
     /// Somebody has fallen silent.
     pub(super) fn begin(&mut self, now: Instant, fallen: Fallen) {
-        let silent = Silent { since: now, asked: 0, ask_at: now, answered: None, of: fallen };
+        let silent = Silent { since: now, asked: 0, ask_at: now, answered: None, dead: false, of: fallen };
         self.silent.insert(silent.of.participant, silent);
     }
 
@@ -108,20 +112,25 @@ impl Doubts {
     }
 
     /// The nodes that count as dead.
-    pub(super) fn suspects(&self, now: Instant, votes: impl Fn(Participant) -> Votes) -> BTreeSet<Box<str>> {
-        let dead = self.silent.iter().filter(|(participant, silent)| {
+    pub(super) fn suspects(
+        &mut self,
+        now: Instant,
+        votes: impl Fn(Participant) -> Votes,
+    ) -> BTreeSet<Box<str>> {
+        for (participant, silent) in &mut self.silent {
             let answers = silent.answered.is_some_and(|at| now < at + AGAIN + ANSWER);
             let waited = silent.since + ANSWER <= now;
-            is_dead(waited, answers, silent.of.address.is_some(), votes(**participant))
-        });
-        dead.map(|(_, silent)| silent.of.node.clone()).collect()
+            let askable = silent.of.address.is_some();
+            silent.dead = !answers && (silent.dead || waited && agreed(askable, votes(*participant)));
+        }
+        let dead = self.silent.values().filter(|silent| silent.dead);
+        dead.map(|silent| silent.of.node.clone()).collect()
     }
 }
 
-/// Whether a node whose speaker is silent counts as dead.
-fn is_dead(waited: bool, answers: bool, askable: bool, votes: Votes) -> bool {
-    let agreed = 2 * votes.against > votes.of && (votes.of > 1 || askable);
-    waited && !answers && agreed
+/// Whether most participants agree that one is silent.
+fn agreed(askable: bool, votes: Votes) -> bool {
+    2 * votes.against > votes.of && (votes.of > 1 || askable)
 }
 
 #[cfg(test)]
@@ -129,21 +138,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn most_must_agree_and_the_kernel_must_not_answer() {
+    fn most_must_agree() {
         let votes = |against, of| Votes { against, of };
-        for (what, waited, answers, askable, votes, dead) in [
-            ("two nodes, no answer", true, false, true, votes(1, 1), true),
-            ("two nodes, nothing to ask for", true, false, false, votes(1, 1), false),
-            ("two nodes, its kernel answers", true, true, true, votes(1, 1), false),
-            ("not waited yet", false, false, true, votes(1, 1), false),
-            ("three nodes, both agree", true, false, true, votes(2, 2), true),
-            ("three nodes, the other one hears it", true, false, true, votes(1, 2), false),
-            ("many without an address to ask for", true, false, false, votes(3, 4), true),
-            ("half is not most", true, false, true, votes(2, 4), false),
-            ("alone, cut off from four", true, false, true, votes(1, 4), false),
-            ("its speaker was killed", true, true, true, votes(4, 4), false),
+        for (what, askable, votes, dead) in [
+            ("two nodes", true, votes(1, 1), true),
+            ("two nodes, nothing to ask for", false, votes(1, 1), false),
+            ("three nodes, both agree", true, votes(2, 2), true),
+            ("three nodes, the other one hears it", true, votes(1, 2), false),
+            ("many without an address to ask for", false, votes(3, 4), true),
+            ("half is not most", true, votes(2, 4), false),
+            ("alone, cut off from four", true, votes(1, 4), false),
         ] {
-            assert_eq!(is_dead(waited, answers, askable, votes), dead, "{what}");
+            assert_eq!(agreed(askable, votes), dead, "{what}");
         }
     }
 
@@ -180,15 +186,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_lifts_it_until_answers_stop() {
+    fn an_answer_lifts_it_until_answers_stop_and_that_others_are_silent_does_not() {
         let start = Instant::now();
         let mut doubts = silent_since(start);
         doubts.answered(start + MS * 20, MAC);
         doubts.answered(start + MS * 20, [9; 6]);
-        let dead = |doubts: &Doubts, at: u32| !doubts.suspects(start + MS * at, all).is_empty();
-        assert!(!dead(&doubts, 150) && !dead(&doubts, 1100) && dead(&doubts, 1170));
+        let dead = |doubts: &mut Doubts, at: u32| !doubts.suspects(start + MS * at, all).is_empty();
+        assert!(!dead(&mut doubts, 150) && !dead(&mut doubts, 1100) && dead(&mut doubts, 1170));
+        let alone = |_| Votes { against: 1, of: 2 };
+        assert_eq!(doubts.suspects(start + MS * 1200, alone).len(), 1);
+        doubts.answered(start + MS * 1300, MAC);
+        assert!(!dead(&mut doubts, 1301) && dead(&mut doubts, 2460));
         doubts.end(X);
-        assert!(!dead(&doubts, 1170) && doubts.next(start).is_none());
+        assert!(!dead(&mut doubts, 2461) && doubts.next(start).is_none());
     }
 
     #[test]
