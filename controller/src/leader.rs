@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use herald_runtime::ObjectName;
 use herald_runtime::config_report::{self, Component};
 use herald_runtime::events::{EventRecorder, EventType};
 use herald_runtime::readiness::Readiness;
 use herald_runtime::untyped::{self, UntypedEvent};
 use herald_runtime::watch::{Watch, WatchEvent};
+use herald_runtime::{ObjectName, sleep_until};
 use k8s_openapi::api::core::v1::Service;
 use kube::Client;
 use tokio::sync::mpsc;
@@ -137,7 +137,7 @@ impl Leader {
                 Some((action, outcome)) = writes.next() => {
                     self.finished(&mut planner, action, outcome);
                 }
-                () = sleep_until(deadline), if deadline.is_some() => {}
+                () = sleep_until(deadline) => {}
                 _ = metrics_due.tick() => {
                     let named: Vec<String> =
                         planner.allocator().into_iter().flat_map(|a| a.usage()).map(|(name, ..)| name.to_owned()).collect();
@@ -222,10 +222,4 @@ async fn pass_on(
         }
     }
     Ok(())
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at.into()).await;
-    }
 }

@@ -17,6 +17,7 @@ pub mod accept;
 pub mod admin;
 pub mod client;
 pub mod config_report;
+mod deadline;
 pub mod events;
 pub mod fetch;
 pub mod lease;
@@ -29,6 +30,7 @@ mod tasks;
 pub mod untyped;
 pub mod watch;
 
+pub use deadline::sleep_until;
 pub use name::ObjectName;
 pub use tasks::Tasks;
 

@@ -51,6 +51,7 @@ mod options;
 mod overlays;
 mod plan;
 mod ports;
+mod priority;
 mod probing;
 mod proxy_kernel;
 mod reason;

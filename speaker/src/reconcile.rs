@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use herald_proxy::EndpointsView;
 use herald_proxy::health::BindFailure;
-use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType, regarding};
 use herald_runtime::metrics::ClientMetrics;
 use herald_runtime::readiness::Handle;
+use herald_runtime::{ObjectName, sleep_until};
 use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -355,13 +355,6 @@ async fn failed(effects: &mut NodeEffects) -> anyhow::Error {
     tokio::select! {
         error = effects.peers.failed() => error,
         error = effects.layer2.failed() => error,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

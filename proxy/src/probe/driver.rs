@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use herald_runtime::ObjectName;
+use herald_runtime::{ObjectName, sleep_until};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -65,12 +65,5 @@ pub async fn run(
                 };
             }
         });
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }

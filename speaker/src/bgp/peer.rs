@@ -20,6 +20,7 @@ use herald_bgp::{
     GracefulRestartConfig, HoldTime, LocalAddresses, Output, Session, SessionConfig,
 };
 use herald_config::{BfdProfile, Peer};
+use herald_runtime::sleep_until;
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
@@ -216,13 +217,6 @@ async fn refuse(
             changed = told.changed() => if changed.is_err() { return },
             _ = &mut end => return,
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

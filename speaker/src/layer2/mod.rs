@@ -40,6 +40,7 @@ pub(crate) use self::segment::Standing;
 use self::hello::Keys;
 use self::interfaces::{Interface, Interfaces};
 use self::port::{Port, Shared};
+use crate::priority::raise_priority;
 
 /// How long an interface whose sockets cannot be opened is left alone.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -78,7 +79,7 @@ pub(crate) struct Wanted {
     /// What it may own.
     pub(crate) offers: BTreeMap<IpAddr, Offered>,
     /// The other nodes, with their addresses.
-    pub(crate) nodes: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
+    pub(crate) nodes: Arc<BTreeMap<Box<str>, BTreeSet<IpAddr>>>,
     /// When addresses are spread again.
     pub(crate) spread: Layer2Spread,
     /// It hands all over and ends.
@@ -179,9 +180,7 @@ impl Layer2 {
         let (end, ended) = oneshot::channel();
         let node = node.to_owned();
         let run = move || {
-            if let Err(error) = sockets::go_before_others() {
-                tracing::info!(%error, "the thread of layer 2 has no real-time priority (it needs CAP_SYS_NICE)");
-            }
+            tracing::info!(priority = raise_priority(), "the thread of layer 2");
             let (found, interfaces) = watch::channel(Interfaces::new());
             let shared = Shared { node, keys, wanted: wants, found: interfaces, view: publish, metrics };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

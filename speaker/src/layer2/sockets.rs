@@ -4,14 +4,15 @@
 //! would see all traffic of the node. The solicited-node groups are really joined, by an IPv6 socket: switches that snoop
 //! and the network card would not deliver solicitations otherwise. All sockets are non-blocking; what the kernel has no
 //! room for is lost, as on any wire.
-#![allow(unsafe_code, reason = "a packet socket is bound, and a thread made real-time, by no safe function")]
+#![allow(unsafe_code, reason = "a packet socket is bound by no safe function")]
 
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsRawFd;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,8 +29,6 @@ const HELLO_GROUP6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0x4845, 0x5241,
 const TOS_CS6: u32 = 0xc0;
 /// Groups that one socket joins; more would not fit into the kernel's `optmem_max`.
 const GROUPS_PER_SOCKET: usize = 1000;
-/// Priority among real-time threads: below what kernels use themselves.
-const PRIORITY: i32 = 10;
 
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -150,16 +149,10 @@ pub(crate) fn hello_socket(v6: bool, name: &str, index: u32) -> io::Result<(Sock
 
 /// Room for the hellos of a thousand nodes between two looks; with less of it, some of so many are lost.
 fn give_room(socket: &Socket) {
-    let room: libc::c_int = 4 << 20;
-    // SAFETY: the option is an integer, whose address and size are given; the call reads it and nothing else.
-    let refused = unsafe {
-        let (option, value) = (libc::SO_RCVBUFFORCE, (&raw const room).cast());
-        let length = size_of_val(&room) as libc::socklen_t;
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, length)
-    };
-    if refused != 0 {
+    const ROOM: usize = 4 << 20;
+    if setsockopt(socket, RcvBufForce, &ROOM).is_err() {
         // Without CAP_NET_ADMIN as much as everybody may have.
-        let _ = socket.set_recv_buffer_size(4 << 20);
+        let _ = socket.set_recv_buffer_size(ROOM);
     }
 }
 
@@ -217,15 +210,4 @@ impl Groups {
         }
         self.joined.remove(&group);
     }
-}
-
-/// Lets this thread go before all others of the machine that are not real-time; the kernel may refuse it.
-pub(crate) fn go_before_others() -> io::Result<()> {
-    // SAFETY: zeros are a valid `sched_param`; the call reads it and changes nothing but this thread's scheduling.
-    let refused = unsafe {
-        let mut parameters: libc::sched_param = std::mem::zeroed();
-        parameters.sched_priority = PRIORITY;
-        libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_RR, &raw const parameters)
-    };
-    if refused == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(refused)) }
 }

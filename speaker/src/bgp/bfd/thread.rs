@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt;
 use futures::future::select_all;
 use herald_bfd::{Change, Event, Packet, Session, SessionConfig};
+use herald_runtime::sleep_until;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -17,7 +18,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::{Request, Target, Told};
-use crate::bgp::sockopt::datagram::{Datagram, raise_priority, receive, receiver, sender};
+use crate::bgp::sockopt::datagram::{Datagram, receive, receiver, sender};
+use crate::priority::raise_priority;
 
 /// RFC 5881 §4.
 const SINGLE_HOP: u16 = 3784;
@@ -74,13 +76,6 @@ pub(super) fn run(runtime: &Runtime, mut asked: mpsc::Receiver<Request>) {
         let all: Vec<_> = sessions.entries.keys().copied().collect();
         all.into_iter().for_each(|id| sessions.end(id));
     });
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn readable(receivers: &BTreeMap<SocketAddr, UdpSocket>) {

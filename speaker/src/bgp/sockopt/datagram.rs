@@ -1,4 +1,4 @@
-//! UDP sockets that tell with each datagram its TTL and when the kernel had it, and the priority of a thread: what BFD needs.
+//! UDP sockets that tell with each datagram its TTL and when the kernel had it: what BFD needs.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -62,22 +62,6 @@ pub(in crate::bgp) fn sender(from: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&from.into())?;
     Ok(socket)
-}
-
-/// Gives the calling thread real-time priority, or the best that is allowed; in words what it got.
-pub(in crate::bgp) fn raise_priority() -> &'static str {
-    // SAFETY: all fields of the struct are plain integers, for which all-zero bytes are a valid value.
-    let mut parameters: libc::sched_param = unsafe { zeroed() };
-    parameters.sched_priority = 10;
-    // SAFETY: 0 is the calling thread; the pointer is to a struct that lives until the call returns.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } == 0 {
-        return "real time";
-    }
-    // SAFETY: no pointers; 0 is the calling thread.
-    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) } {
-        0 => "nice -10",
-        _ => "as any other",
-    }
 }
 
 fn set(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
