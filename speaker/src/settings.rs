@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use herald_config::{Config, CordonedNodes, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
 use herald_proxy::external_ips::Reserved;
@@ -31,7 +32,7 @@ pub(crate) struct Settings {
     /// There are pools that this node announces by layer 2.
     pub(crate) layer2: bool,
     /// The other nodes' addresses.
-    pub(crate) others: BTreeMap<Box<str>, BTreeSet<IpAddr>>,
+    pub(crate) others: Arc<BTreeMap<Box<str>, BTreeSet<IpAddr>>>,
     /// The configuration in force; the empty one before there is any.
     pub(crate) config: Config,
     /// Pod networks, for judging externalIPs.
@@ -157,7 +158,7 @@ impl Settings {
             refusal,
             peer_names,
             leaves: None,
-            others: index.addresses_of_others(&options.node_name),
+            others: Arc::new(index.addresses_of_others(&options.node_name)),
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),
             ruleset: RulesetConfig {

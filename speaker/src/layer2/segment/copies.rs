@@ -7,7 +7,7 @@
 //! And once a second who is not heard at all, though the API server names it as a node with an address on the segment: its
 //! answer is a copy, and so it begins. Where multicast works none of this is sent, but for nodes that are down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -34,12 +34,14 @@ impl Search {
     }
 
     /// Where to send a copy now, of those that are not heard.
-    pub(super) fn take(&mut self, now: Instant, is_heard: impl Fn(&str) -> bool) -> Vec<IpAddr> {
+    pub(super) fn take<'a>(&mut self, now: Instant, heard: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
         if now < self.due {
             return Vec::new();
         }
         self.due = now + SEARCH;
-        self.nodes.iter().filter(|(node, _)| !is_heard(node)).map(|(_, address)| *address).collect()
+        let heard: HashSet<&str> = heard.collect();
+        let silent = self.nodes.iter().filter(|(node, _)| !heard.contains(&***node));
+        silent.map(|(_, address)| *address).collect()
     }
 }
 
@@ -53,7 +55,8 @@ mod tests {
         let mut search = Search::new(start);
         let address = |last: u8| IpAddr::from([10, 0, 0, last]);
         search.among([("a".into(), address(1)), ("b".into(), address(2))].into());
-        let mut at = |millis, heard: &str| search.take(start + Duration::from_millis(millis), |n| n == heard);
+        let mut at =
+            |millis, heard| search.take(start + Duration::from_millis(millis), std::iter::once(heard));
         assert!(at(0, "").is_empty());
         assert_eq!(at(200, ""), [address(1), address(2)]);
         assert!(at(1100, "").is_empty());

@@ -353,10 +353,10 @@ impl Peers {
         self.peers.get(&participant).is_some_and(|peer| peer.since + long <= now)
     }
 
-    /// Whether a node is heard, be it for the first time.
-    pub(super) fn hears(&self, node: &str) -> bool {
-        self.peers.values().any(|peer| &*peer.node == node)
-            || self.newcomers.values().any(|newcomer| &*newcomer.node == node)
+    /// The names of the nodes that are heard, be it for the first time.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let newcomers = self.newcomers.values().map(|newcomer| &*newcomer.node);
+        self.peers.values().map(|peer| &*peer.node).chain(newcomers)
     }
 
     /// What this participant and the others say of one that is silent here, among so many that are.

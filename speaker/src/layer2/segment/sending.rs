@@ -35,7 +35,7 @@ impl Segment {
                 self.recent.pop_front();
             }
             self.recent.push_back((now, self.sequence));
-            let searched = self.search.take(now, |node| self.peers.hears(node));
+            let searched = self.search.take(now, self.peers.names());
             self.spread(now, hello, searched, out);
         }
         for update in self.log.pages() {
