@@ -6,8 +6,7 @@ use anyhow::{Result, ensure};
 use herald_e2e::{Lab, PodOptions, RouterOptions, await_ok, await_until};
 use serde_json::json;
 
-use crate::graceful_restart::object;
-use crate::objects::{install, pool};
+use crate::objects::{install, object, pool};
 use crate::services::{SOON, await_address, create, service};
 
 const INTERVAL: u32 = 100;
@@ -23,10 +22,10 @@ fn a_speaker_and_a_router_that_hang_are_missed_by_each_other_and_found_again() -
     router.configure(&RouterOptions::t4(lab.nodes()).with_bfd(INTERVAL))?;
     lab.apply(&pool("default", &["192.0.2.0/28"]))?;
     let timers = json!({ "transmitInterval": INTERVAL, "receiveInterval": INTERVAL, "detectMultiplier": 3 });
-    lab.apply(&object("BFDProfile", "v1beta1", &timers))?;
+    lab.apply(&object("BFDProfile", "v1beta1", "router", &timers))?;
     let peer = json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1", "bfdProfile": "router" });
-    lab.apply(&object("BGPPeer", "v1beta2", &peer))?;
-    lab.apply(&object("BGPAdvertisement", "v1beta1", &json!({ "ipAddressPools": ["default"] })))?;
+    lab.apply(&object("BGPPeer", "v1beta2", "router", &peer))?;
+    lab.apply(&object("BGPAdvertisement", "v1beta1", "router", &json!({ "ipAddressPools": ["default"] })))?;
     let _controller = lab.controller("controller", &[])?;
     let node = lab.node(1);
     let speaker = lab.speaker(node, &[])?;

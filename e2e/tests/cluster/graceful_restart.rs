@@ -3,17 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use herald_e2e::{Lab, NAMESPACE, PodOptions, PollOptions, Poller, await_ok};
-use serde_json::{Value, json};
+use herald_e2e::{Lab, PodOptions, PollOptions, Poller, await_ok};
+use serde_json::json;
 
-use crate::objects::{install, pool};
+use crate::objects::{install, object, pool};
 use crate::services::{SOON, await_address, create, service};
-
-pub(crate) fn object(kind: &str, version: &str, spec: &Value) -> String {
-    json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind,
-        "metadata": { "name": "router", "namespace": NAMESPACE }, "spec": spec })
-    .to_string()
-}
 
 #[test]
 #[ignore = "needs a network namespace"]
@@ -23,8 +17,8 @@ fn a_stop_and_a_death_of_the_only_announcing_speaker_fail_no_connection_through_
     lab.apply(&pool("default", &["192.0.2.0/28"]))?;
     let peer =
         json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1", "enableGracefulRestart": true });
-    lab.apply(&object("BGPPeer", "v1beta2", &peer))?;
-    lab.apply(&object("BGPAdvertisement", "v1beta1", &json!({ "ipAddressPools": ["default"] })))?;
+    lab.apply(&object("BGPPeer", "v1beta2", "router", &peer))?;
+    lab.apply(&object("BGPAdvertisement", "v1beta1", "router", &json!({ "ipAddressPools": ["default"] })))?;
     let _controller = lab.controller("controller", &[])?;
     let node = lab.node(1);
     let speaker = lab.speaker(node, &[])?;

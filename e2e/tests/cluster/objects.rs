@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::services::{SOON, all, await_address, await_event, await_no_address, create, ip, service};
 
 const EXAMPLES: &str = include_str!("../../../config/testdata/objects/accepted.yaml");
+/// Of a BGP session.
+pub(crate) const PASSWORD: &str = "s3cr3t";
 const REFUSED: &str = include_str!("../../../config/testdata/objects/refused.yaml");
 
 fn lab() -> Result<Lab> {
@@ -31,12 +33,32 @@ pub(crate) fn install(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn pool(name: &str, addresses: &[&str]) -> String {
+/// An object of metallb.io.
+pub(crate) fn object(kind: &str, version: &str, name: &str, spec: &Value) -> String {
     json!({
-        "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
-        "metadata": { "name": name, "namespace": NAMESPACE }, "spec": { "addresses": addresses },
+        "apiVersion": format!("metallb.io/{version}"), "kind": kind,
+        "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec,
     })
     .to_string()
+}
+
+pub(crate) fn pool(name: &str, addresses: &[&str]) -> String {
+    object("IPAddressPool", "v1beta1", name, &json!({ "addresses": addresses }))
+}
+
+/// The Secret `tor` with [`PASSWORD`], and the peer that has it.
+pub(crate) fn peer_with_password() -> [String; 2] {
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+        "metadata": { "name": "tor", "namespace": NAMESPACE },
+        "stringData": { "username": "x", "password": PASSWORD } });
+    let spec = json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
+        "passwordSecret": { "name": "tor" } });
+    [secret.to_string(), object("BGPPeer", "v1beta2", "tor", &spec)]
+}
+
+/// What BIRD is told so that it has the same password for every peer.
+pub(crate) fn bird_password() -> String {
+    format!("password \"{PASSWORD}\";")
 }
 
 fn get(lab: &Lab, kind: &str, name: &str) -> Result<Value> {
@@ -219,25 +241,13 @@ fn a_controller_that_starts_with_a_refused_pool_takes_no_address_away() -> Resul
 fn a_speaker_peers_by_objects_with_a_password_from_a_secret_and_announces_to_whom_it_is_told() -> Result<()> {
     let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
     install(&lab)?;
-    let options = herald_e2e::RouterOptions::t4(lab.nodes()).every_peer("password \"s3cr3t\";");
+    let options = herald_e2e::RouterOptions::t4(lab.nodes()).every_peer(&bird_password());
     lab.router().configure(&options)?;
-    let object = |kind: &str, version: &str, name: &str, spec: Value| {
-        json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind,
-            "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec })
-        .to_string()
-    };
-    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
-        "metadata": { "name": "tor", "namespace": NAMESPACE }, "stringData": { "username": "x", "password": "s3cr3t" } });
+    let [secret, peer] = peer_with_password();
     lab.apply(&pool("default", &["192.168.10.0/24"]))?;
-    lab.apply(&object(
-        "BGPPeer",
-        "v1beta2",
-        "tor",
-        json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
-        "passwordSecret": { "name": "tor" } }),
-    ))?;
+    lab.apply(&peer)?;
     let only = lab.node(1).name.clone();
-    lab.apply(&object("BGPAdvertisement", "v1beta1", "routes", json!({ "ipAddressPools": ["default"], "peers": ["tor"],
+    lab.apply(&object("BGPAdvertisement", "v1beta1", "routes", &json!({ "ipAddressPools": ["default"], "peers": ["tor"],
         "nodeSelectors": [{ "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": [only] }] }],
         "serviceSelectors": [{ "matchLabels": { "app": "web" } }] })))?;
     for node in lab.nodes() {
@@ -254,7 +264,7 @@ fn a_speaker_peers_by_objects_with_a_password_from_a_secret_and_announces_to_who
     // Without the Secret the peer is refused, and told so by each speaker.
     let state = format!("speaker-{}", lab.node(1).name);
     await_state(&lab, &state, "Invalid", "there is no Secret tor")?;
-    lab.apply(&secret.to_string())?;
+    lab.apply(&secret)?;
     await_state(&lab, &state, "Valid", "")?;
     let _pod = lab.pod(lab.node(1), "web-1", &herald_e2e::PodOptions::app("web"))?;
     create(

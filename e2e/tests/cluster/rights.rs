@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use herald_e2e::{ControlPlaneOptions, Lab, NAMESPACE, PodOptions, RouterOptions, at, await_ok};
 use serde_json::{Value, json};
 
+use crate::objects::{bird_password, object, peer_with_password, pool};
 use crate::services::{SOON, await_address, await_event, create, service};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
@@ -93,12 +94,6 @@ fn is_used(asked: &BTreeSet<Right>, right: &Right) -> bool {
         || (verb == "create" && asked.contains(&(account, group, resource, "patch".to_owned())))
 }
 
-fn object(kind: &str, version: &str, name: &str, spec: Value) -> String {
-    json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind,
-        "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec })
-    .to_string()
-}
-
 #[test]
 #[ignore = "needs a network namespace"]
 fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<()> {
@@ -107,27 +102,17 @@ fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<(
     let lab = Lab::builder().nodes(2).control_plane_with(options).bird().start()?;
     lab.kubectl(&["apply", "--server-side", "-k", MANIFESTS])?;
     lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
-    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
-        "metadata": { "name": "tor", "namespace": NAMESPACE }, "stringData": { "username": "x", "password": "s3cr3t" } });
-    lab.apply(&secret.to_string())?;
-    let with_password = RouterOptions::t4(lab.nodes()).every_peer("password \"s3cr3t\";");
+    let [secret, peer] = peer_with_password();
+    lab.apply(&secret)?;
+    lab.apply(&peer)?;
+    let with_password = RouterOptions::t4(lab.nodes()).every_peer(&bird_password());
     lab.router().configure(&with_password)?;
-    lab.apply(&object("IPAddressPool", "v1beta1", "routed", json!({ "addresses": ["192.168.10.0/24"] })))?;
-    lab.apply(&object(
-        "IPAddressPool",
-        "v1beta1",
-        "segment",
-        json!({ "addresses": ["10.0.0.200/32"], "autoAssign": false }),
-    ))?;
-    lab.apply(&object(
-        "BGPPeer",
-        "v1beta2",
-        "tor",
-        json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1",
-        "passwordSecret": { "name": "tor" } }),
-    ))?;
-    lab.apply(&object("BGPAdvertisement", "v1beta1", "routed", json!({ "ipAddressPools": ["routed"] })))?;
-    lab.apply(&object("L2Advertisement", "v1beta1", "segment", json!({ "ipAddressPools": ["segment"] })))?;
+    lab.apply(&pool("routed", &["192.168.10.0/24"]))?;
+    let segment = json!({ "addresses": ["10.0.0.200/32"], "autoAssign": false });
+    lab.apply(&object("IPAddressPool", "v1beta1", "segment", &segment))?;
+    for (kind, pool) in [("BGPAdvertisement", "routed"), ("L2Advertisement", "segment")] {
+        lab.apply(&object(kind, "v1beta1", pool, &json!({ "ipAddressPools": [pool] })))?;
+    }
 
     let kubeconfig =
         |name: &str| Ok::<_, anyhow::Error>(format!("--kubeconfig={}", account(&lab, name)?.display()));

@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use herald_e2e::{
-    ClientError, HttpOptions, Lab, NAMESPACE, PodOptions, Process, RouterOptions, at, await_ok,
-};
-use serde_json::{Value, json};
+use herald_e2e::{ClientError, HttpOptions, Lab, PodOptions, Process, RouterOptions, at, await_ok};
+use serde_json::json;
 
-use crate::objects::{install, pool};
+use crate::objects::{bird_password, install, object, peer_with_password, pool};
 use crate::services::{SOON, await_address, create, log_after, service};
 
 const RESUMED: &str = "going on with the snapshot";
@@ -32,21 +30,16 @@ impl Node {
     fn start() -> Result<Self> {
         let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
         install(&lab)?;
-        lab.router().configure(&RouterOptions::t4(lab.nodes()).every_peer("password \"s3cr3t\";"))?;
-        let object = |kind: &str, version: &str, spec: &Value| {
-            let meta = json!({ "name": "one", "namespace": NAMESPACE });
-            let object = json!({ "apiVersion": format!("metallb.io/{version}"), "kind": kind, "metadata": meta, "spec": spec });
-            lab.apply(&object.to_string())
-        };
-        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
-            "metadata": { "name": "tor", "namespace": NAMESPACE }, "stringData": { "username": "x", "password": "s3cr3t" } });
-        lab.apply(&secret.to_string())?;
-        lab.apply(&pool("default", &["192.0.2.0/28"]))?;
-        lab.apply(&pool("lan", &["10.0.0.200-10.0.0.209"]))?;
-        let peer = json!({ "myASN": 42, "peerASN": 100, "peerAddress": "10.0.0.1", "passwordSecret": { "name": "tor" } });
-        object("BGPPeer", "v1beta2", &peer)?;
-        object("BGPAdvertisement", "v1beta1", &json!({ "ipAddressPools": ["default"] }))?;
-        object("L2Advertisement", "v1beta1", &json!({ "ipAddressPools": ["lan"] }))?;
+        lab.router().configure(&RouterOptions::t4(lab.nodes()).every_peer(&bird_password()))?;
+        let [secret, peer] = peer_with_password();
+        for object in
+            [secret, peer, pool("default", &["192.0.2.0/28"]), pool("lan", &["10.0.0.200-10.0.0.209"])]
+        {
+            lab.apply(&object)?;
+        }
+        for (kind, pool) in [("BGPAdvertisement", "default"), ("L2Advertisement", "lan")] {
+            lab.apply(&object(kind, "v1beta1", pool, &json!({ "ipAddressPools": [pool] })))?;
+        }
         let controller = lab.controller("controller", &[])?;
         let speaker = lab.speaker(lab.node(1), &[])?;
         lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;

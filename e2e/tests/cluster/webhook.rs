@@ -7,7 +7,7 @@ use herald_e2e::{Lab, NAMESPACE, await_ok};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use crate::objects::{install, pool};
+use crate::objects::{install, object, pool};
 use crate::services::{SOON, await_event};
 
 const ADDRESS: &str = "127.0.0.1:9443";
@@ -51,9 +51,7 @@ fn registration(authority: &str) -> Result<String> {
 }
 
 fn peer(version: &str, spec: Value) -> String {
-    json!({ "apiVersion": format!("metallb.io/{version}"), "kind": "BGPPeer",
-        "metadata": { "name": "tor", "namespace": NAMESPACE }, "spec": spec })
-    .to_string()
+    object("BGPPeer", version, "tor", &spec)
 }
 
 /// Why an object is refused.
