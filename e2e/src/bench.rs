@@ -7,6 +7,7 @@
 //!  herald::Herald, metallb::MetalLb: the processes; dropping one ends them
 //!  bare  : what the programs share that do only what cannot be avoided
 //!  report: percentiles, the table, the bars
+//!  steal : whether the machine was there all the time
 //! ```
 //! All times are of one clock of one process, from the moment before the API request is sent. Nothing in here knows which of
 //! the two systems it measures.
@@ -22,3 +23,4 @@ pub mod layer2;
 pub mod metallb;
 pub mod proxy;
 pub mod report;
+mod steal;
