@@ -77,6 +77,8 @@ pub struct Backends {
     pub hairpin: Box<[SocketAddr]>,
     /// Endpoints that serve, and that neither policies nor topology choose here, sorted: flows that go to them stay.
     pub unchosen: Box<[SocketAddr]>,
+    /// Those of `unchosen` whose node counts as dead, sorted: only what is not yet a connection does not wait for them.
+    pub silent: Box<[SocketAddr]>,
     /// With session affinity: the seconds for which a client keeps its endpoint.
     pub affinity: Option<u32>,
     /// Some endpoint somewhere can be used.
@@ -136,6 +138,11 @@ impl Backends {
     /// Whether an endpoint serves, chosen here or not.
     pub fn serves(&self, endpoint: &SocketAddr) -> bool {
         [&self.cluster, &self.local, &self.unchosen].iter().any(|all| all.binary_search(endpoint).is_ok())
+    }
+
+    /// Whether its node counts as dead.
+    pub fn is_silent(&self, endpoint: &SocketAddr) -> bool {
+        self.silent.binary_search(endpoint).is_ok()
     }
 }
 
@@ -415,14 +422,15 @@ fn backends(
         let ready = endpoint.ready && endpoint.probes != ProbeState::Failed;
         ready || endpoint.serving_terminating
     };
-    let serving = endpoints.iter().filter(serves);
-    let unchosen = serving.filter(|endpoint| !is_chosen(endpoint)).map(|endpoint| endpoint.address).collect();
+    let unchosen: Vec<_> = endpoints.iter().filter(serves).filter(|endpoint| !is_chosen(endpoint)).collect();
+    let silent: Vec<_> = unchosen.iter().copied().filter(|endpoint| endpoint.suspect).collect();
     Backends {
         port: port.name.clone(),
         cluster: addresses(&cluster),
         local: addresses(&local),
         hairpin: hairpin.into_boxed_slice(),
-        unchosen,
+        unchosen: addresses(&unchosen),
+        silent: addresses(&silent),
         affinity: service.affinity,
         has_any,
         local_ready,

@@ -1,6 +1,7 @@
 //! Whose entries are in question after a change of rules: what stood before, compared with what stands then. Pure.
 //!
-//! In question are frontends that came (entries from before they had rules), that went, and that lost a serving endpoint.
+//! In question are frontends that came (entries from before they had rules), that went, that lost a serving endpoint, and
+//! that have one whose node has come to count as dead.
 //! Endpoints that merely came make nothing stale. What stands is what the [`Program`] says: of contested frontends the
 //! holder's rules, and lingering ones as long as they linger.
 
@@ -54,7 +55,9 @@ fn in_question(before: Option<&Arc<Backends>>, after: Option<&Arc<Backends>>) ->
         (None, None) => false,
         (None, Some(_)) | (Some(_), None) => true,
         (Some(before), Some(after)) => {
-            !Arc::ptr_eq(before, after) && before.serving().any(|endpoint| !after.serves(endpoint))
+            !Arc::ptr_eq(before, after)
+                && (before.serving().any(|endpoint| !after.serves(endpoint))
+                    || after.silent.iter().any(|endpoint| !before.is_silent(endpoint)))
         }
     }
 }

@@ -6,6 +6,7 @@
 //! |---------------------------|-------------------------------------------|-----------|-----------------|
 //! | not in the view           |                                           | stays     | stays           |
 //! | has rules                 | a serving endpoint, address and port      | stays     | stays           |
+//! | has rules                 | the same, on a node that counts as dead   | stays     | goes            |
 //! | has rules                 | the frontend itself: never translated     | goes      | goes            |
 //! | has rules                 | anything else                             | goes      | goes            |
 //! | is gone                   | the frontend itself: somebody else's now  | stays     | stays           |
@@ -46,6 +47,8 @@ pub struct Flow {
 pub enum Reason {
     /// It leads to an endpoint that does not serve the frontend any more.
     EndpointGone,
+    /// It leads to an endpoint whose node counts as dead.
+    NodeSilent,
     /// It began before the frontend had rules.
     NotTranslated,
     /// The frontend has no rules any more.
@@ -104,6 +107,7 @@ pub fn stale(flow: &Flow, view: &View) -> Option<Reason> {
     let frontend = Frontend { address: destination.ip(), protocol, port: destination.port() };
     let translated = reply_source != destination;
     match view.frontends.get(&frontend)? {
+        Some(backends) if syn_sent && backends.is_silent(&reply_source) => Some(Reason::NodeSilent),
         Some(backends) if backends.serves(&reply_source) => None,
         Some(_) if translated => Some(Reason::EndpointGone),
         Some(_) => Some(Reason::NotTranslated),

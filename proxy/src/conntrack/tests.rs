@@ -70,6 +70,26 @@ fn a_flow_to_an_endpoint_that_serves_but_is_not_chosen_here_stays() {
 }
 
 #[test]
+fn of_the_flows_to_a_node_that_counts_as_dead_those_without_an_answer_go() {
+    let on_dead: Box<[SocketAddr]> = Box::from([socket(OTHER_POD)]);
+    let backends = Backends {
+        cluster: Box::from([socket(POD)]),
+        unchosen: on_dead.clone(),
+        silent: on_dead,
+        has_any: true,
+        ..Backends::default()
+    };
+    let mut view = View::default();
+    view.set(udp("192.0.2.1"), Some(Arc::new(backends.clone())));
+    view.set(frontend("192.0.2.1", Protocol::Tcp, 53), Some(Arc::new(backends)));
+    let tcp = |reply_source, syn_sent| Flow { protocol: Protocol::Tcp, syn_sent, ..flow(reply_source) };
+    assert_eq!(stale(&flow(OTHER_POD), &view), None);
+    assert_eq!(stale(&tcp(OTHER_POD, false), &view), None);
+    assert_eq!(stale(&tcp(OTHER_POD, true), &view), Some(Reason::NodeSilent));
+    assert_eq!(stale(&tcp(POD, true), &view), None);
+}
+
+#[test]
 fn a_flow_to_an_endpoint_that_is_gone_goes() {
     assert_eq!(stale(&flow(POD), &view_of(Protocol::Udp, Some(&[OTHER_POD]))), Some(Reason::EndpointGone));
 }
@@ -190,6 +210,26 @@ fn a_frontend_is_in_question_when_it_comes_when_it_loses_an_endpoint_and_when_it
         program.expire(&web);
     });
     assert_eq!(stale(&flow(POD), &view), Some(Reason::FrontendGone));
+}
+
+#[test]
+fn a_frontend_is_in_question_when_the_node_of_an_endpoint_comes_to_count_as_dead() {
+    let (web, vip) = (ObjectName::new("shop", "web"), frontend("192.0.2.1", Protocol::Tcp, 53));
+    let mut program = Program::new();
+    let mut install = |silent: &[&str]| {
+        let mut service = service(vip, &[POD], 1);
+        let endpoints: Box<[SocketAddr]> = silent.iter().map(|address| socket(address)).collect();
+        let backends = Arc::make_mut(&mut service.frontends[0].backends);
+        (backends.unchosen, backends.silent) = (Box::from([socket(OTHER_POD)]), endpoints);
+        let before = Standing::of(&program, [vip]);
+        program.install(&web, Some(service));
+        before.changed(&program)
+    };
+    let syn_sent = Flow { protocol: Protocol::Tcp, syn_sent: true, ..flow(OTHER_POD) };
+    assert_eq!(stale(&syn_sent, &install(&[])), None);
+    assert_eq!(stale(&syn_sent, &install(&[OTHER_POD])), Some(Reason::NodeSilent));
+    assert!(install(&[OTHER_POD]).is_empty());
+    assert!(install(&[]).is_empty());
 }
 
 #[test]

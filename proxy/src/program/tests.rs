@@ -91,6 +91,7 @@ fn frontend_rules(
             local: endpoints.iter().copied().take(1).collect(),
             hairpin: endpoints.iter().copied().take(1).collect(),
             unchosen: Box::default(),
+            silent: Box::default(),
             affinity: None,
             has_any: !endpoints.is_empty(),
             local_ready: !endpoints.is_empty(),

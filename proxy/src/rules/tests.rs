@@ -362,6 +362,25 @@ fn endpoints_that_serve_and_are_not_chosen_are_known_as_serving() {
 }
 
 #[test]
+fn endpoints_on_a_node_that_counts_as_dead_serve_and_are_known_as_silent_as_long_as_there_are_others() {
+    let slice = slice(
+        "IPv4",
+        json!([{"addresses": ["10.244.1.2"], "nodeName": "a"}, {"addresses": ["10.244.2.2"], "nodeName": "b"}]),
+    );
+    let of = |suspects: &[&str]| {
+        let mut endpoints = endpoints(std::slice::from_ref(&slice));
+        endpoints.set_suspects(Some(Arc::new(suspects.iter().map(|node| Box::from(*node)).collect())));
+        let rules = rules(&all_kinds(json!({})), &endpoints, &node());
+        let backends = &at(&rules, tcp(VIP, 80)).backends;
+        assert!(backends.serves(&socket("10.244.2.2:8080")));
+        (backends.cluster.len(), backends.is_silent(&socket("10.244.2.2:8080")))
+    };
+    assert_eq!(of(&[]), (2, false));
+    assert_eq!(of(&["b"]), (1, true));
+    assert_eq!(of(&["a", "b"]), (2, false));
+}
+
+#[test]
 fn the_shares_are_those_of_the_elements_with_affinity_and_without() {
     use crate::tracer::{Hook, Packet, Tracer, Verdict};
     for affinity in ["None", "ClientIP"] {

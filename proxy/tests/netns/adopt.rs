@@ -73,6 +73,7 @@ fn any_service() -> impl Strategy<Value = ServiceRules> {
             let backends = Backends {
                 port: "http".into(),
                 unchosen: Box::default(),
+                silent: Box::default(),
                 cluster: endpoints.into(),
                 hairpin: local.clone(),
                 local,
@@ -169,6 +170,7 @@ fn services(first: u16, count: u16) -> Vec<Element> {
         let backends = Backends {
             port: "http".into(),
             unchosen: Box::default(),
+            silent: Box::default(),
             cluster: endpoints.clone(),
             local: endpoints,
             hairpin: Box::default(),

@@ -79,6 +79,7 @@ impl Lab {
                 cluster: endpoints.clone(),
                 hairpin: Box::default(),
                 unchosen: Box::default(),
+                silent: Box::default(),
                 local: endpoints,
                 affinity: self.affinity,
                 has_any: true,

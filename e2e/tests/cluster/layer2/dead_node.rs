@@ -74,6 +74,16 @@ fn endpoints_of_a_node_that_dies_get_no_new_connections_and_those_of_a_killed_sp
     let explain = HttpOptions::default().path("/explain/service/default/web");
     let explained = layer2.lab.node(1).ns.http(at("127.0.0.1", 7472), &explain)?.body;
     ensure!(explained.contains("NodeSilent"), "{explained}");
+    // What nobody answered there would catch every new connection from its port for two minutes.
+    let owner = layer2.owner(vip.ip(), None)?;
+    await_ok(SOON, "connections that the dead node's endpoint never answered to be forgotten", || {
+        let entries = owner.ns.run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack"))??;
+        let dead = format!("src={} ", pod.ip);
+        let unanswered: Vec<_> =
+            entries.lines().filter(|entry| entry.contains("SYN_SENT") && entry.contains(&dead)).collect();
+        ensure!(unanswered.is_empty(), "{unanswered:#?}");
+        Ok(())
+    })?;
     for reason in ["NodeSilent", "NodeHeard"] {
         if reason == "NodeHeard" {
             layer2.lab.heal_node(layer2.lab.node(3))?;
