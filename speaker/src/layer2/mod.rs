@@ -12,6 +12,7 @@
 //! On a thread of its own, real-time where the kernel permits it: neither a batch of nftables nor an answer of the API
 //! server may delay a hello. The thread needs no API server to keep, move or release an address.
 
+mod alarm;
 mod bursts;
 mod election;
 mod frame;

@@ -16,6 +16,7 @@ use socket2::{SockAddr, Socket};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::alarm::Alarm;
 use super::frame::{self, Mac, Question};
 use super::hello::{Hello, Keys, Sender};
 use super::interfaces::{Interface, Interfaces};
@@ -29,7 +30,7 @@ use super::{PortView, View, Wanted};
 /// Frames taken at a time.
 const BATCH: usize = 64;
 /// How long a hello waits at most.
-const TAKE: Duration = Duration::from_millis(50);
+const TAKE: Duration = Duration::from_millis(100);
 /// Hellos taken at a time.
 const HELLOS: usize = 1024;
 /// Answers in [`ANSWER_WINDOW`]; what is asked beyond that is asked again.
@@ -121,6 +122,7 @@ impl Port {
         let (mut wants, mut finds) = (true, true);
         let mut stopping = false;
         let mut more = false;
+        let mut alarm = Alarm::new()?;
         loop {
             let deadline = self.segment.next_deadline();
             let take_at = self.taken + TAKE;
@@ -130,12 +132,13 @@ impl Port {
                 wants |= wanted.has_changed().unwrap_or(true);
                 finds |= found.has_changed().unwrap_or(true);
             } else {
+                alarm.set(deadline.min(take_at))?;
                 tokio::select! {
                     () = readable(&self.arp) => more = true,
                     () = readable(&self.ndp) => more = true,
                     changed = wanted.changed() => if changed.is_err() { break } else { wants = true },
                     changed = found.changed() => if changed.is_err() { break } else { finds = true },
-                    () = tokio::time::sleep_until(deadline.min(take_at).into()) => {}
+                    rung = alarm.rung() => rung?,
                 }
             }
             self.hellos();

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
@@ -71,9 +72,10 @@ pub(crate) fn packet_socket(frames: Frames, interface: u32) -> io::Result<AsyncF
     register(socket)
 }
 
-fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: the socket owns its descriptor, is moved in here, and is closed by nobody but the value that is returned.
-    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
+/// For the runtime, which wakes who reads.
+pub(super) fn register<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what is moved in here owns its descriptor, which is closed by nobody but the value that is returned.
+    unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 /// Ethernet, then IPv6 with ICMPv6 as its first header, then the type; the rest is checked by `frame.rs`.
