@@ -14,7 +14,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::await_until::await_until;
 use crate::namespace::{self, Namespace};
@@ -141,6 +141,7 @@ impl Topology {
             ("net/ipv4/fib_multipath_hash_policy", "1"),
             ("net/ipv6/fib_multipath_hash_policy", "1"),
         ])?;
+        self.lan.run(no_filter)??;
         namespace::ip_batch(None, &self.links())?;
         self.lan.ip(&self.switch())?;
         self.router.ip(&[
@@ -232,6 +233,17 @@ pub(crate) fn await_ipv6(ns: &Namespace) -> Result<()> {
             |line: &str| line.split_whitespace().last().filter(|link| !["lo", "cni0"].contains(link)).map(on);
         addresses.lines().filter_map(wanted).all(|ready| ready).then_some(())
     })
+}
+
+/// A switch does not filter. Where `br_netfilter` is loaded a bridge does, and whoever sends pays for it at each port.
+fn no_filter() -> Result<()> {
+    for of in ["iptables", "ip6tables", "arptables"] {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{of}");
+        if std::fs::exists(&path)? {
+            std::fs::write(&path, "0").context(path)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
