@@ -53,7 +53,7 @@ pub(crate) struct Participant(pub(crate) u64);
 
 impl Participant {
     /// From what a hello says of its sender.
-    pub(crate) fn of(node: &str, interface: u32) -> Self {
+    fn of(node: &str, interface: u32) -> Self {
         let mut text = node.as_bytes().to_vec();
         text.push(b'%');
         text.extend(interface.to_be_bytes());
@@ -75,6 +75,16 @@ pub(crate) struct Sender {
     pub(crate) interface: u32,
     /// The interface's hardware address.
     pub(crate) mac: Mac,
+    /// What follows from the first two.
+    pub(crate) participant: Participant,
+}
+
+impl Sender {
+    /// An interface of a node.
+    pub(crate) fn new(node: Box<str>, interface: u32, mac: Mac) -> Self {
+        let participant = Participant::of(&node, interface);
+        Self { node, interface, mac, participant }
+    }
 }
 
 /// A participant that the sender hears, and how much of its offers it has.
@@ -367,7 +377,7 @@ fn read(mut fields: Fields<'_>) -> Option<Hello> {
 fn read_sender(value: &mut Fields<'_>) -> Option<Sender> {
     let (interface, mac) = (value.u32()?, value.array()?);
     let node = std::str::from_utf8(value.rest()).ok()?;
-    (!node.is_empty() && node.len() <= MAX_NAME).then(|| Sender { node: node.into(), interface, mac })
+    (!node.is_empty() && node.len() <= MAX_NAME).then(|| Sender::new(node.into(), interface, mac))
 }
 
 fn read_update(value: &mut Fields<'_>) -> Option<Update> {

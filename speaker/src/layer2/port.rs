@@ -79,7 +79,7 @@ impl Port {
         let now = Instant::now();
         let mut boot = [0; 8];
         SystemRandom::new().fill(&mut boot).map_err(|_| io::Error::other("there are no random numbers"))?;
-        let sender = Sender { node: shared.node.as_str().into(), interface: index, mac: interface.mac };
+        let sender = Sender::new(shared.node.as_str().into(), index, interface.mac);
         let mut port = Self {
             index,
             segment: Segment::new(sender, u64::from_be_bytes(boot), now),

@@ -158,7 +158,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// A new run. `boot` is a random number that no earlier run had.
     pub(crate) fn new(sender: Sender, boot: u64, now: Instant) -> Self {
-        let me = Participant::of(&sender.node, sender.interface);
+        let me = sender.participant;
         Self {
             sender,
             me,
@@ -324,7 +324,7 @@ impl Segment {
     }
 
     fn hello(&mut self, now: Instant, hello: &Hello, from: Option<IpAddr>) {
-        let participant = Participant::of(&hello.sender.node, hello.sender.interface);
+        let participant = hello.sender.participant;
         if participant == self.me {
             return;
         }

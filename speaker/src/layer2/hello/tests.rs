@@ -9,7 +9,7 @@ fn keys(secret: &[u8]) -> Keys {
 fn hello() -> Hello {
     let offer = |score, claim, leaving| Some(Offer { score, claim, leaving });
     Hello {
-        sender: Sender { node: "node-1".into(), interface: 3, mac: [2, 0, 0, 0, 0, 1] },
+        sender: Sender::new("node-1".into(), 3, [2, 0, 0, 0, 0, 1]),
         boot: 0x0102_0304_0506_0708,
         sequence: 9,
         stopping: true,

@@ -40,6 +40,8 @@ impl Random {
 
 struct Node {
     segment: Option<Segment>,
+    /// The segment's, by its own clock.
+    deadline: Instant,
     offers: BTreeMap<IpAddr, u16>,
     /// Its own clock, ahead of the world's.
     ahead: Duration,
@@ -109,6 +111,7 @@ impl World {
             let offers = world.some_offers();
             world.nodes.push(Node {
                 segment: None,
+                deadline: world.now,
                 offers,
                 ahead: Duration::ZERO,
                 paused_until: None,
@@ -141,8 +144,7 @@ impl World {
     }
 
     fn boot(&mut self, node: usize) {
-        let sender =
-            Sender { node: format!("node-{node}").into(), interface: 2, mac: [2, 0, 0, 0, 0, node as u8] };
+        let sender = Sender::new(format!("node-{node}").into(), 2, [2, 0, 0, 0, 0, node as u8]);
         let boot = self.random.next();
         self.nodes[node].segment = Some(Segment::new(sender, boot, self.local(node)));
         let offers = self.nodes[node].offers.clone();
@@ -155,7 +157,10 @@ impl World {
     fn feed(&mut self, node: usize, event: Event) {
         let now = self.local(node);
         let Some(segment) = &mut self.nodes[node].segment else { return };
-        for output in segment.handle(now, event) {
+        let outputs = segment.handle(now, event);
+        let deadline = segment.next_deadline();
+        self.nodes[node].deadline = deadline;
+        for output in outputs {
             match output {
                 Output::Send(hello) => {
                     let all = (0..self.nodes.len()).filter(|to| self.groups[node][*to]).collect();
@@ -212,8 +217,8 @@ impl World {
             let arrival = self.arrivals.first_key_value().map(|((at, _), _)| *at);
             let deadline = |node: usize| {
                 let state = &self.nodes[node];
-                let at = state.segment.as_ref()?.next_deadline();
-                let at = at.checked_sub(state.ahead).unwrap_or(self.now);
+                state.segment.as_ref()?;
+                let at = state.deadline.checked_sub(state.ahead).unwrap_or(self.now);
                 Some((at.max(state.paused_until.unwrap_or(at)), node))
             };
             let next = (0..self.nodes.len()).filter_map(deadline).min();

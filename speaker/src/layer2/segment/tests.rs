@@ -12,7 +12,7 @@ fn offers() -> Event {
 }
 
 fn segment(now: Instant) -> Segment {
-    let sender = Sender { node: "node-1".into(), interface: 2, mac: [2, 0, 0, 0, 0, 1] };
+    let sender = Sender::new("node-1".into(), 2, [2, 0, 0, 0, 0, 1]);
     Segment::new(sender, 11, now)
 }
 
@@ -40,7 +40,7 @@ fn of_another(segment: &Segment, sequence: u32, lists: bool) -> Hello {
         alone: false,
     };
     Hello {
-        sender: Sender { node: "node-2".into(), interface: 2, mac: [2, 0, 0, 0, 0, 2] },
+        sender: Sender::new("node-2".into(), 2, [2, 0, 0, 0, 0, 2]),
         boot: 22,
         sequence,
         stopping: false,
