@@ -92,6 +92,15 @@ impl Report {
         let last = self.failed.iter().max();
         last.map_or(0.0, |last| last.saturating_duration_since(since).as_secs_f64() * 1000.0)
     }
+
+    /// Says how it went after an event; of an outage that is too long, in milliseconds, when each connection began.
+    pub(super) fn say(&self, since: Instant, outage: f64, most: f64) {
+        eprintln!("    {outage:.0} ms, {} of {} not made", self.failed.len(), self.tried);
+        if outage > most {
+            let after = self.failed.iter().map(|at| at.saturating_duration_since(since).as_millis());
+            eprintln!("    began after, in ms: {:?}", after.collect::<Vec<_>>());
+        }
+    }
 }
 
 async fn attempt(to: SocketAddr, client: Client) -> Outcome {

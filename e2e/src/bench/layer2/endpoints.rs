@@ -41,11 +41,7 @@ pub fn measure(system: &mut System, times: usize, table: &mut Table) -> Result<(
         let last = report.failed.iter().max();
         let endless = last.is_some_and(|last| end.saturating_duration_since(*last) < QUIET);
         let outage = if endless { f64::INFINITY } else { report.outage(gone) };
-        eprintln!("    {outage:.0} ms, {} of {} not made", report.failed.len(), report.tried);
-        if outage > BAR {
-            let since = report.failed.iter().map(|at| at.saturating_duration_since(gone).as_millis());
-            eprintln!("    began after, in ms: {:?}", since.collect::<Vec<_>>());
-        }
+        report.say(gone, outage, BAR);
         samples.push(outage);
         pod(system)?.thaw();
         system.relaunch(GOES)?;

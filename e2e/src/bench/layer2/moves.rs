@@ -76,7 +76,7 @@ pub fn measure(system: &mut System, way: Way, times: usize, table: &mut Table) -
         beat.await_good(WHOLE, PATIENCE)?;
         let report = beat.stop()?;
         let outage = report.outage(gone);
-        eprintln!("    {outage:.0} ms, {} of {} not made", report.failed.len(), report.tried);
+        report.say(gone, outage, BAR_MAX);
         samples.push(outage);
         system.restore(owner)?;
     }
