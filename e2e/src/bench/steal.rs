@@ -3,6 +3,8 @@
 //! Of a hundred short waits the second longest is a matter of single stalls: while a virtual processor does not run, no
 //! program on it does. A run in which much was stolen measures the host.
 
+use std::fmt::Debug;
+
 use anyhow::{Context, Result};
 
 /// The share of a run, in per cent of all processors' time, above which it is made again.
@@ -11,20 +13,22 @@ const MOST: f64 = 5.0;
 const RUNS: u32 = 6;
 
 /// Measures, and measures again as long as much was stolen meanwhile: the run with the least, and its share in per cent.
-/// What was measured has no say in it.
-pub(super) fn undisturbed<T>(what: &str, mut measure: impl FnMut() -> Result<T>) -> Result<(T, f64)> {
+/// What was measured has no say in it, and is told of each run.
+pub(super) fn undisturbed<T: Debug>(what: &str, mut measure: impl FnMut() -> Result<T>) -> Result<(T, f64)> {
     let mut best: Option<(T, f64)> = None;
     for run in 1..=RUNS {
         let before = Times::now()?;
         let measured = measure()?;
         let stolen = Times::now()?.stolen_since(before);
+        eprintln!(
+            "  {what}, run {run} of at most {RUNS}: {measured:?}; the host took {stolen:.1} % of the processors"
+        );
         if best.as_ref().is_none_or(|(_, least)| stolen < *least) {
             best = Some((measured, stolen));
         }
         if stolen <= MOST {
             break;
         }
-        eprintln!("  {what}: the host took {stolen:.1} % of the processors in run {run} of at most {RUNS}");
     }
     best.context("nothing was measured")
 }

@@ -1,6 +1,6 @@
 //! The moment at which the thread looks again, by a timer of the kernel.
 //!
-//! The thread sets it some twenty times a second and for as long as the node runs. The runtime's own timers cost three
+//! The thread sets it some ten times a second and for as long as the node runs. The runtime's own timers cost three
 //! system calls each time instead of one, and wake it once more on the way when a deadline is more than 64 ms away.
 
 use std::io;

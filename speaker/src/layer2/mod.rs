@@ -181,7 +181,7 @@ impl Layer2 {
         let (end, ended) = oneshot::channel();
         let node = node.to_owned();
         let run = move || {
-            tracing::info!(priority = raise_priority(), "the thread of layer 2");
+            tracing::info!(priority = raise_priority(), "layer 2 has a thread of its own");
             let (found, interfaces) = watch::channel(Interfaces::new());
             let shared = Shared { node, keys, wanted: wants, found: interfaces, view: publish, metrics };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -50,7 +50,7 @@ struct Sessions {
 }
 
 pub(super) fn run(runtime: &Runtime, mut asked: mpsc::Receiver<Request>) {
-    tracing::debug!(priority = raise_priority(), "BFD thread");
+    tracing::info!(priority = raise_priority(), "BFD has a thread of its own");
     runtime.block_on(async {
         let mut sessions = Sessions::default();
         loop {

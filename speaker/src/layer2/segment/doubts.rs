@@ -5,8 +5,8 @@
 //! - its kernel does not answer: it is asked for the address that its hellos came from (a unicast answer of any state of
 //!   the process). Where nobody else is on the segment to agree, an address to ask for is needed.
 //!
-//! Once it counts as dead it does so until it is heard or its kernel answers: that another participant has fallen silent as well, or this
-//! one was held up and heard nobody for a moment, says nothing for it.
+//! Once it counts as dead it does so until it is heard or its kernel answers: that another participant has fallen silent
+//! as well, or this one was held up and heard nobody for a moment, says nothing for it.
 //!
 //! One that said that it stops is no dead node, nor is one that was never heard. The first hello ends it. What
 //! the API server says meanwhile is not asked: it learns of it much later.
