@@ -137,6 +137,9 @@ fn read_ranges<'a>(
                 .of()
                 .fail("the pool has no addresses: add some, for example addresses: [192.0.2.0/24]");
         }
+        // That generation bears a pool without addresses; one that loses them by a slip of the pen is not meant.
+        fields.not_mistyped("cidr")?;
+        fields.not_mistyped("addresses")?;
         fields.of().warn(format!("{label} has no cidr: there is nothing to give to Services"));
     }
     for place in places {

@@ -298,6 +298,12 @@ impl<'a> Fields<'a> {
         if let Some(empty) = self.written(key) {
             return empty.fail(format!("{key} has no value: write one such as {key}: {example}"));
         }
+        self.not_mistyped(key)?;
+        self.of.fail(format!("{key} is missing: add it, for example {key}: {example}"))
+    }
+
+    /// Fails where a key that may be missing was probably meant by an unknown one.
+    pub(crate) fn not_mistyped(&self, key: &str) -> Option<()> {
         let mistyped = self.unknown.iter().find(|entry| {
             nearest(&entry.key, self.known.iter().copied())
                 .is_some_and(|near| near.likely && near.word == key)
@@ -307,7 +313,7 @@ impl<'a> Fields<'a> {
                 let (written, line) = (shown(&entry.key), entry.line);
                 self.of.fail(format!("{key} is missing: rename {written} on line {line} to it"))
             }
-            None => self.of.fail(format!("{key} is missing: add it, for example {key}: {example}")),
+            None => Some(()),
         }
     }
 }

@@ -8,6 +8,16 @@ pub(super) fn refuses(document: &str, expected: &str) {
 }
 
 #[test]
+fn a_pool_that_has_no_addresses_because_of_a_slip_of_the_pen_is_refused() {
+    for (key, meant) in [("cdir", "cidr"), ("cidrs", "cidr"), ("adresses", "addresses")] {
+        refuses(
+            &format!("address-pools:\n- name: a\n  {key}: [192.0.2.0/24]\n  advertisements: [{{}}]"),
+            &format!("line 2, address-pools[0]: {meant} is missing: rename {key} on line 3 to it"),
+        );
+    }
+}
+
+#[test]
 fn peers_are_refused_field_by_field() {
     for (more, expected) in [
         ("peer-port: 65536", "peers[0].peer-port: 65536 is out of range: use 0 to 65535"),
