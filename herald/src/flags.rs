@@ -47,12 +47,23 @@ struct RoleFlags {
     admin_address: SocketAddr,
 }
 
+/// What needs the kernel's settings.
+#[derive(Debug, Args)]
+pub(crate) struct SysctlFlags {
+    /// Where the kernel's settings are written. In a container /proc/sys is read-only: mount the node's /proc/sys/net
+    /// into a directory and name that one.
+    #[arg(long, default_value = herald_speaker::SYSCTLS, value_name = "DIRECTORY")]
+    pub(crate) sysctl_directory: PathBuf,
+}
+
 /// `herald cleanup`.
 #[derive(Debug, Args)]
 pub(crate) struct CleanupFlags {
     /// Instead: takes Herald's finalizer off all Services of the cluster. Stop the controllers first.
     #[arg(long)]
     pub(crate) cluster: bool,
+    #[command(flatten)]
+    pub(crate) sysctl: SysctlFlags,
     #[command(flatten)]
     pub(crate) client: ClientFlags,
 }
@@ -180,6 +191,8 @@ pub(crate) struct SpeakerFlags {
     /// not of the container. Peers' passwords are in it, for root alone. Empty: none is kept.
     #[arg(long, default_value = "/var/lib/herald", value_name = "DIRECTORY")]
     state_directory: String,
+    #[command(flatten)]
+    sysctl: SysctlFlags,
     /// Remove what a kube-proxy left on this node (nftables tables, iptables-nft chains, the IPVS interface), once
     /// Herald's rules are in force. Stop kube-proxy first.
     #[arg(long)]
@@ -204,6 +217,7 @@ impl SpeakerFlags {
             conntrack_tcp_be_liberal,
             layer2_key_directory,
             state_directory,
+            sysctl,
             take_over,
         } = self;
         let RoleFlags { namespace, lb_class, admin_address } = role;
@@ -224,6 +238,7 @@ impl SpeakerFlags {
             },
             layer2_key_directory,
             state_directory: Some(state_directory).filter(|path| !path.is_empty()).map(Into::into),
+            sysctl_directory: sysctl.sysctl_directory,
             take_over,
             ..SpeakerOptions::new(client, node_name)
         }

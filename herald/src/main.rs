@@ -107,14 +107,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let options = SpeakerOptions { api_servers, ..flags.into_options(client) };
             shutdown::run(|stop| herald_speaker::run(options, stop)).await
         }
-        Command::Cleanup(CleanupFlags { cluster: true, client }) => {
+        Command::Cleanup(CleanupFlags { cluster: true, client, .. }) => {
             let client = client::connect(&client.options()).await.context("no API client")?;
             let removed = herald_controller::cleanup::finalizers(client).await?;
             println!("finalizers: {removed} removed");
             Ok(())
         }
-        Command::Cleanup(CleanupFlags { cluster: false, .. }) => {
-            let cleaned = herald_speaker::cleanup().await?;
+        Command::Cleanup(CleanupFlags { cluster: false, sysctl, .. }) => {
+            let cleaned = herald_speaker::cleanup(&sysctl.sysctl_directory).await?;
             println!(
                 "nftables tables: {}; local addresses: {} removed",
                 if cleaned.tables { "removed" } else { "none were there" },

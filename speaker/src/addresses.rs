@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
@@ -86,11 +87,13 @@ impl LocalAddresses {
         AddressList(Some(self.handle.clone()))
     }
 
-    /// Opens rtnetlink. The future drives the socket and ends only with it: poll it beside everything else.
-    pub(crate) fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), AddressError> {
+    /// Opens rtnetlink; ARP settings are below `sysctls`. The future drives the socket and ends only with it: poll it beside everything else.
+    pub(crate) fn open(
+        sysctls: &Path,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;
         // Interface 1 is `lo` in every network namespace since the kernel allocates it first.
-        let opened = Self { handle, index: 1, ours: BTreeSet::new(), sysctls: ArpSysctls::default() };
+        let opened = Self { handle, index: 1, ours: BTreeSet::new(), sysctls: ArpSysctls::new(sysctls) };
         Ok((opened, connection))
     }
 

@@ -3,6 +3,8 @@
 //! Withdraws nothing: it is for a node whose speaker is gone. Addresses first, because one without rules would expose
 //! the node. What others made is not touched; doing it twice is no error.
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use crate::addresses::LocalAddresses;
@@ -17,9 +19,10 @@ pub struct Cleaned {
     pub addresses: usize,
 }
 
-/// Removes Herald's tables and local addresses from the network namespace of the calling thread.
-pub async fn cleanup() -> anyhow::Result<Cleaned> {
-    let (mut addresses, connection) = LocalAddresses::open()?;
+/// Removes Herald's tables and local addresses from the network namespace of the calling thread, whose settings are in
+/// `sysctls` ([`crate::SYSCTLS`]).
+pub async fn cleanup(sysctls: &Path) -> anyhow::Result<Cleaned> {
+    let (mut addresses, connection) = LocalAddresses::open(sysctls)?;
     let remove = async {
         let ours = addresses.adopt().await?.clone();
         for address in &ours {

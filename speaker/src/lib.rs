@@ -76,3 +76,4 @@ pub use conntrack::ConntrackLimits;
 pub use node_ports::NodePortAddresses;
 pub use options::{ProxyMode, SpeakerOptions};
 pub use run::run;
+pub use sysctl::SYSCTLS;

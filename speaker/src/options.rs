@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::conntrack::ConntrackLimits;
 use crate::node_ports::NodePortAddresses;
+use crate::sysctl::SYSCTLS;
 
 /// How much of kube-proxy's work the speaker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub struct SpeakerOptions {
     pub conntrack: ConntrackLimits,
     /// The files of a Secret with the keys of layer 2's hellos; `None`: they are signed with the cluster's name.
     pub layer2_key_directory: Option<PathBuf>,
+    /// Where the settings of `/proc/sys` are written: [`SYSCTLS`], or where the node's are mounted in a container.
+    pub sysctl_directory: PathBuf,
     /// Where a snapshot of what the API server says is kept, for starts without it; `None`: nowhere.
     pub state_directory: Option<PathBuf>,
     /// Remove kube-proxy's rules as soon as Herald's are in force; without it, full mode refuses to start beside them.
@@ -113,6 +116,7 @@ impl SpeakerOptions {
             service_metrics_limit: 1000,
             conntrack: ConntrackLimits::default(),
             layer2_key_directory: None,
+            sysctl_directory: SYSCTLS.into(),
             state_directory: None,
             take_over: false,
         }

@@ -81,7 +81,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let full = options.proxy == ProxyMode::Full;
     let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
     let (proxy, monitoring, tables) = start_proxy(&options, &proxy_metrics).await?;
-    let (mut local, rtnetlink) = LocalAddresses::open()?;
+    let (mut local, rtnetlink) = LocalAddresses::open(&options.sysctl_directory)?;
 
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("rtnetlink", async move {
@@ -226,7 +226,8 @@ async fn start_proxy(
     if tables {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
-    let limits = (options.proxy == ProxyMode::Full).then(|| options.conntrack.clone());
+    let limits = (options.proxy == ProxyMode::Full)
+        .then(|| (options.conntrack.clone(), options.sysctl_directory.clone()));
     let conntrack = Housekeeper::start(metrics.clone(), limits)
         .context("cannot start the thread that deletes stale conntrack entries")?;
     let monitoring = Monitoring(kernel.monitor().await);

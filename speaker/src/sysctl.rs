@@ -1,7 +1,14 @@
-//! Settings under /proc/sys that are raised and never lowered.
+//! Settings under `/proc/sys` that are raised and never lowered.
+//!
+//! In a container `/proc/sys` is read-only. Its settings below `net` belong to the network namespace of who opens them, so a
+//! speaker in the node's network may write them wherever the node's `/proc/sys/net` is mounted (`--sysctl-directory`); that
+//! needs `CAP_NET_ADMIN` and nothing else.
 
 use std::io;
 use std::path::Path;
+
+/// Where a process that is in no container finds them.
+pub const SYSCTLS: &str = "/proc/sys";
 
 /// Raises a setting; `Some(former)` if it was lower.
 pub(crate) fn raise_to(path: &Path, least: u64) -> io::Result<Option<u64>> {

@@ -1,4 +1,8 @@
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use super::*;
+use crate::sysctl::SYSCTLS;
 use crate::testing::in_namespace;
 
 fn ip(text: &str) -> IpAddr {
@@ -11,7 +15,11 @@ fn arp() -> (String, String) {
 }
 
 fn open() -> LocalAddresses {
-    let (addresses, connection) = LocalAddresses::open().unwrap();
+    open_with(Path::new(SYSCTLS))
+}
+
+fn open_with(sysctls: &Path) -> LocalAddresses {
+    let (addresses, connection) = LocalAddresses::open(sysctls).unwrap();
     tokio::task::spawn_local(connection);
     addresses
 }
@@ -102,6 +110,37 @@ fn arp_settings_that_were_higher_are_not_lowered() {
         assert_eq!(arp().0, "2");
         addresses.remove(ip("192.0.2.1")).await.unwrap();
         assert_eq!(arp().0, "2");
+    });
+}
+
+/// As in a container: `/proc/sys` is read-only, and the node's `/proc/sys/net` is mounted elsewhere.
+#[test]
+#[ignore = "needs a network namespace"]
+fn arp_settings_are_written_where_a_container_has_them() {
+    in_namespace(|| async {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let net = elsewhere.path().join("net");
+        std::fs::create_dir(&net).unwrap();
+        let none = None::<&str>;
+        let bind = |from: &str, to: &Path| mount(Some(from), to, none, MsFlags::MS_BIND, none).unwrap();
+        // The mounts are this thread's own and vanish with it.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        bind("/proc/sys/net", &net);
+        bind(SYSCTLS, Path::new(SYSCTLS));
+        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, SYSCTLS, none, read_only, none).unwrap();
+
+        let before = arp();
+        let mut refused = open();
+        refused.add(ip("192.0.2.1")).await.unwrap();
+        assert_eq!(arp(), before);
+        refused.remove(ip("192.0.2.1")).await.unwrap();
+        let mut addresses = open_with(elsewhere.path());
+        addresses.add(ip("192.0.2.1")).await.unwrap();
+        assert_eq!(arp(), ("1".to_owned(), "2".to_owned()));
+        addresses.remove(ip("192.0.2.1")).await.unwrap();
+        assert_eq!(arp(), before);
     });
 }
 

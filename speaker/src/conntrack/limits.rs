@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::sysctl::raise_to;
 
-const DIRECTORY: &str = "/proc/sys/net/netfilter";
+const DIRECTORY: &str = "net/netfilter";
 /// kube-proxy's least number of entries, however few cores there are.
 const LEAST_ENTRIES: u64 = 131_072;
 
@@ -47,9 +47,10 @@ impl ConntrackLimits {
     }
 
     /// Raises what is lower. Conntrack must have been used before: its module brings the settings.
-    pub(super) fn raise(&self) {
+    pub(super) fn raise(&self, sysctls: &Path) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let refused = raise_all(Path::new(DIRECTORY), &self.settings(cores));
+        let directory = sysctls.join(DIRECTORY);
+        let refused = raise_all(&directory, &self.settings(cores));
         if refused.is_empty() {
             return;
         }
@@ -57,7 +58,9 @@ impl ConntrackLimits {
             refused.iter().map(|(name, least, error)| format!("{name}={least}: {error}")).collect();
         tracing::warn!(
             settings = refused.join("; "),
-            "conntrack settings under {DIRECTORY} cannot be raised; set them on the host (sysctl) if they matter"
+            "conntrack settings under {} cannot be raised: in a container mount the node's /proc/sys/net and name the \
+             directory above it by --sysctl-directory, or set them on the host (sysctl) if they matter",
+            directory.display()
         );
     }
 }

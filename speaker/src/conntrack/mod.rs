@@ -15,6 +15,7 @@
 mod limits;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -93,14 +94,18 @@ impl Queue {
 }
 
 impl Housekeeper {
-    /// Starts the thread in the network namespace of the caller. Limits are raised after the first clean-up.
-    pub(crate) fn start(metrics: ProxyMetrics, limits: Option<ConntrackLimits>) -> io::Result<Self> {
+    /// Starts the thread in the network namespace of the caller. Limits are raised after the first clean-up,
+    /// in the directory beside them.
+    pub(crate) fn start(
+        metrics: ProxyMetrics,
+        limits: Option<(ConntrackLimits, PathBuf)>,
+    ) -> io::Result<Self> {
         let mut conntrack = None;
         let mut limits = limits;
         Self::with(Pace::default(), move |view| {
             let cleaned = clean(&mut conntrack, view);
-            if let Some(limits) = limits.take() {
-                limits.raise();
+            if let Some((limits, sysctls)) = limits.take() {
+                limits.raise(&sysctls);
             }
             match &cleaned {
                 Ok(cleaned) => cleaned.iter().for_each(|cleaned| count(&metrics, cleaned)),

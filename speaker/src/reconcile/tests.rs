@@ -3,6 +3,7 @@
 mod foreign;
 mod refused;
 
+use std::path::Path;
 use std::process::Command;
 
 use herald_proxy::health::{HealthPorts, ProxyState};
@@ -30,6 +31,7 @@ use crate::neighbours::TakeOver;
 use crate::node::fold;
 use crate::proxy_kernel::ProxyKernel;
 use crate::snapshot::{Identity, SnapshotMetrics};
+use crate::sysctl::SYSCTLS;
 use crate::testing::bird::{Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
@@ -70,7 +72,7 @@ impl Lab {
         let kernel = KernelThread::start().await.unwrap();
         let monitoring = Monitoring(if watched { kernel.monitor().await } else { None });
         assert_eq!(monitoring.0.is_some(), watched);
-        let (mut local, connection) = LocalAddresses::open().unwrap();
+        let (mut local, connection) = LocalAddresses::open(Path::new(SYSCTLS)).unwrap();
         tokio::task::spawn_local(connection);
         let adopted = local.adopt().await.unwrap().clone();
         let registry = Metrics::new();
@@ -281,10 +283,13 @@ fn stopping_withdraws_and_the_next_run_adopts_what_stays() {
         assert!(on_lo("192.0.2.2") && !rules().contains("192.0.2.1"), "{}", rules());
         lab.stop().await;
 
-        let cleaned = crate::cleanup().await.unwrap();
+        let cleaned = crate::cleanup(Path::new(SYSCTLS)).await.unwrap();
         assert_eq!(cleaned, crate::Cleaned { tables: true, addresses: 1 });
         assert!(!on_lo("192.0.2.2") && !rules().contains("herald"), "{}", rules());
-        assert_eq!(crate::cleanup().await.unwrap(), crate::Cleaned { tables: false, addresses: 0 });
+        assert_eq!(
+            crate::cleanup(Path::new(SYSCTLS)).await.unwrap(),
+            crate::Cleaned { tables: false, addresses: 0 }
+        );
     });
 }
 
