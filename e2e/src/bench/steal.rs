@@ -1,14 +1,14 @@
 //! Processor time that the machine's host gave to others (`steal` in `/proc/stat`, proc(5)).
 //!
 //! Of a hundred short waits the second longest is a matter of single stalls: while a virtual processor does not run, no
-//! program on it does. A run in which much was stolen measures the host.
+//! program on it does. A run in which much was stolen measures the host, whatever its figure.
 
 use std::fmt::Debug;
 
 use anyhow::{Context, Result};
 
 /// The share of a run, in per cent of all processors' time, above which it is made again.
-const MOST: f64 = 5.0;
+pub(super) const MOST: f64 = 5.0;
 /// Runs at most.
 const RUNS: u32 = 6;
 
@@ -17,9 +17,9 @@ const RUNS: u32 = 6;
 pub(super) fn undisturbed<T: Debug>(what: &str, mut measure: impl FnMut() -> Result<T>) -> Result<(T, f64)> {
     let mut best: Option<(T, f64)> = None;
     for run in 1..=RUNS {
-        let before = Times::now()?;
+        let meter = Meter::start()?;
         let measured = measure()?;
-        let stolen = Times::now()?.stolen_since(before);
+        let stolen = meter.stolen()?;
         eprintln!(
             "  {what}, run {run} of at most {RUNS}: {measured:?}; the host took {stolen:.1} % of the processors"
         );
@@ -31,6 +31,20 @@ pub(super) fn undisturbed<T: Debug>(what: &str, mut measure: impl FnMut() -> Res
         }
     }
     best.context("nothing was measured")
+}
+
+/// Since when is counted.
+pub(super) struct Meter(Times);
+
+impl Meter {
+    pub(super) fn start() -> Result<Self> {
+        Ok(Self(Times::now()?))
+    }
+
+    /// What was stolen since, in per cent of all processors' time.
+    pub(super) fn stolen(&self) -> Result<f64> {
+        Ok(Times::now()?.stolen_since(self.0))
+    }
 }
 
 /// Ticks since the machine's start.
