@@ -21,7 +21,7 @@ pub(crate) struct ClientFlags {
     kubeconfig: Option<PathBuf>,
     /// The API server's own addresses, instead of the kubeconfig's or the `kubernetes` Service's. Needed where no
     /// kube-proxy serves that Service before Herald does.
-    #[arg(long = "api-server", value_delimiter = ',', value_name = "URL")]
+    #[arg(long = "api-server", env = "HERALD_API_SERVER", value_delimiter = ',', value_name = "URL")]
     api_servers: Vec<String>,
 }
 

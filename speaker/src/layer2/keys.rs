@@ -2,7 +2,8 @@
 //!
 //! The file `secretkey` signs (MetalLB's name for it, so its Secret serves both); every other file beside it is accepted as
 //! well. To rotate: add the new key as another file, then exchange the two, then remove the old one; each step may take its
-//! time. Without a Secret hellos are signed with the cluster's name, which tells clusters apart and keeps nobody out.
+//! time. Without a Secret hellos are signed with the cluster's name, which tells clusters apart and keeps nobody out. An empty
+//! directory is what Kubernetes mounts for an optional Secret that is not there, so it counts as none; but not once there were keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ pub(crate) struct KeySource {
 }
 
 impl KeySource {
-    /// The secrets: the one that signs first. An error says what is wrong and what to do.
+    /// The secrets: the one that signs first; none without a Secret. An error says what is wrong and what to do.
     fn read(&self) -> Result<Vec<Vec<u8>>, String> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let cannot = |path: &Path, error| format!("cannot read {}: {error}", path.display());
@@ -58,6 +59,9 @@ impl KeySource {
             files.insert(name.to_owned(), key);
         }
         let missing = || format!("{} has no file {SIGNS}: the Secret needs that key", directory.display());
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
         let signs = files.remove(SIGNS).ok_or_else(missing)?;
         Ok(std::iter::once(signs).chain(files.into_values().take(MAX_KEYS - 1)).collect())
     }
@@ -88,20 +92,26 @@ async fn publish(
     keys: watch::Sender<Option<Keys>>,
 ) -> anyhow::Result<()> {
     cluster.wait_for(Option::is_some).await?;
-    if source.directory.is_none() {
-        tracing::warn!(
-            "hellos of layer 2 are signed with the cluster's name only: whoever is on the segment can forge them; \
-             mount a Secret and name its directory with --layer2-key-directory"
-        );
-    }
-    let mut known = None;
+    let mut known: Option<(String, Vec<Vec<u8>>)> = None;
     let mut told = None;
     loop {
         let cluster_name = cluster.borrow_and_update().clone().unwrap_or_default();
-        let read = source.read().map(|secrets| (cluster_name, secrets));
+        let had_keys = known.as_ref().is_some_and(|(_, secrets)| !secrets.is_empty());
+        let read = match source.read() {
+            Ok(secrets) if secrets.is_empty() && had_keys => {
+                Err("the Secret is gone, or has no keys any more: put it back".to_owned())
+            }
+            read => read.map(|secrets| (cluster_name, secrets)),
+        };
         match read {
             Ok(read) if known.as_ref() != Some(&read) => {
                 let (cluster, secrets) = &read;
+                if secrets.is_empty() {
+                    tracing::warn!(
+                        "hellos of layer 2 are signed with the cluster's name only: whoever is on the segment can forge \
+                         them; mount a Secret and name its directory with --layer2-key-directory"
+                    );
+                }
                 let mut secrets_left = secrets.iter();
                 let sign = secrets_left.next().map_or(cluster.as_bytes(), Vec::as_slice);
                 let others: Vec<Vec<u8>> = secrets_left.cloned().collect();
@@ -154,13 +164,33 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let source = KeySource { directory: Some(directory.path().to_owned()) };
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        assert_eq!(source.read().unwrap(), Vec::<Vec<u8>>::new());
+        write("former", "old");
         assert!(source.read().unwrap_err().contains("has no file secretkey"));
         write("secretkey", "new");
-        write("former", "old");
         write("..data", "hidden");
         assert_eq!(source.read().unwrap(), [b"new".to_vec(), b"old".to_vec()]);
         write("former", "");
         assert!(source.read().unwrap_err().contains("is empty"));
         assert_eq!(KeySource::default().read().unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_vanishes_does_not_make_hellos_easy_to_forge() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, source) =
+            (directory.path().join(SIGNS), KeySource { directory: Some(directory.path().to_owned()) });
+        let (_cluster, mut name) = watch::channel(Some("cluster".to_owned()));
+        let (keys, mut published) = watch::channel(None);
+        let publishing = publish(source, &mut name, keys);
+        let watching = async {
+            published.changed().await.unwrap();
+            std::fs::write(&file, "a key").unwrap();
+            published.changed().await.unwrap();
+            std::fs::remove_file(&file).unwrap();
+            tokio::time::sleep(3 * REREAD).await;
+            assert!(!published.has_changed().unwrap(), "the last good key stays in force");
+        };
+        tokio::select! { _ = publishing => panic!("it never ends"), () = watching => {} }
     }
 }

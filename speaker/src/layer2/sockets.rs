@@ -47,7 +47,9 @@ pub(crate) enum Frames {
 /// A packet socket on one interface.
 pub(crate) fn packet_socket(frames: Frames, interface: u32) -> io::Result<AsyncFd<Socket>> {
     // Without a protocol nothing arrives until the filter is there.
-    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open a packet socket (CAP_NET_RAW is needed): {error}"))
+    })?;
     let ethertype = match frames {
         Frames::Arp => libc::ETH_P_ARP,
         Frames::Ndp => {
