@@ -99,7 +99,7 @@ impl ControlPlane {
         let etcd = start_etcd(registry, namespace, lifetime, &programs, &files.etcd)?;
         certificates::write(&files.pki)?;
         fs::write(files.pki.join("tokens.csv"), format!("{TOKEN},lab,lab,system:masters\n"))?;
-        fs::write(&files.kubeconfig, kubeconfig_text(&files.pki.join("ca.crt")))?;
+        fs::write(&files.kubeconfig, kubeconfig_text(&files.pki.join("ca.crt"), TOKEN))?;
         let etcd_up = || namespace.run(|| std::net::TcpStream::connect(("127.0.0.1", 2379)));
         await_ok(READY, "etcd to listen", || match etcd_up() {
             Ok(Ok(_)) => Ok(()),
@@ -249,7 +249,8 @@ fn start_etcd(
     Process::start(registry, Some(namespace), "etcd", command, lifetime)
 }
 
-fn kubeconfig_text(authority: &Path) -> String {
+/// A kubeconfig for who has this token.
+pub(crate) fn kubeconfig_text(authority: &Path, token: &str) -> String {
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
@@ -258,7 +259,7 @@ fn kubeconfig_text(authority: &Path) -> String {
          \x20 cluster: {{server: \"https://{CONTROL_PLANE}:6443\", certificate-authority: \"{}\"}}\n\
          users:\n\
          - name: lab\n\
-         \x20 user: {{token: {TOKEN}}}\n\
+         \x20 user: {{token: {token}}}\n\
          contexts:\n\
          - name: lab\n\
          \x20 context: {{cluster: lab, user: lab}}\n\

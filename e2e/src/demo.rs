@@ -109,7 +109,6 @@ fn lay_out(steps: &Steps) -> Result<Lab> {
 
 fn walk(steps: &Steps, lab: &Lab) -> Result<()> {
     let processes: Vec<Process> = steps.run("herald controller, and herald speaker on every node", || {
-        lab.kubectl(&["create", "namespace", crate::NAMESPACE])?;
         let mut processes = vec![lab.controller("controller", &[])?];
         processes.extend(lab.speakers(&[])?);
         Ok(processes)

@@ -1,10 +1,12 @@
-//! Herald's own processes: controllers beside the API server, speakers on nodes.
+//! Herald's own processes: controllers beside the API server, speakers on nodes, both with the rights that the manifests give
+//! them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::account::{CONTROLLER, SPEAKER};
 use crate::lab::Lab;
 use crate::process::Process;
 use crate::topology::{CLUSTER_CIDR, CONTROL_PLANE, Node, SERVICE_CIDR};
@@ -17,7 +19,7 @@ impl Lab {
     /// `--flag=value` or in two words) replaces the usual one; a second controller wants another `--identity`.
     pub fn controller(&self, name: &str, arguments: &[&str]) -> Result<Process> {
         let usual = [
-            ("--kubeconfig", self.kubeconfig().display().to_string()),
+            ("--kubeconfig", self.account_kubeconfig(CONTROLLER).display().to_string()),
             ("--namespace", NAMESPACE.to_owned()),
         ];
         self.start_process(self.control_plane_ns(), name, command("controller", &usual, arguments)?)
@@ -27,7 +29,7 @@ impl Lab {
     pub fn speaker(&self, node: &Node, arguments: &[&str]) -> Result<Process> {
         let usual = [
             ("--node-name", node.name.clone()),
-            ("--kubeconfig", self.kubeconfig().display().to_string()),
+            ("--kubeconfig", self.account_kubeconfig(SPEAKER).display().to_string()),
             ("--api-server", format!("https://{CONTROL_PLANE}:6443")),
             ("--namespace", NAMESPACE.to_owned()),
             ("--cluster-cidr", CLUSTER_CIDR.to_owned()),
@@ -52,19 +54,15 @@ impl Lab {
         self.nodes().iter().map(|node| self.speaker(node, arguments)).collect()
     }
 
-    /// Makes the namespace and writes `config` into the ConfigMap that Herald reads (also to change it).
+    /// Writes `config` into the ConfigMap that Herald reads (also to change it).
     pub fn configure_herald(&self, config: &str) -> Result<()> {
-        let objects = [
-            serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
-            serde_json::json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": { "namespace": NAMESPACE, "name": "config" },
-                "data": { "config": config },
-            }),
-        ];
+        let object = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "namespace": NAMESPACE, "name": "config" },
+            "data": { "config": config },
+        });
         // JSON is YAML, and needs no care for indentation.
-        let text: Vec<String> = objects.iter().map(ToString::to_string).collect();
-        self.apply(&text.join("\n---\n")).map(drop)
+        self.apply(&object.to_string()).map(drop)
     }
 }
 

@@ -118,6 +118,7 @@ impl LabBuilder {
             let plane = ControlPlane::start(&lab.registry, &lab.topology.control_plane, lifetime, options)?;
             lab.control_plane = Some(plane);
             lab.register_nodes()?;
+            lab.make_accounts()?;
         }
         lab.owned = lifetime == Lifetime::Owner;
         Ok(lab)

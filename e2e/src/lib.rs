@@ -19,6 +19,7 @@
 //! their owner even if that is killed, and what is left of a killed owner is removed by the next lab of anyone.
 //! All calls block; run no runtime around them. Everything needs root.
 
+mod account;
 mod api;
 mod await_until;
 mod beat;

@@ -26,11 +26,7 @@ fn definitions() -> Result<String> {
 /// Installs the definitions, and waits until they are served.
 pub(crate) fn install(lab: &Lab) -> Result<()> {
     lab.kubectl_with_input(&["apply", "--server-side", "-f", "-"], &definitions()?)?;
-    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
-    lab.apply(
-        &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
-    )?;
-    Ok(())
+    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"]).map(drop)
 }
 
 /// An object of metallb.io.

@@ -1,17 +1,15 @@
 //! Herald under the manifests' own ServiceAccounts: what it may ask of the API server is what it asks, no less and no more.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{ControlPlaneOptions, Lab, NAMESPACE, PodOptions, RouterOptions, at, await_ok};
 use serde_json::{Value, json};
 
-use crate::objects::{bird_password, object, peer_with_password, pool};
+use crate::objects::{bird_password, install, object, peer_with_password, pool};
 use crate::services::{SOON, await_address, await_event, create, service};
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 /// What the API server writes down: every request of these accounts.
 const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cluster/testdata/audit.yaml");
 /// The slowest look at a ConfigurationState comes after a minute.
@@ -19,17 +17,6 @@ const ALL_USED: Duration = Duration::from_secs(90);
 
 /// An account, and what it may ask: group, resource with its subresource, verb.
 type Right = (String, String, String, String);
-
-/// A kubeconfig with the account's own token.
-fn account(lab: &Lab, name: &str) -> Result<PathBuf> {
-    let token = lab.kubectl(&["create", "token", "-n", NAMESPACE, name])?;
-    let admin = std::fs::read_to_string(lab.kubeconfig())?;
-    let (before, rest) = admin.split_once("{token: ").context("a token in the kubeconfig")?;
-    let (_, after) = rest.split_once('}').context("a token in the kubeconfig")?;
-    let file = lab.directory().join(format!("{name}.kubeconfig"));
-    std::fs::write(&file, format!("{before}{{token: {}}}{after}", token.trim()))?;
-    Ok(file)
-}
 
 /// What the roles of the manifests grant.
 fn granted(lab: &Lab) -> Result<BTreeSet<Right>> {
@@ -100,8 +87,7 @@ fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<(
     let api_flags = vec![format!("--audit-policy-file={POLICY}"), "--audit-log-path=-".to_owned()];
     let options = ControlPlaneOptions { api_flags, ..ControlPlaneOptions::default() };
     let lab = Lab::builder().nodes(2).control_plane_with(options).bird().start()?;
-    lab.kubectl(&["apply", "--server-side", "-k", MANIFESTS])?;
-    lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"])?;
+    install(&lab)?;
     let [secret, peer] = peer_with_password();
     lab.apply(&secret)?;
     lab.apply(&peer)?;
@@ -114,10 +100,9 @@ fn each_right_that_the_manifests_grant_is_used_and_none_is_missing() -> Result<(
         lab.apply(&object(kind, "v1beta1", pool, &json!({ "ipAddressPools": [pool] })))?;
     }
 
-    let kubeconfig =
-        |name: &str| Ok::<_, anyhow::Error>(format!("--kubeconfig={}", account(&lab, name)?.display()));
-    let controller = lab.controller("controller", &[&kubeconfig("herald-controller")?])?;
-    let speakers = lab.speakers(&[&kubeconfig("herald-speaker")?])?;
+    // As in every lab, both log in as the manifests' ServiceAccounts.
+    let controller = lab.controller("controller", &[])?;
+    let speakers = lab.speakers(&[])?;
     let _pod = lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
     let annotated = |key: &str, value: &str| json!({ "metadata": { "annotations": { key: value } } });
     create(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use herald_e2e::{
-    Answer, ClientError, HttpOptions, Lab, LabBuilder, NAMESPACE, Namespace, Node, Pod, Process, await_ok,
+    Answer, ClientError, HttpOptions, Lab, LabBuilder, Namespace, Node, Pod, Process, await_ok,
 };
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -48,7 +48,6 @@ impl Cluster {
     /// Starts the lab and Herald on it, without a configuration.
     pub(crate) fn start(builder: LabBuilder) -> Result<Self> {
         let lab = builder.control_plane().start()?;
-        lab.kubectl(&["create", "namespace", NAMESPACE])?;
         let mut processes = vec![lab.controller("controller", &[])?];
         processes.extend(lab.speakers(&[])?);
         Ok(Self { _processes: processes, lab })
