@@ -43,6 +43,7 @@ demo-down: ## Ends the lab of `make demo` and leaves nothing behind
 .PHONY: test
 test: setup cluster ## Runs every test of every level: pure, network namespaces, cluster
 	@e2e/peers/build.sh >/dev/null
+	@e2e/tools/build.sh >/dev/null
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test
 
 .PHONY: test-pure
@@ -56,6 +57,7 @@ test-netns: setup ## Runs the tests that need network namespaces
 .PHONY: test-cluster
 test-cluster: setup cluster ## Runs the suites on a real API server
 	@e2e/peers/build.sh >/dev/null
+	@e2e/tools/build.sh >/dev/null
 	@HERALD_BIN=$(abspath $(DEBUG)/herald) .ci/test cluster
 
 .PHONY: bench-create

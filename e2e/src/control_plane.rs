@@ -64,10 +64,20 @@ pub(crate) fn kubeconfig(registry: &Registry) -> PathBuf {
 
 /// The directory of the built programs: `HERALD_CLUSTER_DIR`, or what `e2e/cluster/build.sh` says.
 pub fn programs() -> Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("HERALD_CLUSTER_DIR") {
-        return Ok(directory.into());
+    match std::env::var_os("HERALD_CLUSTER_DIR") {
+        Some(directory) => Ok(directory.into()),
+        None => built("cluster/build.sh"),
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/build.sh");
+}
+
+/// The directory of the tools that `e2e/tools/build.sh` builds: `helm`, and the definitions of the Prometheus operator.
+pub fn tools() -> Result<PathBuf> {
+    built("tools/build.sh")
+}
+
+/// Where a script has put what it builds.
+fn built(script: &str) -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let output =
         Command::new(&script).arg("--where").output().with_context(|| format!("run {}", script.display()))?;
     if !output.status.success() {

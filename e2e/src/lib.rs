@@ -44,7 +44,7 @@ mod topology;
 
 pub use await_until::{await_ok, await_until, holds_for};
 pub use client::{Answer, ClientError, Connection, HttpOptions};
-pub use control_plane::{ControlPlaneOptions, programs};
+pub use control_plane::{ControlPlaneOptions, programs, tools};
 pub use herald::{NAMESPACE, program as herald_program};
 pub use kubelet::Settled;
 pub use lab::{Lab, LabBuilder, at};

@@ -12,6 +12,7 @@ mod kernel;
 mod kube_proxy;
 mod layer2;
 mod local_addresses;
+mod manifests;
 mod metallb_switch;
 mod objects;
 mod order;
