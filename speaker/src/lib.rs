@@ -41,6 +41,7 @@ mod floor;
 mod foreign;
 mod index;
 mod kernel;
+mod kernel_version;
 mod layer2;
 mod ledger;
 mod metrics;

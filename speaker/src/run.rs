@@ -37,6 +37,7 @@ use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
+use crate::kernel_version;
 use crate::layer2::{self, KeySource, Layer2, Layer2Metrics};
 use crate::metrics::SpeakerMetrics;
 use crate::neighbours::{Found, TakeOver};
@@ -72,6 +73,9 @@ const LISTS: [&str; 5] = ["services", "endpointslices", "nodes", "servicecidrs",
 ///
 /// Stopping withdraws all routes, but from peers with graceful restart, and ends the sessions; rules and local addresses stay ([`crate::cleanup()`]).
 pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if let Some(doubt) = kernel_version::doubt() {
+        tracing::warn!("{doubt}");
+    }
     let metrics = Metrics::new();
     let readiness = Readiness::new();
     let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())

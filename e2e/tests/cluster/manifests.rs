@@ -106,13 +106,10 @@ fn every_manifest_passes_the_api_server_and_its_pods_are_made() -> Result<()> {
     }
 
     // In earnest, by the document's own commands: admission looks at pods only where they are made.
-    for heading in ["## Two commands", "### The keys of layer 2"] {
-        let commands = commands_after(heading)?;
-        let path = format!("PATH={}:/usr/bin:/bin", programs()?.display());
-        let kubeconfig = format!("KUBECONFIG={}", lab.kubeconfig().display());
-        let script = format!("cd {MANIFESTS}/..\n{commands}");
-        lab.control_plane_ns().exec(&["env", &path, &kubeconfig, "sh", "-exc", &script])?;
-    }
+    let path = format!("PATH={}:/usr/bin:/bin", programs()?.display());
+    let kubeconfig = format!("KUBECONFIG={}", lab.kubeconfig().display());
+    let script = format!("cd {MANIFESTS}/..\n{}", commands_after("## The commands")?);
+    lab.control_plane_ns().exec(&["env", &path, &kubeconfig, "sh", "-exc", &script])?;
     await_ok(SOON, "the pods of both roles", || {
         let of = |component: &str| -> Result<Vec<Value>> {
             let selector = format!("app.kubernetes.io/component={component}");
