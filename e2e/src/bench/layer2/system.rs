@@ -182,6 +182,12 @@ impl System {
             let _ = node.ns.ip(&[format!("addr del {}/32 dev eth0", self.vip.ip())]);
         }
         self.lab.heal_node(&node)?;
+        if self.kind == Kind::MetalLb {
+            // It ends where it does not reach the API at once, and nobody starts it again here.
+            await_ok(PATIENCE, "the node to reach the API server", || {
+                node.ns.connect(at("10.0.0.10", 6443), Duration::from_secs(1))
+            })?;
+        }
         self.launch(index)
     }
 
