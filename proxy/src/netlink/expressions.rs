@@ -75,6 +75,7 @@ pub(super) fn write(
         Statement::DestinationIsLocal => local(w, FIB_DADDR),
         Statement::StateNew => any_bit(w, CT_STATE, STATE_NEW),
         Statement::StateInvalid => any_bit(w, CT_STATE, STATE_INVALID),
+        Statement::StateUntracked => any_bit(w, CT_STATE, STATE_UNTRACKED),
         Statement::StateNotKnown => any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
         Statement::StatusDnat => any_bit(w, CT_STATUS, STATUS_DNAT),
         Statement::Icmp(kind) => icmp(w, family, *kind),

@@ -316,7 +316,8 @@ fn refuse() -> Vec<Rule> {
 }
 
 /// A packet for a Service's address that no rule took never reaches this node's sockets and is never routed on.
-/// What keeps the address itself alive passes: ping where this node holds it, and neighbour discovery.
+/// What keeps the address itself alive passes: ping where this node holds it, and neighbour discovery. So does what another
+/// program serves on this node in the Service's place.
 fn unserved(family: IpFamily) -> Vec<Rule> {
     let neighbours = match family {
         IpFamily::V4 => Vec::new(),
@@ -329,6 +330,8 @@ fn unserved(family: IpFamily) -> Vec<Rule> {
         // A reset for a packet that conntrack merely failed to place would cut a living connection.
         vec![Statement::StateInvalid, Statement::Count(EndReason::Invalid), Statement::Drop],
         vec![Statement::Icmp(IcmpType::EchoRequest), Statement::DestinationIsLocal, Statement::Accept],
+        // Who takes packets out of tracking wants them untranslated, for a socket of this node: NodeLocal DNS does.
+        vec![Statement::StateUntracked, Statement::DestinationIsLocal, Statement::Accept],
         vec![Statement::Count(EndReason::Reject(RejectReason::UnservedPort)), Statement::Reject],
     ]);
     rules

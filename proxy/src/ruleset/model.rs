@@ -341,6 +341,8 @@ pub enum Statement {
     StateNew,
     /// Goes on for `ct state invalid`.
     StateInvalid,
+    /// Goes on for a packet that somebody took out of connection tracking.
+    StateUntracked,
     /// Goes on for everything but established and related.
     StateNotKnown,
     /// Goes on when the destination was translated, by whomever.

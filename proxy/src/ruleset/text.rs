@@ -212,6 +212,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::DestinationIsLocal => "fib daddr type local".to_owned(),
         Statement::StateNew => "ct state new".to_owned(),
         Statement::StateInvalid => "ct state invalid".to_owned(),
+        Statement::StateUntracked => "ct state untracked".to_owned(),
         Statement::StateNotKnown => "ct state invalid,new,untracked".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::Icmp(kind) => {

@@ -1,8 +1,10 @@
 //! kube-proxy's rules beside ours: seen, and removed without a scratch to anybody else's.
 
 use herald_proxy::netlink::KubeProxy;
+use herald_proxy::{Policy, Protocol};
 
-use super::net::Namespace;
+use super::net::{Namespace, Network, PATIENCE, PODS, Seen, Server, tcp, udp};
+use super::packets::{at, frontend, install, service};
 
 /// What kube-proxy's iptables mode, kubelet and a network plugin write through iptables-nft, cut down.
 const IPTABLES: &str = "
@@ -108,5 +110,33 @@ fn a_chain_that_somebody_elses_chain_uses_stays_with_what_it_uses() {
     for gone in ["chain KUBE-NODEPORTS", "jump KUBE-SERVICES", "chain KUBE-POSTROUTING"] {
         let nat = &after[..after.find("table inet firewall").unwrap()];
         assert!(!nat.contains(gone), "{gone} in {after}");
+    }
+}
+
+/// NodeLocal DNS holds the address of `kube-dns` on the node, and takes packets to it and from it out of tracking.
+#[test]
+#[ignore = "needs a network namespace"]
+fn what_another_serves_untracked_at_a_cluster_ip_on_this_node_is_left_to_it() {
+    let network = Network::new();
+    let addresses = ["10.96.0.10", "2001:db8:3::a"];
+    network.node.ip(&["addr add 10.96.0.10/32 dev lo", "addr add 2001:db8:3::a/128 dev lo nodad"]);
+    for (f, address) in addresses.into_iter().enumerate() {
+        let _pod = Server::udp(&network.pods[1], "pod", &at(PODS[1][f], 53));
+        let _cache = Server::udp(&network.node, "cache", &at(address, 53));
+        let _other = Server::tcp(&network.node, "other", &at(address, 22));
+        let endpoints = [at(PODS[1][f], 53)];
+        install(&network, &service(frontend(address, Protocol::Udp, 53), Policy::Internal, &endpoints, &[]));
+        let ask = || udp(&network.pods[0], &at(address, 53), PATIENCE);
+        assert_eq!(ask(), Seen::answer("pod", PODS[0][f]));
+        let family = ["ip", "ip6"][f];
+        network.node.nft(&format!(
+            "table {family} cache {{\n\
+             chain to {{ type filter hook prerouting priority raw; {family} daddr {address} udp dport 53 notrack; }}\n\
+             chain from {{ type filter hook output priority raw; {family} saddr {address} udp sport 53 notrack; }}\n\
+             }}"
+        ));
+        assert_eq!(ask(), Seen::answer("cache", PODS[0][f]));
+        // What is tracked meets the guard as before.
+        assert_eq!(tcp(&network.pods[0], &at(address, 22), PATIENCE), Seen::Refused);
     }
 }
