@@ -13,6 +13,7 @@ mod peers;
 mod pools;
 mod profiles;
 mod routes;
+mod sessions;
 
 use std::collections::BTreeMap;
 

@@ -35,6 +35,7 @@ mod read;
 mod review;
 mod schema;
 mod selector;
+mod sessions;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -51,8 +52,8 @@ pub use manifests::File;
 pub use migrate::{Migrated, migrate_files};
 pub use objects::{Object, ObjectKey};
 pub use options::{
-    CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas, Reservation,
-    Sharing, SourceRangesOtherFamily,
+    BgpPeers, CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas,
+    Reservation, Sharing, SourceRangesOtherFamily,
 };
 pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
@@ -60,6 +61,7 @@ pub use problem::{ConfigError, ConfigErrors, Warning};
 pub use review::{Review, review_document, review_object};
 pub use schema::{Kind, definitions};
 pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
+pub use sessions::{BgpRole, Connect, ExtendedCommunity, ExtendedKind, NotExtended, SessionOptions};
 pub use sources::{Document, Notice, Outcome, Sources, Subject, Watched};
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::address_range::AddressRange;
+use crate::sessions::SessionOptions;
 
 /// The map `herald:`; the defaults are those of an absent map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,10 @@ pub struct HeraldOptions {
     pub external_ips: ExternalIps,
     /// Whether externalIPs inside pools are announced as load balancer addresses are.
     pub announce_external_ips: bool,
+    /// Whether ClusterIPs inside pools are announced as load balancer addresses are.
+    pub announce_cluster_ips: bool,
+    /// Whether each node announces those of its pod networks that are inside a pool, by BGP.
+    pub announce_pod_cidrs: bool,
     /// Who reaches load balancer addresses of a family that a Service's `loadBalancerSourceRanges` leave out.
     pub source_ranges_other_family: SourceRangesOtherFamily,
     /// Which connections are masqueraded.
@@ -39,6 +44,8 @@ pub struct HeraldOptions {
     pub cordoned_nodes: CordonedNodes,
     /// When addresses of layer 2 go back to the nodes that would have them if nobody owned any.
     pub layer2_spread: Layer2Spread,
+    /// More about BGP sessions.
+    pub bgp_peers: BgpPeers,
 }
 
 impl Default for HeraldOptions {
@@ -47,6 +54,8 @@ impl Default for HeraldOptions {
             local_addresses: LocalAddresses::None,
             external_ips: ExternalIps::Default,
             announce_external_ips: false,
+            announce_cluster_ips: false,
+            announce_pod_cidrs: false,
             source_ranges_other_family: SourceRangesOtherFamily::Deny,
             masquerade: Masquerade::Always,
             cool_down: Duration::from_secs(30),
@@ -58,7 +67,24 @@ impl Default for HeraldOptions {
             suspect_endpoints: true,
             cordoned_nodes: CordonedNodes::Announce,
             layer2_spread: Layer2Spread::Never,
+            bgp_peers: BgpPeers::default(),
         }
+    }
+}
+
+/// More about BGP sessions, by the name of the peer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BgpPeers {
+    /// For peers that are not named.
+    pub others: SessionOptions,
+    /// By name.
+    pub named: BTreeMap<String, SessionOptions>,
+}
+
+impl BgpPeers {
+    /// What a peer has.
+    pub fn of(&self, peer: &str) -> &SessionOptions {
+        self.named.get(peer).unwrap_or(&self.others)
     }
 }
 

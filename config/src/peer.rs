@@ -18,8 +18,8 @@ pub struct Peer {
     pub name: String,
     /// Our AS number, not 0.
     pub my_asn: u32,
-    /// The neighbour's AS number, not 0.
-    pub asn: u32,
+    /// The neighbour's AS number, not 0; none: any but the one that it sees of us.
+    pub asn: Option<u32>,
     /// Where the neighbour listens.
     pub address: IpAddr,
     /// The neighbour's TCP port, not 0.
@@ -69,8 +69,6 @@ pub enum Unsupported {
     Interface(String),
     /// Dialling from within a VRF.
     Vrf(String),
-    /// Taking any AS number but our own.
-    ExternalAsn,
 }
 
 impl Peer {

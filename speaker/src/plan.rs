@@ -21,7 +21,9 @@ use herald_bgp::{Community, LargeCommunity};
 use herald_config::{Advertisement, Config, LocalAddresses, Peer, Pool, any_or_all};
 use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
-use herald_proxy::{EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules};
+use herald_proxy::{
+    ByPrefix, EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules,
+};
 use ipnet::IpNet;
 
 use crate::index::ServiceObject;
@@ -87,7 +89,7 @@ pub(crate) struct ServicePlan {
     pub(crate) rules: Option<Arc<ServiceRules>>,
     /// Routes and local addresses.
     pub(crate) claims: Claims,
-    /// Each load balancer address (and externalIP of a pool, where those are announced), and whether it is announced.
+    /// Each load balancer address (and externalIP and ClusterIP of a pool, where those are announced), and whether it is announced.
     pub(crate) verdicts: BTreeMap<IpAddr, Verdict>,
     /// By name, the peers of this node that its routes are told to.
     pub(crate) peers: BTreeSet<String>,
@@ -135,15 +137,37 @@ pub(crate) fn plan(view: &View<'_>, service: &ServiceObject, endpoints: &Endpoin
             &mut plan,
         );
     }
-    if view.config.herald.announce_external_ips {
+    let herald = &view.config.herald;
+    for (announced, addresses, kind) in [
+        (herald.announce_external_ips, &admitted.external_ips, FrontendKind::ExternalIp),
+        (herald.announce_cluster_ips, &admitted.cluster_ips, FrontendKind::ClusterIp),
+    ] {
         // They have no class; outside the pools nobody said how to announce them.
-        let inside = |address: &&IpAddr| view.config.pool_containing(**address).is_some();
-        let external: Vec<IpAddr> = admitted.external_ips.iter().filter(inside).copied().collect();
-        announce(view, &external, &service.labels, FrontendKind::ExternalIp, &rules, &mut plan);
+        let inside = |address: &&IpAddr| announced && view.config.pool_containing(**address).is_some();
+        let addresses: Vec<IpAddr> = addresses.iter().filter(inside).copied().collect();
+        announce(view, &addresses, &service.labels, kind, &rules, &mut plan);
     }
     local_addresses(view, ours, &admitted, &rules, &mut plan);
     plan.rules = (view.proxies && !rules.frontends.is_empty()).then(|| Arc::new(rules));
     plan
+}
+
+/// The node's own pod networks inside pools, as routes: no Service's, and not the node's to refuse while its pods are there.
+pub(crate) fn networks(view: &View<'_>, pod_cidrs: &[IpNet]) -> ByPrefix<Arc<Attributes>> {
+    let mut said = Said::default();
+    let mut networks = ByPrefix::default();
+    for network in pod_cidrs {
+        let Some(pool) = view.config.pool_containing(network.network()) else { continue };
+        let whole = view.config.pool_containing(network.broadcast()).is_some_and(|end| end.name == pool.name);
+        for advertisement in wanted(pool, &BTreeMap::new()).filter(|_| whole) {
+            let attributes = said.by(view, advertisement);
+            networks
+                .entry(*network)
+                .and_modify(|all| Arc::make_mut(all).merge(&attributes))
+                .or_insert(attributes);
+        }
+    }
+    networks
 }
 
 /// Judges each address, and claims its routes and its offer.
@@ -241,13 +265,15 @@ fn routes<'a>(
     claims: &mut Claims,
 ) {
     for advertisement in wanted(pool, labels) {
-        let attributes = said.by(view, advertisement);
-        let prefix = advertisement.prefix_for(address);
-        match claims.routes.get_mut(&prefix) {
-            Some(route) if *route != attributes => Arc::make_mut(route).merge(&attributes),
-            Some(_) => {}
-            None => _ = claims.routes.insert(prefix, attributes),
-        }
+        claim(&mut claims.routes, advertisement.prefix_for(address), said.by(view, advertisement));
+    }
+}
+
+fn claim(routes: &mut ByPrefix<Arc<Attributes>>, prefix: IpNet, attributes: Arc<Attributes>) {
+    match routes.get_mut(&prefix) {
+        Some(route) if *route != attributes => Arc::make_mut(route).merge(&attributes),
+        Some(_) => {}
+        None => _ = routes.insert(prefix, attributes),
     }
 }
 

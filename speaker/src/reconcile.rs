@@ -32,7 +32,7 @@ use crate::index::Index;
 use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
 use crate::options::{ProxyMode, SpeakerOptions};
-use crate::plan::{Remark, ServicePlan, Verdict, plan};
+use crate::plan::{Remark, ServicePlan, Verdict, networks, plan};
 use crate::ports::Ports;
 use crate::probing::Probing;
 use crate::reason::Reason;
@@ -195,7 +195,11 @@ impl Reconciler {
         }
         // Not before the first table is whole: what it lacks, a peer that kept routes over a restart would drop.
         if let Some(settings) = self.settings.as_ref().filter(|_| self.applier.programmed()) {
-            self.applier.effects().peers.set(&settings.peers).await;
+            let networks = networks(&settings.view(&self.index, &self.options), &settings.own_pod_cidrs);
+            let peers = &mut self.applier.effects().peers;
+            peers.export(&settings.exports);
+            peers.networks(networks).await;
+            peers.set(&settings.peers).await;
         }
     }
 

@@ -12,7 +12,7 @@ use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
-use crate::bgp::{PeerSettings, families, router_id};
+use crate::bgp::{Export, Exports, PeerSettings, families, role, router_id};
 use crate::index::Index;
 use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::View;
@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     pub(crate) ruleset: RulesetConfig,
     /// Who is told routes.
     pub(crate) peers: Vec<PeerSettings>,
+    /// The node's own pod networks, where they are announced.
+    pub(crate) own_pod_cidrs: Vec<IpNet>,
+    /// What they are told besides.
+    pub(crate) exports: Arc<Exports>,
     /// Where health check node ports listen.
     pub(crate) health_addresses: BTreeSet<IpAddr>,
     /// kube-proxy's `/healthz`: the node may be sent traffic.
@@ -77,27 +81,34 @@ impl Settings {
         let port_addresses = options.nodeport_addresses.choose(&primary, found);
         let health_addresses = options.nodeport_addresses.listen(&port_addresses);
         // Until the node is known its labels and addresses are not, and a session would begin with the wrong identity.
-        let peers: Vec<PeerSettings> = own.map_or_else(Vec::new, |(_, own)| {
-            let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
-            let settings = selected.map(|peer| PeerSettings {
-                router_id: router_id(peer.router_id, &own.internal_ips, &options.node_name),
-                families: families(&config.pools),
-                bfd: peer.bfd_profile.as_ref().and_then(|name| {
-                    config.bfd_profiles.iter().find(|profile| profile.name == *name).cloned()
-                }),
-                // A new name for the same neighbour ends no session.
-                peer: Peer { name: String::new(), bfd_profile: None, ..peer.clone() },
-            });
-            settings.collect()
+        let selected: Vec<Peer> = own.map_or_else(Vec::new, |(_, own)| {
+            config.peers.iter().filter(|peer| peer.selects(&own.labels)).cloned().collect()
         });
-        let peer_names = own.map_or_else(BTreeSet::new, |(_, own)| {
-            let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
-            let name = |peer: &Peer| match peer.name.is_empty() {
-                true => peer.address.to_string(),
-                false => peer.name.clone(),
-            };
-            selected.map(name).collect()
+        let options_of = |peer: &Peer| config.herald.bgp_peers.of(&peer.name);
+        let exports = selected.iter().filter_map(|peer| Some((peer.address, Export::of(options_of(peer))?)));
+        let exports = Arc::new(exports.collect());
+        let name = |peer: &Peer| match peer.name.is_empty() {
+            true => peer.address.to_string(),
+            false => peer.name.clone(),
+        };
+        let peer_names: BTreeSet<String> = selected.iter().map(name).collect();
+        let internal_ips = own.map_or(&[][..], |(_, own)| &own.internal_ips);
+        let peers = selected.into_iter().map(|peer| PeerSettings {
+            router_id: router_id(peer.router_id, internal_ips, &options.node_name),
+            families: families(&config.pools),
+            ttl_security: options_of(&peer).ttl_security,
+            connect: options_of(&peer).connect,
+            role: role(options_of(&peer)),
+            bfd: peer
+                .bfd_profile
+                .as_ref()
+                .and_then(|name| config.bfd_profiles.iter().find(|profile| profile.name == *name).cloned()),
+            // A new name for the same neighbour ends no session.
+            peer: Peer { name: String::new(), bfd_profile: None, ..peer },
         });
+        let peers: Vec<PeerSettings> = peers.collect();
+        let own_pod_cidrs = own.filter(|_| config.herald.announce_pod_cidrs);
+        let own_pod_cidrs = own_pod_cidrs.map(|(node, _)| node.pod_cidrs.clone()).unwrap_or_default();
         if let Some((_, own)) = own {
             let speaks = |name: &String| peer_names.contains(name);
             for pool in &mut config.pools {
@@ -156,6 +167,8 @@ impl Settings {
             },
             health_addresses,
             refusal,
+            own_pod_cidrs,
+            exports,
             peer_names,
             leaves: None,
             others: Arc::new(index.addresses_of_others(&options.node_name)),

@@ -1,6 +1,7 @@
 //! What several test modules share: a network namespace of their own.
 
 pub(crate) mod bird;
+pub(crate) mod far;
 pub(crate) mod routers;
 
 use std::future::Future;

@@ -93,8 +93,8 @@ pub struct SessionConfig {
     pub local_as: u32,
     /// Our true AS, where the peer sees another one: it follows in the path (external peers only).
     pub behind_as: Option<u32>,
-    /// The peer's AS; the same as ours makes the session internal (iBGP).
-    pub peer_as: u32,
+    /// The peer's AS; the same as ours makes the session internal (iBGP). `None`: any but ours.
+    pub peer_as: Option<u32>,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
     /// What we propose; the smaller of both proposals counts.
@@ -121,8 +121,13 @@ pub struct SessionConfig {
 
 impl SessionConfig {
     /// With defaults: hold time 90 s, IPv4, active, dial of at most 5 s, seed from the identities.
-    pub fn new(local_as: u32, peer_as: u32, router_id: Ipv4Addr) -> Result<Self, ConfigError> {
-        for asn in [local_as, peer_as] {
+    pub fn new(
+        local_as: u32,
+        peer_as: impl Into<Option<u32>>,
+        router_id: Ipv4Addr,
+    ) -> Result<Self, ConfigError> {
+        let peer_as = peer_as.into();
+        for asn in peer_as.into_iter().chain([local_as]) {
             // RFC 7607 §2 and RFC 6793 §9: 0 and AS_TRANS are nobody's number.
             if asn == 0 || asn == u32::from(AS_TRANS) {
                 return Err(ConfigError::ReservedAs(asn));
@@ -145,14 +150,17 @@ impl SessionConfig {
             role: None,
             passive: false,
             connect_timeout: Duration::from_secs(5),
-            jitter_seed: u64::from(router_id.to_bits()) << 32 | u64::from(peer_as),
+            jitter_seed: u64::from(router_id.to_bits()) << 32 | u64::from(peer_as.unwrap_or_default()),
             graceful_restart: None,
         })
     }
 
     /// Whether both are in one AS.
     pub const fn is_internal(&self) -> bool {
-        self.local_as == self.peer_as
+        match self.peer_as {
+            Some(peer_as) => self.local_as == peer_as,
+            None => false,
+        }
     }
 
     /// The families offered.

@@ -155,7 +155,7 @@ fn a_dead_path_ends_an_established_session_and_nothing_else() {
 #[test]
 fn opens_are_judged_as_the_rfc_says() {
     let usual = peer_open;
-    let internal = SessionConfig { peer_as: LOCAL_AS, ..config() };
+    let internal = SessionConfig { peer_as: Some(LOCAL_AS), ..config() };
     let internal_open = || {
         let mut open = usual();
         open.my_as = 64500;
@@ -163,7 +163,7 @@ fn opens_are_judged_as_the_rfc_says() {
         open
     };
     let v6_only = SessionConfig { families: Families::IPV6, ..config() };
-    let big = SessionConfig { peer_as: 4_200_000_000, ..config() };
+    let big = SessionConfig { peer_as: Some(4_200_000_000), ..config() };
     let big_open = |my_as, asn| {
         let capabilities = vec![Capability::family(crate::Family::Ipv4Unicast), Capability::FourOctetAs(asn)];
         Open { my_as, capabilities, ..usual() }

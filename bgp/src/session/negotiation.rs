@@ -75,12 +75,12 @@ impl fmt::Display for Negotiated {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpenRefusal {
     /// It is in another AS than configured.
-    #[error("peer is in AS {got}, configured is AS {expected}")]
+    #[error("peer is in AS {got}, configured is {}", .expected.map_or("any but ours".to_owned(), |asn| format!("AS {asn}")))]
     PeerAs {
         /// As it says.
         got: u32,
-        /// As configured.
-        expected: u32,
+        /// As configured; `None`: any but ours.
+        expected: Option<u32>,
     },
     /// Its identifier is zero, or ours within one AS.
     #[error("peer has the unusable router id {0}")]
@@ -129,8 +129,8 @@ pub(super) fn negotiate(
     open: &Open,
 ) -> Result<Negotiated, OpenRefusal> {
     let peer_as = open.asn();
-    // RFC 4271 §6.2: the AS must be the configured one. RFC 6793 §4.1: the capability's if there is one.
-    if peer_as != config.peer_as {
+    // RFC 4271 §6.2: the AS must be the configured one. RFC 6793 §4.1: the capability's if there is one. RFC 7607 §2: 0 is none.
+    if config.peer_as.map_or(peer_as == config.local_as || peer_as == 0, |expected| expected != peer_as) {
         return Err(OpenRefusal::PeerAs { got: peer_as, expected: config.peer_as });
     }
     // RFC 6286 §2.2: zero is invalid; so is ours, but only within one AS.

@@ -112,7 +112,7 @@ fn roles_go_together_as_the_rfc_says_or_the_open_is_refused() {
 fn a_peer_without_a_role_is_refused_only_if_it_must_have_one_and_two_roles_are_none() {
     let customer = |strict| Some(RoleConfig { role: Role::Customer, strict });
     let role = |role| Capability::Role(role);
-    let internal = SessionConfig { peer_as: LOCAL_AS, ..config() };
+    let internal = SessionConfig { peer_as: Some(LOCAL_AS), ..config() };
     let mut open = peer_open();
     open.my_as = 64500;
     open.capabilities.retain(|capability| !matches!(capability, Capability::FourOctetAs(_)));

@@ -102,7 +102,6 @@ pub(super) fn admit(
         let what = match &needs.value {
             Unsupported::Interface(_) => "finding a neighbour on an interface",
             Unsupported::Vrf(_) => "a VRF",
-            Unsupported::ExternalAsn => "any external AS number",
         };
         warn(
             round,

@@ -362,7 +362,7 @@ fn keeps_its_promises(config: &Config) {
     assert_eq!(overlapping(&ranges), []);
     assert!(config.pools.is_sorted_by(|a, b| a.name < b.name));
     for peer in &config.peers {
-        assert!(peer.my_asn != 0 && peer.asn != 0);
+        assert!(peer.my_asn != 0 && peer.asn != Some(0));
         let profile = peer.bfd_profile.as_ref();
         assert!(profile.is_none_or(|name| config.bfd_profiles.iter().any(|of| of.name == *name)));
     }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::reader::Value;
 use super::scalars::{boolean, duration, from_text, nonempty, number, one_of};
+use super::sessions::bgp_peers;
 use crate::address_range::{AddressRange, overlapping};
 use crate::options::{
     CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas, Reservation,
@@ -18,6 +19,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     let fields = value.fields(&[
         "local-addresses",
         "external-ips",
+        "cluster-ips",
+        "pod-cidrs",
         "source-ranges-other-family",
         "masquerade",
         "cool-down",
@@ -28,6 +31,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         "floor",
         "suspect-endpoints",
         "cordoned-nodes",
+        "bgp-peers",
         "layer2-spread",
     ])?;
     let default = HeraldOptions::default();
@@ -42,6 +46,8 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     let externals = fields
         .get("external-ips")
         .map_or(Some((default.external_ips, default.announce_external_ips)), |value| external_ips(&value));
+    let announce_cluster_ips = fields.get("cluster-ips").map_or(Some(false), |value| announce(&value));
+    let announce_pod_cidrs = fields.get("pod-cidrs").map_or(Some(false), |value| announce(&value));
     let source_ranges_other_family =
         fields.get("source-ranges-other-family").map_or(Some(default.source_ranges_other_family), |value| {
             one_of(
@@ -74,10 +80,13 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
     });
     let layer2_spread =
         fields.get("layer2-spread").map_or(Some(default.layer2_spread), |value| spread(&value));
+    let bgp_peers = fields.get("bgp-peers").map_or(Some(default.bgp_peers), |value| bgp_peers(&value));
     Some(HeraldOptions {
         local_addresses: local_addresses?,
         external_ips: externals.clone()?.0,
         announce_external_ips: externals?.1,
+        announce_cluster_ips: announce_cluster_ips?,
+        announce_pod_cidrs: announce_pod_cidrs?,
         source_ranges_other_family: source_ranges_other_family?,
         masquerade: masquerade?,
         cool_down: cool_down?,
@@ -88,6 +97,7 @@ pub(super) fn read(value: &Value<'_>) -> Option<HeraldOptions> {
         floor_grace: floor_grace?,
         suspect_endpoints: suspect_endpoints?,
         cordoned_nodes: cordoned_nodes?,
+        bgp_peers: bgp_peers?,
         layer2_spread: layer2_spread?,
     })
 }
@@ -118,6 +128,11 @@ fn minute(text: &str) -> Option<u16> {
         text.parse::<u16>().ok().filter(|number| digits && *number < below)
     };
     Some(number(hours, 24)? * 60 + number(minutes, 60)?)
+}
+
+/// A map whose only key is `announce`.
+fn announce(value: &Value<'_>) -> Option<bool> {
+    value.fields(&["announce"])?.get("announce").map_or(Some(false), |value| boolean(&value))
 }
 
 /// Which are served, and whether they are announced.

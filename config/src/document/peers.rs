@@ -74,7 +74,7 @@ fn read_peer(fields: &Fields<'_>, profiles: &[BfdProfile]) -> Option<Peer> {
     Some(Peer {
         name: String::new(),
         my_asn: my_asn?,
-        asn: peer_asn?,
+        asn: Some(peer_asn?),
         address: address?,
         port: port?,
         hold_time: hold_time?,

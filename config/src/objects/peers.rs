@@ -66,16 +66,15 @@ pub(super) fn read(spec: &Value<'_>) -> Option<PeerContent> {
         let name = at.peek_text().unwrap_or_default().to_owned();
         At::new(Unsupported::Vrf(name), &at)
     });
-    let remote = match (address.value, remote_asn.value, vrf) {
-        (Err(interface), ..) => {
+    let remote = match (address.value, vrf) {
+        (Err(interface), _) => {
             Remote::Unsupported(At { value: Unsupported::Interface(interface), place: address.place })
         }
-        (_, _, Some(vrf)) => Remote::Unsupported(vrf),
-        (_, None, _) => Remote::Unsupported(At { value: Unsupported::ExternalAsn, place: remote_asn.place }),
-        (Ok(address), Some(asn), None) => Remote::Peer(Peer {
+        (_, Some(vrf)) => Remote::Unsupported(vrf),
+        (Ok(address), None) => Remote::Peer(Peer {
             name: String::new(),
             my_asn,
-            asn,
+            asn: remote_asn.value,
             address,
             port,
             hold_time,

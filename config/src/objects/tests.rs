@@ -114,13 +114,13 @@ fn the_accepted_examples_are_taken_together() {
     assert_eq!(config.pools[1].layer2.len(), 1);
     let [full, internal, older] = config.peers.as_slice() else { panic!("three peers") };
     assert_eq!((full.hold_time.as_secs(), full.keepalive_time.map(|time| time.as_secs())), (90, Some(30)));
-    assert_eq!((internal.asn, internal.hold_time.as_secs(), internal.port), (64600, 180, 179));
+    assert_eq!((internal.asn, internal.hold_time.as_secs(), internal.port), (Some(64600), 180, 179));
     assert_eq!(
         internal.password.as_ref().and_then(|password| password.expose()),
         None,
         "its Secret was not read"
     );
-    assert_eq!((older.asn, older.local_asn, older.dual_stack), (64601, None, false));
+    assert_eq!((older.asn, older.local_asn, older.dual_stack), (Some(64601), None, false));
     let deprecated = told(Severity::Warning).into_iter().find(|text| text.contains("deprecated"));
     assert_eq!(
         deprecated.as_deref(),

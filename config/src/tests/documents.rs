@@ -19,7 +19,7 @@ fn peer(my_asn: u32, asn: u32, address: &str) -> Peer {
     Peer {
         name: "peer1".to_owned(),
         my_asn,
-        asn,
+        asn: Some(asn),
         address: ip(address),
         port: 179,
         hold_time: Duration::from_secs(90),
@@ -209,8 +209,34 @@ fn heralds_own_keys_have_their_meaning() {
             suspect_endpoints: false,
             cordoned_nodes: CordonedNodes::Leave,
             layer2_spread: Layer2Spread::Daily { from: 23 * 60 + 30, until: 60 },
+            bgp_peers: BgpPeers {
+                others: SessionOptions { ttl_security: Some(3), ..SessionOptions::default() },
+                named: [(
+                    "tor".to_owned(),
+                    SessionOptions {
+                        ttl_security: Some(1),
+                        connect: Connect::Both,
+                        role: Some(BgpRole::Customer),
+                        strict_role: true,
+                        med: Some(50),
+                        prepend: 2,
+                        extended_communities: [
+                            ExtendedCommunity { kind: ExtendedKind::RouteTarget, asn: 64500, value: 7 },
+                            ExtendedCommunity {
+                                kind: ExtendedKind::RouteOrigin,
+                                asn: 4_200_000_000,
+                                value: 1
+                            },
+                        ]
+                        .into(),
+                    },
+                )]
+                .into(),
+            },
         }
     );
+    assert_eq!(config.herald.bgp_peers.of("tor").ttl_security, Some(1));
+    assert_eq!(config.herald.bgp_peers.of("another").ttl_security, Some(3));
     assert_eq!(warnings, []);
 }
 
@@ -230,7 +256,7 @@ fn heralds_own_keys_have_defaults_one_by_one() {
     assert_eq!(herald("herald: {layer2-spread: always}").layer2_spread, Layer2Spread::Always);
     assert_eq!(herald("herald: {layer2-spread: never}"), default);
     assert_eq!(herald("herald: {floor: {grace: 0s}}").floor_grace, Duration::ZERO);
-    for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}"] {
+    for absent in ["sharing: namespace", "quotas: {}", "reservations: []", "finalizer: {}", "bgp-peers: {}"] {
         assert_eq!(herald(&format!("herald: {{{absent}}}")), default, "{absent}");
     }
     assert!(herald("herald: {quotas: {}}").quotas.is_empty() && default.finalizer_wait.is_zero());

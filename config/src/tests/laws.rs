@@ -187,7 +187,7 @@ fn keeps_its_promises(config: &Config) {
         }
     }
     for peer in &config.peers {
-        assert!(peer.my_asn != 0 && peer.asn != 0 && peer.port != 0);
+        assert!(peer.my_asn != 0 && peer.asn != Some(0) && peer.port != 0);
         let hold = peer.hold_time.as_secs();
         assert!((hold == 0 || (3..=65535).contains(&hold)) && peer.hold_time.subsec_nanos() == 0);
     }

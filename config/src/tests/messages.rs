@@ -370,6 +370,27 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "external-ips: {announce: maybe}",
             "herald.external-ips.announce: maybe is neither true nor false: write true or false",
         ),
+        (
+            "bgp-peers: {tor: {ttl-security: 255}}",
+            "herald.bgp-peers.tor.ttl-security: 255 is out of range: use 1 to 254",
+        ),
+        (
+            "bgp-peers: {tor: {connect: passive}}",
+            "herald.bgp-peers.tor.connect: passive is not known here: use dial, accept, both",
+        ),
+        (
+            "bgp-peers: {tor: {role: client}}",
+            "herald.bgp-peers.tor.role: client is not known here: use provider, customer, peer, route-server, route-server-client",
+        ),
+        (
+            "bgp-peers: {tor: {strict-role: true}}",
+            "herald.bgp-peers.tor.strict-role: a role is asked of the neighbour without one of ours: add role",
+        ),
+        (
+            "bgp-peers: {tor: {extended-communities: ['64500:7']}}",
+            "herald.bgp-peers.tor.extended-communities[0]: 64500:7 is not an extended community: write rt:AS:NUMBER or soo:AS:NUMBER, one of both below 65536, such as rt:64500:7",
+        ),
+        ("bgp-peers: {tor: {prepend: 17}}", "herald.bgp-peers.tor.prepend: 17 is out of range: use 0 to 16"),
         ("sharing: namespaces", "herald.sharing: namespaces is not known here: write namespace"),
         ("quotas: {shop: many}", "herald.quotas.shop: many is not a whole number: use 0 to 4294967295"),
         ("quotas: 5", "herald.quotas: one value stands where a map belongs: write key: value"),

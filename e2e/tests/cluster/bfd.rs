@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use herald_e2e::bench::bgp::detect::Neighbours;
 use herald_e2e::{Lab, PodOptions, RouterOptions, await_ok, await_until};
 use serde_json::json;
 
@@ -68,4 +69,39 @@ fn a_speaker_and_a_router_that_hang_are_missed_by_each_other_and_found_again() -
     router.freeze_bird(false);
     ensure!(took < DETECTED, "{took:?}");
     watched()
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_speaker_and_an_frr_that_hang_are_missed_by_each_other_and_found_again() -> Result<()> {
+    let lab = Lab::builder().nodes(3).control_plane().start()?;
+    let mut neighbours = Neighbours::start(&lab, INTERVAL)?;
+    let missed = |who: &str, begun: Instant| {
+        let took = begun.elapsed();
+        println!("{who} hangs: missed after {} ms", took.as_millis());
+        ensure!(took < DETECTED, "{who}: {took:?}");
+        Ok(())
+    };
+    let before = neighbours.frr.log().len();
+    neighbours.herald.freeze();
+    let begun = Instant::now();
+    await_until(SOON, "FRR to miss the speaker", || {
+        let log = neighbours.frr.log();
+        let down = |line: &str| line.contains("ADJCHANGE") && line.contains("Down");
+        log[before..].lines().any(down).then_some(())
+    })?;
+    let seen = missed("the speaker", begun);
+    neighbours.herald.thaw();
+    seen?;
+    neighbours.await_up()?;
+
+    let downs = || neighbours.herald.log().matches("BFD: nothing was heard for").count();
+    let before = downs();
+    neighbours.frr.hang(true);
+    let begun = Instant::now();
+    await_until(SOON, "the speaker to miss FRR", || (downs() > before).then_some(()))?;
+    let seen = missed("FRR", begun);
+    neighbours.frr.hang(false);
+    seen?;
+    neighbours.await_up()
 }

@@ -87,6 +87,47 @@ fn external_ips_inside_a_pool_are_routes_where_that_is_wanted_and_belong_to_one_
     lab.router().await_route(&own, &nodes, SOON)
 }
 
+#[test]
+#[ignore = "needs a network namespace"]
+fn cluster_ips_and_pod_networks_inside_a_pool_are_routes_where_that_is_wanted() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let nodes: Vec<IpAddr> = lab.nodes().iter().map(|node| node.ip.into()).collect();
+    lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    let pool = |name: &str, network: &str, length: u8| {
+        format!(
+            "- name: {name}\n  protocol: bgp\n  addresses: [{network}]\n  auto-assign: false\n  \
+             bgp-advertisements: [{{aggregation-length: {length}, communities: ['64600:7']}}]\n"
+        )
+    };
+    let plain =
+        config("192.0.2.0/24") + &pool("services", "10.96.0.0/12", 12) + &pool("pods", "10.244.0.0/16", 32);
+    let announced =
+        format!("{plain}herald: {{cluster-ips: {{announce: true}}, pod-cidrs: {{announce: true}}}}\n");
+    let _herald = herald(&lab, &announced, &[])?;
+    lab.apply(&service("web", "web", ""))?;
+    let own = format!("{}/32", address(&lab, "web")?);
+    lab.router().await_route("10.96.0.0/12", &nodes, SOON)?;
+    for node in lab.nodes() {
+        lab.router().await_route(&node.pod_cidr(), &[node.ip.into()], SOON)?;
+    }
+    attributes(lab.router(), "10.244.1.0/24", &["(64600,7)"])?;
+    let cluster_ip = lab.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    await_ok(SOON, "an answer by the ClusterIP", || {
+        let answer = lab.client().get(at(&cluster_ip, 80))?;
+        ensure!(answer.pod == "web-1", "{answer:?}");
+        anyhow::Ok(())
+    })?;
+    // A node that is drained still has its pods.
+    let first = &lab.node(1).name;
+    lab.kubectl(&["label", "node", first, "node.kubernetes.io/exclude-from-external-load-balancers="])?;
+    lab.router().await_route(&own, &nodes[1..], SOON)?;
+    lab.router().await_route("10.244.1.0/24", &nodes[..1], SOON)?;
+    lab.configure_herald(&plain)?;
+    lab.router().await_route("10.244.1.0/24", &[], SOON)?;
+    lab.router().await_route("10.96.0.0/12", &[], SOON)?;
+    lab.router().await_route(&own, &nodes[1..], SOON)
+}
+
 fn attributes(router: &Router, prefix: &str, wanted: &[&str]) -> Result<()> {
     await_ok(SOON, &format!("{wanted:?} of {prefix}"), || {
         let text = router.birdc(&format!("show route all {prefix}"))?;

@@ -1,9 +1,10 @@
 //! One TCP connection of a session: dialled, read, written, and ended in good order.
 
+use std::io;
 use std::time::Duration;
 
 use herald_bgp::{ConnId, Decoder, Families, LocalAddresses};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest, Ready};
 use tokio::net::TcpStream;
 
 use super::next_hop;
@@ -28,24 +29,36 @@ pub(super) async fn connect(
     within: Duration,
 ) -> Result<(TcpStream, LocalAddresses), DialError> {
     let stream = dial(&options, within).await?;
-    let bound = stream.local_addr().map_err(|error| DialError::Connect(options.peer, error))?.ip();
-    let one = if bound.is_ipv4() { Families::IPV4 } else { Families::IPV6 };
-    Ok((stream, next_hop::local_addresses(bound, families != one).await))
+    let local = addresses(&stream, families).await;
+    Ok((stream, local.map_err(|error| DialError::Connect(options.peer, error))?))
 }
 
-/// Waits until the connection can be read, or written if there is something to write.
-pub(super) async fn ready(connection: &Option<Connection>) -> std::io::Result<tokio::io::Ready> {
-    match connection {
-        Some(connection) => {
-            let write = !connection.outbox.is_empty();
-            let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            connection.stream.ready(interest).await
-        }
-        None => std::future::pending().await,
+/// The next hops of a session over this connection.
+pub(super) async fn addresses(stream: &TcpStream, families: Families) -> io::Result<LocalAddresses> {
+    let bound = stream.local_addr()?.ip();
+    let one = if bound.is_ipv4() { Families::IPV4 } else { Families::IPV6 };
+    Ok(next_hop::local_addresses(bound, families != one).await)
+}
+
+/// Waits until one of the connections can be read, or written if there is something to write.
+pub(super) async fn ready(connections: &[Connection]) -> (ConnId, io::Result<Ready>) {
+    match connections {
+        [] => std::future::pending().await,
+        [one] => one.ready().await,
+        [one, other, ..] => tokio::select! {
+            ready = one.ready() => ready,
+            ready = other.ready() => ready,
+        },
     }
 }
 
 impl Connection {
+    async fn ready(&self) -> (ConnId, io::Result<Ready>) {
+        let write = !self.outbox.is_empty();
+        let interest = if write { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        (self.id, self.stream.ready(interest).await)
+    }
+
     /// Writes what is still to be written, ends our side, and waits for the peer's end: closing with unread input would
     /// make the kernel send a reset, which can overtake the NOTIFICATION.
     pub(super) async fn close(&mut self) -> bool {
@@ -61,7 +74,7 @@ impl Connection {
             self.stream.shutdown().await?;
             let mut rest = [0; 4096];
             while self.stream.read(&mut rest).await? > 0 {}
-            std::io::Result::Ok(())
+            io::Result::Ok(())
         };
         matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())))
     }

@@ -8,6 +8,7 @@ use super::tests::{route, settings, tagged, ten_thousand};
 use super::*;
 use crate::metrics::SpeakerMetrics;
 use crate::testing::bird::addresses;
+use crate::testing::far::Far;
 use crate::testing::in_namespace;
 use crate::testing::routers::{Expects, Make, Question, Router};
 
@@ -169,6 +170,104 @@ async fn a_router_that_hangs_is_noticed_by_the_hold_time(make: Make) {
     peers.stop("test").await;
 }
 
+async fn the_routers_hops_are_counted(make: Make) {
+    let router = Router::start(make, Expects { hops: Some(1), ..Expects::default() });
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    let mut near = settings("");
+    near.ttl_security = Some(1);
+    peers.set(&[near]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    // Sent with the system's 64: from too far away for all that the router knows. Last, for what the router then has half
+    // open stays until its hold time, the end of it being unheard as well.
+    peers.set(&[settings("")]).await;
+    router.until(Question::Route(V4), str::is_empty).await;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        assert!(!router.has(V4).await, "{make:?} counts no hops");
+    }
+    peers.stop("test").await;
+}
+
+async fn a_router_behind_another_one_is_not_near(make: Make) {
+    let far = Far::new();
+    let expects = Expects { hops: Some(2), place: Some(far.place()), ..Expects::default() };
+    let router = Router::start(make, expects);
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    let mut near = settings("");
+    near.ttl_security = Some(1);
+    peers.set(&[near.clone()]).await;
+    let mut status = peers.running[0].status.clone();
+    let up = tokio::time::timeout(Duration::from_secs(3), status.wait_for(|status| status.up)).await;
+    assert!(up.is_err(), "the node counts no hops");
+    peers.set(&[PeerSettings { ttl_security: Some(2), ..near }]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    peers.stop("test").await;
+}
+
+async fn the_router_knows_the_net_and_not_the_node(make: Make) {
+    let router = Router::start(make, Expects { range: true, ..Expects::default() });
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    peers.set(&[settings("")]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    peers.stop("test").await;
+}
+
+async fn all_routes_are_told_again_when_asked_for(make: Make) {
+    let router = Router::start(make, Expects::default());
+    let metrics = Metrics::new();
+    let mut peers = Peers::new(SpeakerMetrics::new(&metrics, "node-1").bgp, false);
+    peers.announce(&route(V4, &[]));
+    peers.set(&[settings("")]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    let told = || {
+        let text = metrics.encode().unwrap();
+        let line = text.lines().find(|line| line.starts_with("metallb_bgp_updates_total{")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    // The End-of-RIB of each family is told last.
+    let mut status = peers.running[0].status.clone();
+    status.wait_for(|status| status.synced > Generation::default()).await.unwrap();
+    let before = told();
+    router.refresh().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while told() <= before {
+        assert!(Instant::now() < deadline, "{make:?} asked, and nothing was told again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(router.has(V4).await && peers.running[0].status.borrow().up);
+    peers.stop("test").await;
+}
+
+async fn the_router_dials_and_the_node_does_not(make: Make) {
+    let router = Router::start(make, Expects { dials: true, password: Some("s3cr3t"), ..Expects::default() });
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    let mut accepting = settings(", password: s3cr3t");
+    accepting.connect = Connect::Accept;
+    peers.set(&[accepting]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    // And nobody else's: a connection that no session takes is closed at once.
+    peers.stop("test").await;
+    router.until(Question::Route(V4), str::is_empty).await;
+}
+
+async fn both_dial_and_one_session_stays(make: Make) {
+    let router = Router::start(make, Expects { dials: true, ..Expects::default() });
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    let mut both = settings("");
+    both.connect = Connect::Both;
+    peers.set(&[both]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    let mut status = peers.running[0].status.clone();
+    let down = tokio::time::timeout(Duration::from_secs(4), status.wait_for(|status| !status.up)).await;
+    assert!(down.is_err() && router.has(V4).await, "{make:?}: the session did not stay");
+    peers.stop("test").await;
+}
+
 /// Whether the document says of a row what was seen.
 fn documented(row: &str, make: Make) -> bool {
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
@@ -211,5 +310,11 @@ matrix! {
     refusals: "a wrong AS is refused, the right one taken after it", a_wrong_as_is_refused_and_the_right_one_taken_after_it, except [];
     restarts: "graceful restart: no route missing", a_restart_with_graceful_restart_loses_no_route, except [Make::ExaBgp];
     many: "10,000 routes", ten_thousand_routes, except [];
+    hops: "GTSM: a session only with it", the_routers_hops_are_counted, except [];
+    far: "two hops away, with GTSM: both count them", a_router_behind_another_one_is_not_near, except [];
+    ranges: "the router knows the nodes' net and none of them (dynamic neighbours)", the_router_knows_the_net_and_not_the_node, except [];
+    refreshes: "all routes again when the router asks (RFC 2918)", all_routes_are_told_again_when_asked_for, except [Make::GoBgp, Make::ExaBgp];
+    accepts: "the router dials, with TCP-MD5, and the node does not", the_router_dials_and_the_node_does_not, except [];
+    collides: "both dial: one session, which stays", both_dial_and_one_session_stays, except [];
     hangs: "a router that hangs is noticed by the hold time", a_router_that_hangs_is_noticed_by_the_hold_time, except [];
 }

@@ -19,6 +19,8 @@
 
 mod bfd;
 mod connection;
+mod export;
+mod listener;
 mod next_hop;
 mod notices;
 mod outbox;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_bgp::{Cease, Community, Families, Generation, GracefulRestartConfig, RouteSet};
+use herald_config::Connect;
 use herald_proxy::ByPrefix;
 use ipnet::IpNet;
 use tokio::sync::{oneshot, watch};
@@ -43,9 +46,11 @@ use crate::ledger::Attributes;
 use crate::metrics::BgpMetrics;
 
 use bfd::Bfd;
+use listener::Listener;
 use peer::{End, Status};
 use status::Shared;
 
+pub(crate) use export::{Export, Exports, role};
 pub(crate) use notices::Notices;
 pub(crate) use peer::PeerSettings;
 pub(crate) use router_id::router_id;
@@ -70,16 +75,22 @@ pub(crate) struct Told {
     pub(crate) routes: Arc<RouteSet>,
     /// Routes that are for these peers only.
     pub(crate) only: Arc<BTreeMap<IpNet, BTreeSet<IpAddr>>>,
+    /// What the routes say besides to these peers.
+    pub(crate) exports: Arc<Exports>,
 }
 
 impl Told {
     /// What the peer with this address is told.
     pub(crate) fn to(&self, peer: IpAddr) -> Arc<RouteSet> {
-        if self.only.is_empty() {
-            return Arc::clone(&self.routes);
+        let mut routes = Arc::clone(&self.routes);
+        if !self.only.is_empty() {
+            let meant = |prefix: &IpNet| self.only.get(prefix).is_none_or(|peers| peers.contains(&peer));
+            routes = Arc::new(routes.filtered(meant));
         }
-        let meant = |prefix: &IpNet| self.only.get(prefix).is_none_or(|peers| peers.contains(&peer));
-        Arc::new(self.routes.filtered(meant))
+        match self.exports.get(&peer) {
+            Some(export) => Arc::new(routes.mapped(|said| export.add_to(said))),
+            None => routes,
+        }
     }
 }
 
@@ -107,6 +118,9 @@ pub(crate) struct Peers {
     avoid: bool,
     /// From the first peer on that has a profile.
     bfd: Option<Bfd>,
+    listener: Listener,
+    /// The routes that no Service is behind.
+    networks: ByPrefix<Arc<Attributes>>,
 }
 
 impl Peers {
@@ -117,6 +131,7 @@ impl Peers {
             at: Instant::now(),
             routes: Arc::default(),
             only: Arc::default(),
+            exports: Arc::default(),
         });
         let restart = GracefulRestartConfig {
             restart_time: RESTART_TIME,
@@ -133,6 +148,8 @@ impl Peers {
             restart,
             avoid: false,
             bfd: None,
+            listener: Listener::default(),
+            networks: ByPrefix::default(),
         }
     }
 
@@ -155,6 +172,16 @@ impl Peers {
     /// Whether other ways are to be preferred to this node.
     pub(crate) fn avoided(&self) -> bool {
         self.avoid
+    }
+
+    /// What the routes say besides, by peer: another MED is an UPDATE and ends no session.
+    pub(crate) fn export(&mut self, exports: &Arc<Exports>) {
+        let former = self.told.borrow().clone();
+        if former.exports != *exports {
+            let generation = Generation(former.generation.0 + 1);
+            let exports = Arc::clone(exports);
+            self.told.send_replace(Told { generation, at: Instant::now(), exports, ..former });
+        }
     }
 
     /// Makes these the peers of the node. Takes time only where a session has to end.
@@ -205,6 +232,20 @@ impl Peers {
     /// Tells routes to all peers.
     pub(crate) fn announce(&mut self, routes: &ByPrefix<Arc<Attributes>>) {
         self.tell(Instant::now(), routes.iter().map(|(prefix, of)| (prefix, Some(&**of))));
+    }
+
+    /// Tells routes that no Service is behind: these, and no others that this was told before.
+    pub(crate) async fn networks(&mut self, networks: ByPrefix<Arc<Attributes>>) {
+        if networks == self.networks {
+            return;
+        }
+        let gone: BTreeSet<IpNet> =
+            self.networks.keys().filter(|prefix| !networks.contains_key(prefix)).collect();
+        if !gone.is_empty() {
+            self.withdraw(&gone).await;
+        }
+        self.announce(&networks);
+        self.networks = networks;
     }
 
     /// Asks the peers to prefer any other way to this node, or not any more (RFC 8326).
@@ -296,7 +337,7 @@ impl Peers {
             true => Arc::new(self.routes.mapped(avoiding)),
             false => Arc::clone(&self.routes),
         };
-        self.told.send_replace(Told { generation, at, routes, only });
+        self.told.send_replace(Told { generation, at, routes, only, exports: former.exports });
         generation
     }
 
@@ -309,7 +350,9 @@ impl Peers {
         let bfd = settings.bfd.as_ref().and_then(|_| self.bfd());
         let path = path::Path::new(bfd.map(|bfd| (bfd, metrics.bfd())), &settings);
         let (telling, by) = ((status, seen.clone()), (metrics, self.notices.clone()));
-        let task = peer::run(settings.clone(), self.restart, path, told, telling, ending, by);
+        let incoming = (settings.connect != Connect::Dial)
+            .then(|| self.listener.admit(&settings, seen.clone(), &mut self.tasks));
+        let task = peer::run(settings.clone(), self.restart, path, (told, incoming), telling, ending, by);
         let task = self.tasks.spawn(task);
         self.running.push(Running { settings, end: Some(end), status: changes, seen, task });
     }
@@ -329,6 +372,9 @@ impl Peers {
     /// Waits for tasks that were told to end, and aborts them at the deadline.
     async fn join(&mut self, mut ending: Vec<AbortHandle>) {
         let is_ending = |ending: &[AbortHandle], id| ending.iter().any(|task| task.id() == id);
+        for running in self.running.iter().filter(|running| is_ending(&ending, running.task.id())) {
+            self.listener.dismiss(&running.settings);
+        }
         self.running.retain(|running| !is_ending(&ending, running.task.id()));
         let ended = async {
             while !ending.is_empty() {

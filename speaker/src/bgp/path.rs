@@ -34,7 +34,7 @@ impl Path {
             with: bfd.zip(settings.bfd.clone()),
             peer: peer.address,
             multihop: peer.ebgp_multihop,
-            internal: peer.asn == peer.local_asn.unwrap_or(peer.my_asn),
+            internal: peer.asn == Some(peer.local_asn.unwrap_or(peer.my_asn)),
             watched: None,
         }
     }

@@ -7,7 +7,8 @@
 //! A generation of routes counts as synced when its last byte was taken by the socket, or when the session that it
 //! was drawn for is no more (the peer has dropped everything of it).
 //!
-//! Herald only dials: nothing listens here.
+//! It dials, takes what its peer dials (`listener.rs`), or both, as configured; of two connections the session chooses (RFC 4271
+//! §6.8).
 
 use std::fmt;
 use std::future::Future;
@@ -17,19 +18,19 @@ use std::time::{Duration, Instant};
 
 use herald_bgp::{
     Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Family, Generation,
-    GracefulRestartConfig, HoldTime, LocalAddresses, Output, Session, SessionConfig,
+    GracefulRestartConfig, HoldTime, LocalAddresses, Output, RoleConfig, Session, SessionConfig,
 };
-use herald_config::{BfdProfile, Peer};
+use herald_config::{BfdProfile, Connect, Peer};
 use herald_runtime::sleep_until;
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Told;
-use super::connection::{Connection, connect, ready};
+use super::connection::{Connection, addresses, connect, ready};
 use super::notices::Notices;
 use super::outbox::Outbox;
 use super::path::Path;
-use super::sockopt::{DialError, DialOptions};
+use super::sockopt::{self, DialError, DialOptions};
 use super::status::{Ended, Shared, advice};
 use crate::metrics::PeerMetrics;
 
@@ -49,6 +50,12 @@ pub(crate) struct PeerSettings {
     pub(crate) families: Families,
     /// How BFD watches the path; `None`: not at all.
     pub(crate) bfd: Option<BfdProfile>,
+    /// GTSM (RFC 5082): over so many hops at most.
+    pub(crate) ttl_security: Option<u8>,
+    /// What this node is to the peer (RFC 9234).
+    pub(crate) role: Option<RoleConfig>,
+    /// Who opens the connection.
+    pub(crate) connect: Connect,
 }
 
 impl fmt::Display for PeerSettings {
@@ -88,6 +95,8 @@ impl PeerSettings {
         config.extended_next_hop = peer.address.is_ipv6();
         let seconds = u16::try_from(self.peer.hold_time.as_secs()).unwrap_or(u16::MAX);
         config.hold_time = HoldTime::new(seconds)?;
+        config.role = self.role;
+        config.passive = self.connect == Connect::Accept;
         config.families = self.families;
         config.graceful_restart = self.peer.graceful_restart.then_some(restart);
         config.connect_timeout = DIAL + Duration::from_secs(1);
@@ -99,8 +108,8 @@ impl PeerSettings {
         DialOptions {
             peer: SocketAddr::new(self.peer.address, self.peer.port),
             source: self.peer.source_address,
-            // MetalLB's native mode never limited it, and no ConfigMap has a key for peers that are further away.
-            ttl: None,
+            // Without it as MetalLB's native mode, which never limited the distance.
+            hops: self.ttl_security,
             user_timeout: (!hold.is_zero()).then_some(hold),
             password: self.peer.password.clone(),
         }
@@ -114,10 +123,11 @@ struct Driver {
     settings: PeerSettings,
     session: Session,
     dialling: Option<Dialling>,
-    connection: Option<Connection>,
-    /// The connection before it, while it ends: nobody waits for that but the end of all.
+    /// One, or two until the session has chosen.
+    connections: Vec<Connection>,
+    /// The connection before them, while it ends: nobody waits for that but the end of all.
     closing: Option<Closing>,
-    connections: u64,
+    opened: u64,
     status: watch::Sender<Status>,
     seen: Shared,
     notices: Notices,
@@ -133,7 +143,7 @@ pub(crate) async fn run(
     settings: PeerSettings,
     restart: GracefulRestartConfig,
     path: Path,
-    mut told: watch::Receiver<Told>,
+    (mut told, mut incoming): (watch::Receiver<Told>, Option<mpsc::Receiver<TcpStream>>),
     (status, seen): (watch::Sender<Status>, Shared),
     mut end: oneshot::Receiver<End>,
     (metrics, notices): (PeerMetrics, Notices),
@@ -151,9 +161,9 @@ pub(crate) async fn run(
         session: Session::new(config, Instant::now()),
         settings,
         dialling: None,
-        connection: None,
+        connections: Vec::new(),
         closing: None,
-        connections: 0,
+        opened: 0,
         status,
         seen,
         notices,
@@ -176,8 +186,12 @@ pub(crate) async fn run(
         driver.draw();
         let deadline = driver.session.next_deadline();
         let event = tokio::select! {
-            ready = ready(&driver.connection) => {
-                driver.transfer(ready).await;
+            (id, ready) = ready(&driver.connections) => {
+                driver.transfer(id, ready).await;
+                continue;
+            }
+            stream = accepted(&mut incoming) => {
+                driver.accepted(stream).await;
                 continue;
             }
             dialled = dialled(&mut driver.dialling) => driver.dialled(dialled),
@@ -237,6 +251,15 @@ async fn closed_at_last(closing: &mut Option<Closing>) {
     }
 }
 
+async fn accepted(incoming: &mut Option<mpsc::Receiver<TcpStream>>) -> TcpStream {
+    if let Some(taken) = incoming
+        && let Some(stream) = taken.recv().await
+    {
+        return stream;
+    }
+    std::future::pending().await
+}
+
 async fn dialled(dialling: &mut Option<Dialling>) -> Result<(TcpStream, LocalAddresses), DialError> {
     match dialling {
         Some(dial) => {
@@ -264,7 +287,7 @@ impl Driver {
             }
             Output::AbandonConnect => self.dialling = None,
             Output::Send(id, bytes) => {
-                if let Some(connection) = self.connection.as_mut().filter(|connection| connection.id == id) {
+                if let Some(connection) = self.connection(id) {
                     if bytes.get(18) == Some(&NOTIFICATION) {
                         connection.outbox.push_last(bytes);
                     } else {
@@ -273,7 +296,8 @@ impl Driver {
                 }
             }
             Output::Close(id) => {
-                if let Some(mut connection) = self.connection.take_if(|connection| connection.id == id) {
+                if let Some(at) = self.connections.iter().position(|connection| connection.id == id) {
+                    let mut connection = self.connections.remove(at);
                     // What it had not taken, the peer drops with the session.
                     self.changed = None;
                     if let Some(mark) = connection.outbox.last_mark() {
@@ -289,7 +313,10 @@ impl Driver {
             }
             Output::Up(negotiated) => {
                 self.last_failure.clear();
-                if let Some(connection) = self.connection.as_mut().filter(|_| negotiated.extended_messages) {
+                // There is no other any more.
+                if let Some(connection) =
+                    self.connections.first_mut().filter(|_| negotiated.extended_messages)
+                {
                     connection.decoder.extend();
                 }
                 self.up(true, negotiated.graceful_restart);
@@ -297,7 +324,7 @@ impl Driver {
                 self.seen.get().negotiated = Some(negotiated.to_string());
                 self.notices.up(&self.settings, &negotiated.to_string());
                 let local =
-                    self.connection.as_ref().and_then(|connection| connection.stream.local_addr().ok());
+                    self.connections.first().and_then(|connection| connection.stream.local_addr().ok());
                 self.path.begin(local).await;
             }
             Output::Down(reason) => {
@@ -356,21 +383,40 @@ impl Driver {
 
     fn dialled(&mut self, dialled: Result<(TcpStream, LocalAddresses), DialError>) -> Event {
         match dialled {
-            Ok((stream, local)) => {
-                self.connections += 1;
-                let id = ConnId(self.connections);
-                self.connection =
-                    Some(Connection { id, stream, decoder: Decoder::new(), outbox: Outbox::default() });
-                Event::Connected(id, Direction::Outgoing, local)
-            }
+            Ok((stream, local)) => Event::Connected(self.open(stream), Direction::Outgoing, local),
             Err(error) => Event::ConnectFailed(words(&error)),
         }
+    }
+
+    /// Takes a connection that the peer has opened.
+    async fn accepted(&mut self, stream: TcpStream) {
+        let prepared = sockopt::accepted(&stream, &self.settings.dial_options());
+        match (prepared, addresses(&stream, self.settings.families).await) {
+            (Ok(()), Ok(local)) => {
+                let id = self.open(stream);
+                self.handle(Event::Connected(id, Direction::Incoming, local)).await;
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(peer = %self.settings, %error, "a connection of the peer ended before it began");
+            }
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream) -> ConnId {
+        self.opened += 1;
+        let id = ConnId(self.opened);
+        self.connections.push(Connection { id, stream, decoder: Decoder::new(), outbox: Outbox::default() });
+        id
+    }
+
+    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|connection| connection.id == id)
     }
 
     /// Draws UPDATEs into an outbox that has room for more.
     fn draw(&mut self) {
         let now = Instant::now();
-        let Some(connection) = &mut self.connection else { return };
+        let Some(connection) = self.connections.first_mut() else { return };
         if !self.session.has_updates() {
             return;
         }
@@ -404,9 +450,8 @@ impl Driver {
     }
 
     /// Reads and writes what the socket takes just now.
-    async fn transfer(&mut self, ready: std::io::Result<tokio::io::Ready>) {
-        let Some(connection) = &mut self.connection else { return };
-        let id = connection.id;
+    async fn transfer(&mut self, id: ConnId, ready: std::io::Result<tokio::io::Ready>) {
+        let Some(connection) = self.connection(id) else { return };
         let ready = match ready {
             Ok(ready) => ready,
             Err(error) => return self.handle(Event::Disconnected(id, Some(error.to_string()))).await,
@@ -430,7 +475,7 @@ impl Driver {
     }
 
     async fn receive(&mut self, id: ConnId) {
-        let Some(connection) = &mut self.connection else { return };
+        let Some(connection) = self.connection(id) else { return };
         let end = match connection.stream.try_read(connection.decoder.space()) {
             Ok(0) => Some(None),
             Ok(count) => {
@@ -444,7 +489,7 @@ impl Driver {
             return self.handle(Event::Disconnected(id, cause)).await;
         }
         // The session may close the connection at any message; then there is no next one.
-        while let Some(connection) = self.connection.as_mut().filter(|connection| connection.id == id) {
+        while let Some(connection) = self.connection(id) {
             let event = match connection.decoder.next_message() {
                 Ok(Some(message)) => Event::Received(id, message),
                 Ok(None) => return,

@@ -4,7 +4,7 @@
 //! speaker needs:
 //! - source address where configured (a missing one is an error with that address in it, retried by the session),
 //! - `TCP_NODELAY`, DSCP CS6 in both families (RFC 4271 appendix E),
-//! - eBGP without multihop leaves with TTL 1,
+//! - GTSM (RFC 5082) where configured: sent with TTL 255, and what came over more hops than the peer is away is not heard,
 //! - `TCP_USER_TIMEOUT` = hold time, so that a silent path ends the session as early as the hold timer would,
 //! - TCP MD5 (RFC 2385) before the first SYN.
 //!
@@ -20,11 +20,15 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use herald_config::Password;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Longest key that the kernel takes (`TCP_MD5SIG_MAXKEYLEN`).
 const MAX_KEY: usize = 80;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+/// `linux/in6.h`; libc does not have it.
+const IPV6_MINHOPCOUNT: libc::c_int = 73;
 /// DSCP CS6, "network control", as a TOS byte.
 const TOS_CS6: u32 = 0xc0;
 
@@ -35,8 +39,8 @@ pub(crate) struct DialOptions {
     pub(crate) peer: SocketAddr,
     /// Address to dial from; `None` lets the kernel's routes choose.
     pub(crate) source: Option<IpAddr>,
-    /// Time to live of sent packets; `None` is the system's default.
-    pub(crate) ttl: Option<u32>,
+    /// How many hops the peer is away at most (RFC 5082), 1 or more; `None`: any distance.
+    pub(crate) hops: Option<u8>,
     /// `TCP_USER_TIMEOUT`; `None` leaves the kernel's quarter of an hour.
     pub(crate) user_timeout: Option<Duration>,
     /// RFC 2385 key.
@@ -88,11 +92,12 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
     let domain = Domain::for_address(options.peer);
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
         .map_err(DialError::Socket)?;
+    if options.peer.is_ipv6() {
+        socket.set_only_v6(true).map_err(DialError::Socket)?;
+    }
     common_options(&socket, options).map_err(DialError::Socket)?;
     if let Some(password) = &options.password {
-        // A key that is not known has no bytes, and that is refused.
-        set_md5(&socket, options.peer, password.expose().unwrap_or_default().as_bytes())
-            .map_err(DialError::Md5)?;
+        set_md5(&socket, options.peer, password).map_err(DialError::Md5)?;
     }
     if let Some(source) = options.source {
         socket
@@ -102,20 +107,71 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
 
+/// A socket that has an address and does not listen yet, so that keys can be put on it before anybody connects.
+pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    // A predecessor's connections may still be closing; and one address may be listened on beside all of them.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // What is answered before a connection is anybody's must be good for GTSM.
+    match address {
+        SocketAddr::V4(_) => socket.set_ttl_v4(u8::MAX.into())?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_unicast_hops_v6(u8::MAX.into())?;
+        }
+    }
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+/// Lets peers connect.
+pub(super) fn listen(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Gives a connection that the peer opened what a dialled one has.
+pub(super) fn accepted(stream: &TcpStream, options: &DialOptions) -> io::Result<()> {
+    common_options(&SockRef::from(stream), options)
+}
+
 fn common_options(socket: &Socket, options: &DialOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(options.user_timeout)?;
     match options.peer {
+        SocketAddr::V4(_) => socket.set_tos_v4(TOS_CS6)?,
+        SocketAddr::V6(_) => socket.set_tclass_v6(TOS_CS6)?,
+    }
+    options.hops.map_or(Ok(()), |hops| set_gtsm(socket, options.peer, hops))
+}
+
+/// RFC 5082 §3: the first packet is held to it, too.
+fn set_gtsm(socket: &Socket, peer: SocketAddr, hops: u8) -> io::Result<()> {
+    let lowest = libc::c_int::from(u8::MAX - hops.saturating_sub(1));
+    let (level, name) = match peer {
         SocketAddr::V4(_) => {
-            socket.set_tos_v4(TOS_CS6)?;
-            options.ttl.map_or(Ok(()), |ttl| socket.set_ttl_v4(ttl))
+            socket.set_ttl_v4(u8::MAX.into())?;
+            (libc::IPPROTO_IP, libc::IP_MINTTL)
         }
         SocketAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            socket.set_tclass_v6(TOS_CS6)?;
-            options.ttl.map_or(Ok(()), |ttl| socket.set_unicast_hops_v6(ttl))
+            socket.set_unicast_hops_v6(u8::MAX.into())?;
+            (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT)
         }
-    }
+    };
+    // SAFETY: the file descriptor is open as long as `socket` is borrowed; pointer and length describe `lowest`, which
+    // the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const lowest).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `struct tcp_md5sig` of `linux/tcp.h`, which libc does not have.
@@ -129,11 +185,26 @@ struct TcpMd5Sig {
     key: [u8; MAX_KEY],
 }
 
-fn set_md5(socket: &Socket, peer: SocketAddr, key: &[u8]) -> io::Result<()> {
+/// For connections with this peer's address; its port does not matter.
+pub(super) fn set_md5(socket: &Socket, peer: SocketAddr, password: &Password) -> io::Result<()> {
+    // A key that is not known has no bytes, and that is refused.
+    put_md5(socket, peer, usable(password.expose().unwrap_or_default().as_bytes())?)
+}
+
+fn usable(key: &[u8]) -> io::Result<&[u8]> {
     if key.is_empty() || key.len() > MAX_KEY {
         let text = format!("the password has {} bytes; 1 to {MAX_KEY} are possible", key.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    Ok(key)
+}
+
+/// Connections with this peer's address need no key any more.
+pub(super) fn forget_md5(socket: &Socket, peer: SocketAddr) -> io::Result<()> {
+    put_md5(socket, peer, &[])
+}
+
+fn put_md5(socket: &Socket, peer: SocketAddr, key: &[u8]) -> io::Result<()> {
     let peer = SockAddr::from(peer);
     // SAFETY: all fields of the struct are plain integers, for which all-zero bytes are a valid value.
     let mut option: TcpMd5Sig = unsafe { zeroed() };
@@ -170,7 +241,7 @@ mod tests {
         DialOptions {
             peer: peer.parse().unwrap(),
             source: None,
-            ttl: Some(1),
+            hops: Some(1),
             user_timeout: None,
             password: None,
         }
@@ -183,9 +254,8 @@ mod tests {
 
     #[test]
     fn a_key_that_the_kernel_cannot_take_is_refused() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         for bad in [&[][..], &[b'x'; 81]] {
-            let error = set_md5(&socket, "127.0.0.1:9".parse().unwrap(), bad).unwrap_err();
+            let error = usable(bad).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
     }
@@ -204,7 +274,7 @@ mod tests {
             let mut wanted = options(peer);
             wanted.user_timeout = Some(Duration::from_secs(9));
             let socket = prepare(&wanted).unwrap();
-            let socket = socket2::SockRef::from(&socket);
+            let socket = SockRef::from(&socket);
             assert!(socket.tcp_nodelay().unwrap());
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(9)));
             let (ttl, tos) = if wanted.peer.is_ipv4() {
@@ -212,7 +282,7 @@ mod tests {
             } else {
                 (socket.unicast_hops_v6().unwrap(), socket.tclass_v6().unwrap())
             };
-            assert_eq!((ttl, tos), (1, TOS_CS6));
+            assert_eq!((ttl, tos), (255, TOS_CS6));
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A peer's task writes it, `herald status bgp` reads it; nothing is decided by it.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -82,6 +83,19 @@ impl Shared {
     /// To look at or to change; held for as long as that takes and no longer.
     pub(crate) fn get(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the peer would dial is not there.
+    pub(crate) fn cannot_listen(&self, error: &io::Error) {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another BGP daemon of this node has the port: end it, or let this node dial (connect: dial)"
+            }
+            io::ErrorKind::AddrNotAvailable => "sourceAddress is no address of this node",
+            _ => "until then this node takes no connection of the peer",
+        };
+        let ended = Ended { at: Instant::now(), text: error.to_string(), advice: Some(advice.to_owned()) };
+        self.get().ended[0] = Some(ended);
     }
 
     /// The session, or an attempt at it, ended.
@@ -187,7 +201,7 @@ mod tests {
     #[test]
     fn a_refused_open_and_a_wrong_password_are_told_with_their_remedy() {
         let received = |code| DownReason::NotificationReceived(Notification::new(code));
-        let refused = |got| DownReason::OpenRefused(OpenRefusal::PeerAs { got, expected: 100 });
+        let refused = |got| DownReason::OpenRefused(OpenRefusal::PeerAs { got, expected: Some(100) });
         let silent = DownReason::ConnectTimedOut(Duration::from_secs(5));
         for (reason, more, words) in [
             (received(Code::BAD_PEER_AS), "", "another AS than 42"),

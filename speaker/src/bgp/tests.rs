@@ -20,6 +20,9 @@ pub(crate) fn settings(more: &str) -> PeerSettings {
         router_id: NODE.parse().unwrap(),
         families: Families::BOTH,
         bfd: None,
+        ttl_security: None,
+        role: None,
+        connect: Connect::Dial,
     }
 }
 

@@ -40,8 +40,8 @@ pub struct PeerAnswer {
     pub name: Option<String>,
     /// Our AS number, as the peer sees it.
     pub local_as: u32,
-    /// The peer's.
-    pub peer_as: u32,
+    /// The peer's as configured; `null`: any but ours.
+    pub peer_as: Option<u32>,
     /// Our BGP identifier.
     pub router_id: String,
     /// As RFC 4271 §8.2.2 calls it.
@@ -243,7 +243,7 @@ impl fmt::Display for BgpAnswer {
         let row = |peer: &PeerAnswer| {
             vec![
                 peer.peer.clone(),
-                peer.peer_as.to_string(),
+                peer.peer_as.map_or_else(|| "external".to_owned(), |asn| asn.to_string()),
                 peer.state.clone(),
                 span(peer.seconds),
                 peer.ipv4_routes.to_string(),

@@ -80,6 +80,7 @@ fn told() -> RoutesAnswer {
         at: Instant::now(),
         routes: Arc::new([tagged, to_one].into_iter().collect()),
         only: Arc::new(only),
+        exports: Arc::default(),
     };
     let vip = |n| IpAddr::from([192, 0, 2, n]);
     let announced = BTreeMap::from([

@@ -105,7 +105,11 @@ impl Case {
         .unwrap();
         let mut endpoints = EndpointsView::default();
         endpoints.apply("web-1", SliceView::read(&slice, &mut Names::default()).unwrap().view);
-        let view = View {
+        self.view(proxies, |view| plan(view, &fold_service(&service), &endpoints))
+    }
+
+    fn view<T>(&self, proxies: bool, with: impl FnOnce(&View<'_>) -> T) -> T {
+        with(&View {
             node: &self.node,
             node_refusal: self.refusal,
             peers: &self.peers,
@@ -117,8 +121,7 @@ impl Case {
             service_cidrs: &["10.96.0.0/12".parse().unwrap()],
             reserved: &BTreeMap::new(),
             holders: &self.holders,
-        };
-        plan(&view, &fold_service(&service), &endpoints)
+        })
     }
 
     fn verdict(&self) -> Verdict {
@@ -310,6 +313,46 @@ fn external_ips_inside_a_pool_are_announced_where_configured_whatever_the_class(
     );
     let idle = other.endpoints(json!([]));
     assert_eq!(idle.plan().verdicts[&ip("192.0.2.77")], Verdict::Skip(Reason::NoEndpoints));
+}
+
+#[test]
+fn cluster_ips_inside_a_pool_are_announced_where_configured_as_their_own_policy_says() {
+    let cluster_ip = "192.0.2.77";
+    let mut case =
+        Case::new(VIP).with("clusterIP", json!(cluster_ip)).with("clusterIPs", json!([cluster_ip]));
+    assert_eq!(case.plan().verdicts.keys().collect::<Vec<_>>(), [&ip(VIP)]);
+    case.config.herald.announce_cluster_ips = true;
+    assert_eq!(
+        case.plan().verdicts,
+        [(ip(VIP), Verdict::Announce), (ip(cluster_ip), Verdict::Announce)].into()
+    );
+    let elsewhere = case
+        .with("internalTrafficPolicy", json!("Local"))
+        .endpoints(json!([{"addresses": ["10.244.2.5"], "nodeName": "node-2"}]));
+    let verdicts = elsewhere.plan().verdicts;
+    assert_eq!(verdicts[&ip(cluster_ip)], Verdict::Skip(Reason::NoLocalEndpoints));
+    assert_eq!(verdicts[&ip(VIP)], Verdict::Announce);
+}
+
+#[test]
+fn pod_networks_that_are_wholly_inside_a_pool_are_routes_as_they_are() {
+    let case = Case::new(VIP);
+    let routes = |text: &[&str]| {
+        let cidrs: Vec<IpNet> = text.iter().map(|text| text.parse().unwrap()).collect();
+        case.view(true, |view| networks(view, &cidrs))
+            .iter()
+            .map(|(prefix, of)| (prefix, Arc::clone(of)))
+            .collect::<Vec<_>>()
+    };
+    let inside: IpNet = "192.0.2.64/28".parse().unwrap();
+    assert_eq!(
+        routes(&["192.0.2.64/28", "192.0.2.0/24", "10.244.1.0/24"]),
+        [(inside, said(64600 << 16 | 7, 150))]
+    );
+    let aggregate: IpNet = "192.0.2.192/28".parse().unwrap();
+    // What both advertisements say, and not their aggregate: other nodes have the rest of it.
+    assert_eq!(routes(&["192.0.2.192/28"]), [(aggregate, said(1 << 16 | 2, 7))]);
+    assert_eq!(routes(&["198.51.100.0/28"]), []);
 }
 
 #[test]

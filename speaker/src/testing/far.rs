@@ -1,0 +1,97 @@
+//! A router two hops away: the test's namespace, one that forwards, and one for the router.
+
+use std::net::Ipv4Addr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::bird::{BIRD as ROUTER, NODE};
+
+/// Both namespaces; they end with the value.
+pub(crate) struct Far {
+    hop: Child,
+    place: Child,
+}
+
+impl Far {
+    /// Lays them out, and takes the router's address from here to there.
+    pub(crate) fn new() -> Self {
+        let far = Self { hop: namespace(), place: namespace() };
+        let (hop, place) = (far.hop.id(), far.place.id());
+        let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward";
+        run(&mut within(Some(hop), "sh", &["-c", forward]));
+        connect(None, Some(hop), "near", 1);
+        connect(Some(hop), Some(place), "far", 2);
+        let [ours, nears, fars, theirs] =
+            [[1, 1], [1, 2], [2, 1], [2, 2]].map(|[net, host]| Ipv4Addr::new(10, 9, net, host).to_string());
+        for (place, own, other, gateway) in [(None, NODE, ROUTER, &nears), (Some(place), ROUTER, NODE, &fars)]
+        {
+            run(&mut within(place, "ip", &["link", "set", "lo", "up"]));
+            run(&mut within(place, "ip", &["address", "add", &format!("{own}/32"), "dev", "lo"]));
+            run(&mut within(place, "ip", &["route", "add", other, "via", gateway, "src", own]));
+        }
+        run(&mut within(Some(hop), "ip", &["route", "add", NODE, "via", &ours]));
+        run(&mut within(Some(hop), "ip", &["route", "add", ROUTER, "via", &theirs]));
+        far
+    }
+
+    /// Where the router is.
+    pub(crate) fn place(&self) -> u32 {
+        self.place.id()
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        for process in [&mut self.hop, &mut self.place] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// A command in the network namespace of a process, or in the test's own.
+pub(crate) fn within(place: Option<u32>, program: &str, arguments: &[&str]) -> Command {
+    let mut command = match place {
+        None => Command::new(program),
+        Some(pid) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/proc/{pid}/ns/net")).arg(program);
+            command
+        }
+    };
+    command.args(arguments);
+    command
+}
+
+/// A process with a network namespace of its own that does nothing but hold it, for two minutes at most.
+fn namespace() -> Child {
+    let process = Command::new("unshare")
+        .args(["--net", "sleep", "120"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("util-linux is installed");
+    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while of("thread-self") == of(&process.id().to_string()) {
+        assert!(Instant::now() < deadline, "unshare does not get a namespace");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    process
+}
+
+/// A veth pair of the net 10.9.`net`.0/30.
+fn connect(one: Option<u32>, other: Option<u32>, name: &str, net: u8) {
+    let peer = format!("{name}-peer");
+    let pid = other.unwrap_or_else(std::process::id).to_string();
+    run(&mut within(one, "ip", &["link", "add", name, "type", "veth", "peer", "name", &peer, "netns", &pid]));
+    for (place, link, host) in [(one, name, 1), (other, peer.as_str(), 2)] {
+        let address = format!("{}/30", Ipv4Addr::new(10, 9, net, host));
+        run(&mut within(place, "ip", &["address", "add", &address, "dev", link]));
+        run(&mut within(place, "ip", &["link", "set", link, "up"]));
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().expect("iproute2 and util-linux are installed");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
