@@ -95,10 +95,8 @@ impl Assembler {
         let mut pools = pools::admit(&mut round);
         let communities = advertisements::admit_communities(&mut round);
         let mut bfd_profiles = peers::admit_profiles(&mut round);
-        let (peers, unsupported_peers) = peers::admit(&mut round, &mut bfd_profiles, secrets);
-        let names =
-            peers.iter().map(|peer| &peer.name).chain(unsupported_peers.iter().map(|peer| &peer.name));
-        let names: Vec<String> = names.cloned().collect();
+        let peers = peers::admit(&mut round, &mut bfd_profiles, secrets);
+        let names: Vec<String> = peers.iter().map(|peer| peer.name.clone()).collect();
         advertisements::admit_bgp(&mut round, &mut pools, &communities, &names);
         advertisements::admit_l2(&mut round, &mut pools);
         peers::warn_of_echo(&mut round, &pools, &peers, &bfd_profiles);
@@ -122,8 +120,7 @@ impl Assembler {
         });
         self.in_force = next;
         let pools = pools.into_values().map(|of| of.pool).collect();
-        let config =
-            Config { peers, pools, unsupported_peers, bfd_profiles, refused_pools, herald: herald.clone() };
+        let config = Config { peers, pools, bfd_profiles, refused_pools, herald: herald.clone() };
         Assembly { config, problems }
     }
 }

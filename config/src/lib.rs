@@ -55,7 +55,7 @@ pub use options::{
     BgpPeers, CordonedNodes, ExternalIps, HeraldOptions, Layer2Spread, LocalAddresses, Masquerade, Quotas,
     Reservation, Sharing, SourceRangesOtherFamily,
 };
-pub use peer::{Password, Peer, Unsupported, UnsupportedPeer};
+pub use peer::{Password, Peer};
 pub use pool::{Advertisement, Layer2Advertisement, Pool, PreferredNodes, ServiceAllocation};
 pub use problem::{ConfigError, ConfigErrors, Warning};
 pub use review::{Review, review_document, review_object};
@@ -85,8 +85,6 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// The pools in the order of the document; no two ranges of all of them overlap, names are unique.
     pub pools: Vec<Pool>,
-    /// Neighbours that Herald cannot speak to yet.
-    pub unsupported_peers: Vec<UnsupportedPeer>,
     /// What peers name; names are unique.
     pub bfd_profiles: Vec<BfdProfile>,
     /// Pools that are configured but refused, with no earlier state in force: an address that lies in no pool may

@@ -20,7 +20,7 @@ use crate::read::tree::Node;
 use crate::schema::kinds::Kind;
 
 pub(crate) use advertisements::{Bgp, L2, Selection};
-pub(crate) use peers::{Key, PeerContent, Remote};
+pub(crate) use peers::{Key, PeerContent};
 pub(crate) use pools::PoolContent;
 
 /// What names an object of the group.

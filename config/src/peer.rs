@@ -20,8 +20,11 @@ pub struct Peer {
     pub my_asn: u32,
     /// The neighbour's AS number, not 0; none: any but the one that it sees of us.
     pub asn: Option<u32>,
-    /// Where the neighbour listens.
+    /// Where the neighbour listens; `::`: at the link-local address by which it advertises itself as a router on `device`
+    /// (RFC 4861 §4.2).
     pub address: IpAddr,
+    /// The interface, or the VRF, of the host that the session is bound to.
+    pub device: Option<String>,
     /// The neighbour's TCP port, not 0.
     pub port: u16,
     /// Whole seconds: 0 (no keepalives) or 3 to 65535.
@@ -53,25 +56,12 @@ pub struct Peer {
 /// The port of BGP.
 pub(crate) const BGP_PORT: u16 = 179;
 
-/// A neighbour that Herald cannot speak to yet: it is told about and otherwise left alone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct UnsupportedPeer {
-    /// Its name.
-    pub name: String,
-    /// What it needs.
-    pub needs: Unsupported,
-}
-
-/// What Herald cannot do yet.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Unsupported {
-    /// Finding the neighbour on an interface.
-    Interface(String),
-    /// Dialling from within a VRF.
-    Vrf(String),
-}
-
 impl Peer {
+    /// The interface that the neighbour is found on, if it has no address of its own in the configuration.
+    pub fn found_on(&self) -> Option<&str> {
+        self.device.as_deref().filter(|_| self.address.is_unspecified())
+    }
+
     /// Whether a node with these labels speaks to this neighbour: any of the selectors matches, or there is none.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         any_or_all(&self.node_selectors, labels)

@@ -216,6 +216,11 @@ impl Index {
         std::mem::take(&mut self.dirty)
     }
 
+    /// Something else that settings depend on has changed.
+    pub(crate) fn mark_settings(&mut self) {
+        self.settings_changed = true;
+    }
+
     /// Whether the configuration or the nodes have changed since the last call.
     pub(crate) fn take_settings_changed(&mut self) -> bool {
         std::mem::take(&mut self.settings_changed)

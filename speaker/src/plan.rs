@@ -160,11 +160,7 @@ pub(crate) fn networks(view: &View<'_>, pod_cidrs: &[IpNet]) -> ByPrefix<Arc<Att
         let Some(pool) = view.config.pool_containing(network.network()) else { continue };
         let whole = view.config.pool_containing(network.broadcast()).is_some_and(|end| end.name == pool.name);
         for advertisement in wanted(pool, &BTreeMap::new()).filter(|_| whole) {
-            let attributes = said.by(view, advertisement);
-            networks
-                .entry(*network)
-                .and_modify(|all| Arc::make_mut(all).merge(&attributes))
-                .or_insert(attributes);
+            claim(&mut networks, *network, said.by(view, advertisement));
         }
     }
     networks

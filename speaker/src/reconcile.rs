@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
+use crate::bgp::Routers;
 use crate::configured::ConfigNews;
 use crate::drain::Drain;
 use crate::effects::NodeEffects;
@@ -60,6 +61,8 @@ pub(crate) struct Inputs {
     pub(crate) bind_failures: mpsc::Receiver<BindFailure>,
     /// Others' edits of the tables.
     pub(crate) monitoring: Monitoring,
+    /// Neighbours that were found on their interfaces.
+    pub(crate) routers: watch::Receiver<Routers>,
     /// Who owns what by layer 2.
     pub(crate) layer2: watch::Receiver<View>,
     /// What `herald explain` asks. Depth one: the asker waits for each answer.
@@ -73,6 +76,8 @@ pub(crate) struct Outputs {
     pub(crate) programmed: Handle,
     /// Events on Services that are not of a plan.
     pub(crate) events: EventRecorder,
+    /// The interfaces on which neighbours are looked for.
+    pub(crate) unnumbered: watch::Sender<BTreeSet<String>>,
     /// Of the configuration.
     pub(crate) client_metrics: ClientMetrics,
 }
@@ -95,6 +100,7 @@ pub(crate) struct Reconciler {
     pub(crate) pending: Pending,
     pub(crate) ports: Ports,
     pub(crate) snapshot: Keeper,
+    pub(crate) routers: Routers,
 }
 
 impl Reconciler {
@@ -118,6 +124,10 @@ impl Reconciler {
                 },
                 Some(failure) = inputs.bind_failures.recv() => self.bind_failed(&failure),
                 () = self.probing.changed() => {}
+                Ok(()) = inputs.routers.changed() => {
+                    self.routers = inputs.routers.borrow_and_update().clone();
+                    self.index.mark_settings();
+                }
                 Ok(()) = inputs.layer2.changed() => {
                     let view = inputs.layer2.borrow_and_update().clone();
                     self.reporter.layer2(view);
@@ -205,7 +215,7 @@ impl Reconciler {
 
     /// The node or the configuration is not what it was.
     async fn settings_changed(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
-        let mut settings = Settings::of(&self.index, &self.options, addresses);
+        let mut settings = Settings::of(&self.index, &self.options, addresses, &self.routers);
         let out = settings.refusal.filter(|reason| reason.is_leaving());
         self.drain = self.drain.next(now, out.is_some(), self.options.drain);
         if self.drain.leaves() {
@@ -216,6 +226,12 @@ impl Reconciler {
         if self.settings.as_ref() == Some(&settings) {
             return;
         }
+        let unnumbered = &settings.unnumbered;
+        self.outputs.unnumbered.send_if_modified(|wanted| {
+            let changed = wanted != unnumbered;
+            wanted.clone_from(unnumbered);
+            changed
+        });
         self.index.mark_all();
         self.sync.eligible(settings.eligible);
         let programmed = self.applier.programmed();

@@ -1,5 +1,6 @@
 //! Starts the role: opens what it needs, wires its tasks together, and waits for their end.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
-use crate::bgp::{Notices, Peers};
+use crate::bgp::{Notices, Peers, Routers, look_for_routers};
 use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::Housekeeper;
 use crate::counters::Counters;
@@ -168,6 +169,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
                 .context("cannot start the thread that reads counters")?,
         );
     }
+    let (unnumbered, wanted) = watch::channel(BTreeSet::new());
+    let (found, routers) = watch::channel(Routers::new());
+    tasks.spawn_until_shutdown("unnumbered", look_for_routers(wanted, found));
     let (refusals, told) = watch::channel(None);
     let component = Component::Speaker(options.node_name.clone());
     let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
@@ -191,7 +195,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         reporter,
         metrics: speaker_metrics,
         sync: SyncReport::new(proxy_metrics, proxy_state),
-        outputs: Outputs { programmed: readiness.handle("rules"), events, client_metrics },
+        outputs: Outputs { programmed: readiness.handle("rules"), events, unnumbered, client_metrics },
         settings: None,
         probing,
         floor: Floor::default(),
@@ -199,9 +203,11 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         pending: Pending::default(),
         ports: Ports::new(health_ports, local_ports),
         snapshot,
+        routers: Routers::new(),
         options,
     };
-    let inputs = Inputs { observed: inputs, addresses, bind_failures, monitoring, layer2: owners, questions };
+    let inputs =
+        Inputs { observed: inputs, addresses, bind_failures, monitoring, routers, layer2: owners, questions };
     tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
     tasks.join(GRACE).await
 }

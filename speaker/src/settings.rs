@@ -12,7 +12,7 @@ use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
-use crate::bgp::{Export, Exports, PeerSettings, families, role, router_id};
+use crate::bgp::{Export, Exports, PeerSettings, Routers, families, role, router_id};
 use crate::index::Index;
 use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::View;
@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     pub(crate) ruleset: RulesetConfig,
     /// Who is told routes.
     pub(crate) peers: Vec<PeerSettings>,
+    /// The interfaces on which neighbours are looked for.
+    pub(crate) unnumbered: BTreeSet<String>,
+    /// Those that have not been found.
+    pub(crate) sought: Vec<PeerSettings>,
     /// The node's own pod networks, where they are announced.
     pub(crate) own_pod_cidrs: Vec<IpNet>,
     /// What they are told besides.
@@ -73,13 +77,28 @@ impl Settings {
         }
     }
 
-    /// `found` are the addresses of the node's interfaces, where they matter.
-    pub(crate) fn of(index: &Index, options: &SpeakerOptions, found: &BTreeSet<IpAddr>) -> Self {
+    /// `found` are the addresses of the node's interfaces, where they matter, `routers` those of neighbours without a
+    /// configured address.
+    pub(crate) fn of(
+        index: &Index,
+        options: &SpeakerOptions,
+        found: &BTreeSet<IpAddr>,
+        routers: &Routers,
+    ) -> Self {
         let own = index.own_node(&options.node_name);
         let mut config = index.config().cloned().unwrap_or_default();
         let primary = own.map(|(_, own)| own.primary_ips()).unwrap_or_default();
         let port_addresses = options.nodeport_addresses.choose(&primary, found);
         let health_addresses = options.nodeport_addresses.listen(&port_addresses);
+        let unnumbered: BTreeSet<String> = own.map_or_else(BTreeSet::new, |(_, own)| {
+            let selected = config.peers.iter().filter(|peer| peer.selects(&own.labels));
+            selected.filter_map(Peer::found_on).map(str::to_owned).collect()
+        });
+        for peer in &mut config.peers {
+            if let Some(router) = peer.found_on().and_then(|device| routers.get(device)) {
+                peer.address = (*router).into();
+            }
+        }
         // Until the node is known its labels and addresses are not, and a session would begin with the wrong identity.
         let selected: Vec<Peer> = own.map_or_else(Vec::new, |(_, own)| {
             config.peers.iter().filter(|peer| peer.selects(&own.labels)).cloned().collect()
@@ -106,7 +125,7 @@ impl Settings {
             // A new name for the same neighbour ends no session.
             peer: Peer { name: String::new(), bfd_profile: None, ..peer },
         });
-        let peers: Vec<PeerSettings> = peers.collect();
+        let (sought, peers): (Vec<_>, Vec<_>) = peers.partition(|peer| peer.peer.found_on().is_some());
         let own_pod_cidrs = own.filter(|_| config.herald.announce_pod_cidrs);
         let own_pod_cidrs = own_pod_cidrs.map(|(node, _)| node.pod_cidrs.clone()).unwrap_or_default();
         if let Some((_, own)) = own {
@@ -144,7 +163,8 @@ impl Settings {
         let api_servers = options.api_servers.iter().copied().chain(index.api_servers());
         let reserved = api_servers
             .map(|ip| (ip, Reserved::ApiServer))
-            .chain(config.peers.iter().map(|peer| (peer.address, Reserved::Peer)));
+            .chain(config.peers.iter().map(|peer| (peer.address, Reserved::Peer)))
+            .filter(|(address, _)| !address.is_unspecified());
         let masquerade = match config.herald.masquerade {
             Masquerade::Always => MasqueradeMode::Always,
             Masquerade::Remote => MasqueradeMode::Remote,
@@ -181,6 +201,8 @@ impl Settings {
                 ..RulesetConfig::default()
             },
             peers,
+            unnumbered,
+            sought,
             config,
             eligible: own.is_some_and(|(_, own)| own.eligible),
         }

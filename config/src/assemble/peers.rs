@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::pools::Pools;
 use super::{Problem, Round, Severity};
 use crate::bfd::BfdProfile;
-use crate::objects::{At, Content, Key, Object, PeerContent, Remote};
-use crate::peer::{Password, Peer, Unsupported, UnsupportedPeer};
+use crate::objects::{At, Content, Key, Object, PeerContent};
+use crate::peer::{Password, Peer};
 use crate::problem::{ConfigError, shown};
 use crate::read::nearest::nearest;
 use crate::schema::kinds::Kind;
@@ -55,10 +55,9 @@ pub(super) fn admit(
     round: &mut Round<'_>,
     profiles: &mut Vec<BfdProfile>,
     secrets: Secrets<'_>,
-) -> (Vec<Peer>, Vec<UnsupportedPeer>) {
+) -> Vec<Peer> {
     let known = profiles.clone();
     let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
-    let mut unsupported: BTreeMap<String, At<Unsupported>> = BTreeMap::new();
     let mut kept: BTreeMap<String, (Peer, Option<BfdProfile>)> = BTreeMap::new();
     round.admit(
         Kind::BgpPeer,
@@ -66,15 +65,12 @@ pub(super) fn admit(
             let Content::Peer(content) = content else { return Err(Vec::new()) };
             let name = object.key.name.clone();
             let (profile, password) = (profile(content, &known), password(content, object, secrets));
-            match (profile, password, &content.remote) {
-                (Ok(bfd_profile), Ok(password), Remote::Peer(peer)) => {
-                    let peer = Peer { name: name.clone(), bfd_profile, password, ..peer.clone() };
+            match (profile, password) {
+                (Ok(bfd_profile), Ok(password)) => {
+                    let peer = Peer { name: name.clone(), bfd_profile, password, ..content.peer.clone() };
                     peers.insert(name, peer);
                 }
-                (Ok(_), Ok(_), Remote::Unsupported(needs)) => {
-                    unsupported.insert(name, needs.clone());
-                }
-                (profile, password, _) => {
+                (profile, password) => {
                     return Err(profile.err().into_iter().chain(password.err()).collect());
                 }
             }
@@ -98,22 +94,7 @@ pub(super) fn admit(
         in_force.peer = Some((peer.clone(), profile.cloned()));
     }
     warn_of_twins(round, &peers);
-    for (name, needs) in &unsupported {
-        let what = match &needs.value {
-            Unsupported::Interface(_) => "finding a neighbour on an interface",
-            Unsupported::Vrf(_) => "a VRF",
-        };
-        warn(
-            round,
-            name,
-            needs
-                .place
-                .error(format!("{what} is not supported yet: there is no session with this neighbour")),
-        );
-    }
-    let unsupported =
-        unsupported.into_iter().map(|(name, needs)| UnsupportedPeer { name, needs: needs.value }).collect();
-    (peers.into_values().collect(), unsupported)
+    peers.into_values().collect()
 }
 
 fn profile(content: &PeerContent, profiles: &[BfdProfile]) -> Result<Option<String>, ConfigError> {
@@ -182,7 +163,7 @@ fn warn(round: &mut Round<'_>, peer: &str, error: ConfigError) {
 fn warn_of_twins(round: &mut Round<'_>, peers: &BTreeMap<String, Peer>) {
     let mut seen = HashMap::new();
     for (name, peer) in peers {
-        let neighbour = (peer.address, peer.port, &peer.node_selectors);
+        let neighbour = (peer.address, peer.port, &peer.device, &peer.node_selectors);
         if let Some(first) = seen.insert(neighbour, name) {
             let message = format!(
                 "the same neighbour as {} on the same nodes: routers keep only one of two such sessions",

@@ -327,7 +327,6 @@ fn what_is_odd_is_a_warning() {
             "not supported yet: no echo packets are sent, control packets alone watch the path",
             "echo mode is for IPv4, and pool a has IPv6 addresses: use a profile without echoMode",
             "the same neighbour as a on the same nodes: routers keep only one of two such sessions",
-            "a VRF is not supported yet: there is no session with this neighbour",
             "unknown field, ignored: did you mean myASN?",
         ]
     );

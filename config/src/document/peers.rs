@@ -72,6 +72,7 @@ fn read_peer(fields: &Fields<'_>, profiles: &[BfdProfile]) -> Option<Peer> {
     let ebgp_multihop =
         optional(fields.get("ebgp-multihop"), |value| multihop(value, boolean(value)?, my_asn, peer_asn));
     Some(Peer {
+        device: None,
         name: String::new(),
         my_asn: my_asn?,
         asn: Some(peer_asn?),

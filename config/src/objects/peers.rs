@@ -1,12 +1,12 @@
 //! BGPPeer, both versions: the older one has fewer fields and otherwise the same.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::At;
 use super::advertisements::is_interface;
 use super::pools::distinct_selectors;
-use crate::peer::{Password, Peer, Unsupported};
+use crate::peer::{Password, Peer};
 use crate::problem::shown;
 use crate::read::peers::{hold_time, keepalive_time, multihop, password, port, router_id, source_address};
 use crate::read::reader::{Value, optional};
@@ -15,18 +15,10 @@ use crate::read::scalars::{duration, host};
 /// What a peer says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PeerContent {
-    pub(crate) remote: Remote,
+    /// Name, password and profile are not filled in.
+    pub(crate) peer: Peer,
     pub(crate) key: Key,
     pub(crate) bfd_profile: Option<At<String>>,
-}
-
-/// Whom it speaks to.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Remote {
-    /// A neighbour that can be dialled; name, password and profile are not filled in.
-    Peer(Peer),
-    /// One that cannot yet.
-    Unsupported(At<Unsupported>),
 }
 
 /// Where the key for TCP-MD5 is.
@@ -47,10 +39,7 @@ pub(super) fn read(spec: &Value<'_>) -> Option<PeerContent> {
     let (hold, keepalive) = times(spec);
     let connect_time = optional(spec.word("connectTime"), connect_time);
     let router_id = optional(spec.word("routerID"), router_id);
-    let dialled = match &address {
-        Some(At { value: Ok(address), .. }) => Some(*address),
-        _ => None,
-    };
+    let dialled = address.as_ref().map(|(address, _)| *address).filter(|address| !address.is_unspecified());
     let source = optional(spec.word("sourceAddress"), |value| source_address(value, dialled));
     let node_selectors = distinct_selectors(spec, "nodeSelectors");
     let key = key(spec);
@@ -62,38 +51,31 @@ pub(super) fn read(spec: &Value<'_>) -> Option<PeerContent> {
     let (port, hold_time, keepalive_time) = (port?, hold?, keepalive?);
     let (connect_time, router_id, source_address) = (connect_time?, router_id?, source?);
     let (node_selectors, key, ebgp_multihop) = (node_selectors?, key?, ebgp_multihop?);
-    let vrf = spec.word("vrf").map(|at| {
-        let name = at.peek_text().unwrap_or_default().to_owned();
-        At::new(Unsupported::Vrf(name), &at)
-    });
-    let remote = match (address.value, vrf) {
-        (Err(interface), _) => {
-            Remote::Unsupported(At { value: Unsupported::Interface(interface), place: address.place })
-        }
-        (_, Some(vrf)) => Remote::Unsupported(vrf),
-        (Ok(address), None) => Remote::Peer(Peer {
-            name: String::new(),
-            my_asn,
-            asn: remote_asn.value,
-            address,
-            port,
-            hold_time,
-            keepalive_time,
-            connect_time,
-            router_id,
-            source_address,
-            node_selectors,
-            password: None,
-            local_asn: asn_of(spec, "localASN"),
-            bfd_profile: None,
-            ebgp_multihop,
-            graceful_restart: spec.flag("enableGracefulRestart", false),
-            dual_stack: spec.flag("dualStackAddressFamily", false),
-        }),
+    let (address, interface) = address;
+    let vrf = spec.word("vrf").map(|at| at.peek_text().unwrap_or_default().to_owned());
+    let peer = Peer {
+        name: String::new(),
+        my_asn,
+        asn: remote_asn.value,
+        address,
+        device: interface.or(vrf),
+        port,
+        hold_time,
+        keepalive_time,
+        connect_time,
+        router_id,
+        source_address,
+        node_selectors,
+        password: None,
+        local_asn: asn_of(spec, "localASN"),
+        bfd_profile: None,
+        ebgp_multihop,
+        graceful_restart: spec.flag("enableGracefulRestart", false),
+        dual_stack: spec.flag("dualStackAddressFamily", false),
     };
     let bfd_profile = spec.word("bfdProfile");
     Some(PeerContent {
-        remote,
+        peer,
         key,
         bfd_profile: bfd_profile.map(|at| At::new(at.peek_text().unwrap_or_default().to_owned(), &at)),
     })
@@ -126,19 +108,19 @@ fn remote_asn(spec: &Value<'_>, my_asn: Option<u32>) -> Option<At<Option<u32>>> 
     }
 }
 
-/// Its address, or the interface that it is found on.
-fn address(spec: &Value<'_>) -> Option<At<Result<IpAddr, String>>> {
+/// Its address, or `::` and the interface that it is found on.
+fn address(spec: &Value<'_>) -> Option<(IpAddr, Option<String>)> {
     match (spec.word("peerAddress"), spec.word("interface")) {
         (Some(_), Some(interface)) => interface.fail("peerAddress is there too: keep one of the two"),
         (None, None) => spec.fail("peerAddress is missing: add it, or interface"),
-        (Some(value), None) => host(&value).map(|address| At::new(Ok(address), &value)),
+        (Some(value), None) => host(&value).map(|address| (address, None)),
         (None, Some(value)) => {
             let name = value.peek_text().unwrap_or_default();
             if !is_interface(name) {
                 return value
                     .fail(format!("{} is no name of an interface: write one such as eth0", shown(name)));
             }
-            Some(At::new(Err(name.to_owned()), &value))
+            Some((Ipv6Addr::UNSPECIFIED.into(), Some(name.to_owned())))
         }
     }
 }

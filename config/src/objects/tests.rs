@@ -102,9 +102,10 @@ fn the_accepted_examples_are_taken_together() {
     let names = |of: Vec<&String>| of.into_iter().cloned().collect::<Vec<String>>();
     let config = assembly.config;
     assert_eq!(names(config.pools.iter().map(|pool| &pool.name).collect()), ["edge", "plain"]);
-    assert_eq!(names(config.peers.iter().map(|peer| &peer.name).collect()), ["full", "internal", "older"]);
-    let unsupported: Vec<&String> = config.unsupported_peers.iter().map(|peer| &peer.name).collect();
-    assert_eq!(names(unsupported), ["in-vrf", "unnumbered"]);
+    assert_eq!(
+        names(config.peers.iter().map(|peer| &peer.name).collect()),
+        ["full", "in-vrf", "internal", "older", "unnumbered"]
+    );
     let edge = &config.pools[0];
     assert_eq!(edge.ranges.len(), 5);
     assert!(!edge.auto_assign && edge.avoid_buggy_ips && edge.layer2.is_empty());
@@ -112,7 +113,9 @@ fn the_accepted_examples_are_taken_together() {
     assert_eq!((routes.communities.len(), routes.large_communities.len()), (2, 2), "names are resolved");
     assert_eq!(routes.peers, BTreeSet::from(["full".to_owned(), "older".to_owned()]));
     assert_eq!(config.pools[1].layer2.len(), 1);
-    let [full, internal, older] = config.peers.as_slice() else { panic!("three peers") };
+    let [full, in_vrf, internal, older, unnumbered] = config.peers.as_slice() else { panic!("five peers") };
+    assert_eq!((in_vrf.device.as_deref(), in_vrf.found_on()), (Some("red"), None));
+    assert_eq!((unnumbered.found_on(), full.found_on()), (Some("eth1"), None));
     assert_eq!((full.hold_time.as_secs(), full.keepalive_time.map(|time| time.as_secs())), (90, Some(30)));
     assert_eq!((internal.asn, internal.hold_time.as_secs(), internal.port), (Some(64600), 180, 179));
     assert_eq!(

@@ -17,6 +17,7 @@ fn range(text: &str) -> AddressRange {
 
 fn peer(my_asn: u32, asn: u32, address: &str) -> Peer {
     Peer {
+        device: None,
         name: "peer1".to_owned(),
         my_asn,
         asn: Some(asn),
@@ -185,6 +186,8 @@ fn heralds_own_keys_have_their_meaning() {
                 "169.10.10.0/24".parse().expect("a prefix"),
                 "2001:db8:10::7/128".parse().expect("a prefix"),
             ]),
+            announce_cluster_ips: true,
+            announce_pod_cidrs: true,
             source_ranges_other_family: SourceRangesOtherFamily::Allow,
             masquerade: Masquerade::Remote,
             announce_external_ips: true,

@@ -31,4 +31,5 @@ mod t2_external_access;
 mod t3_packet_path;
 mod t4_metallb_bgp;
 mod tutorial;
+mod unnumbered;
 mod webhook;

@@ -14,7 +14,7 @@ address-pools:
 ";
 
 /// What it prints on the node.
-fn status(lab: &Lab, of: &str, json: bool) -> Result<String> {
+pub(crate) fn status(lab: &Lab, of: &str, json: bool) -> Result<String> {
     let program = herald_program()?;
     let program = program.to_str().context("a path in UTF-8")?;
     lab.node(1).ns.exec(&[program, "status", of, "-o", if json { "json" } else { "text" }])

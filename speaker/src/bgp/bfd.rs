@@ -41,6 +41,8 @@ pub(super) struct Target {
     pub(super) local: IpAddr,
     /// The neighbour's.
     pub(super) peer: IpAddr,
+    /// The interface or VRF that the session is in, if that is configured.
+    pub(super) device: Option<String>,
     /// Whether routers may stand between (RFC 5883).
     pub(super) multihop: bool,
     /// Its timers.

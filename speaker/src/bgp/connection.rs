@@ -60,7 +60,8 @@ impl Connection {
     }
 
     /// Writes what is still to be written, ends our side, and waits for the peer's end: closing with unread input would
-    /// make the kernel send a reset, which can overtake the NOTIFICATION.
+    /// make the kernel send a reset, which can overtake the NOTIFICATION. A peer of whom nothing comes is sent one, lest it keep
+    /// its half, and refuse the next connection, until its hold time is over.
     pub(super) async fn close(&mut self) -> bool {
         let orderly = async {
             loop {
@@ -76,6 +77,10 @@ impl Connection {
             while self.stream.read(&mut rest).await? > 0 {}
             io::Result::Ok(())
         };
-        matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())))
+        let ended = matches!(tokio::time::timeout(CLOSE, orderly).await, Ok(Ok(())));
+        if !ended && let Err(error) = self.stream.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+        ended
     }
 }

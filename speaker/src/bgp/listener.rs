@@ -29,7 +29,10 @@ const REST: Duration = Duration::from_millis(500);
 
 /// The listening sockets of the node, by their addresses: one for each that sessions are from, for as long as there are such.
 #[derive(Debug, Default)]
-pub(super) struct Listener(BTreeMap<IpAddr, Listening>);
+pub(super) struct Listener(BTreeMap<Place, Listening>);
+
+/// An address, and the interface or VRF that it is of.
+type Place = (IpAddr, Option<String>);
 
 #[derive(Debug)]
 struct Listening {
@@ -61,10 +64,10 @@ impl Listener {
         seen: Shared,
         tasks: &mut JoinSet<()>,
     ) -> mpsc::Receiver<TcpStream> {
-        let address = local(settings);
-        let listening = self.0.entry(address).or_insert_with(|| {
+        let place = local(settings);
+        let listening = self.0.entry(place.clone()).or_insert_with(|| {
             let state = Arc::default();
-            let task = tasks.spawn(take(SocketAddr::new(address, PORT), Arc::clone(&state)));
+            let task = tasks.spawn(take(place, Arc::clone(&state)));
             Listening { state, task }
         });
         let (hand, taken) = mpsc::channel(WAITING);
@@ -75,13 +78,13 @@ impl Listener {
 
     /// Hangs up on a peer again.
     pub(super) fn dismiss(&mut self, settings: &PeerSettings) {
-        let address = local(settings);
-        let Some(listening) = self.0.get(&address) else { return };
+        let place = local(settings);
+        let Some(listening) = self.0.get(&place) else { return };
         let mut state = guard(&listening.state);
         state.dismiss(settings.peer.address);
         let unused = state.takers.is_empty();
         drop(state);
-        if unused && let Some(listening) = self.0.remove(&address) {
+        if unused && let Some(listening) = self.0.remove(&place) {
             listening.task.abort();
         }
     }
@@ -108,8 +111,8 @@ impl State {
     }
 
     /// Opens the socket, with the keys of all who wait for it before anybody can connect.
-    fn open(&mut self, address: SocketAddr) -> io::Result<Arc<TcpListener>> {
-        let opened = bind(address).and_then(|socket| {
+    fn open(&mut self, address: SocketAddr, device: Option<&str>) -> io::Result<Arc<TcpListener>> {
+        let opened = bind(address, device).and_then(|socket| {
             self.takers.retain(|peer, taker| {
                 key(&socket, *peer, taker).inspect_err(|error| taker.seen.cannot_listen(error)).is_ok()
             });
@@ -133,19 +136,20 @@ fn key(socket: &Socket, peer: IpAddr, taker: &Taker) -> io::Result<()> {
 }
 
 /// The address that a session is from; without one all of its family.
-fn local(settings: &PeerSettings) -> IpAddr {
+fn local(settings: &PeerSettings) -> Place {
     let any = match settings.peer.address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    settings.peer.source_address.unwrap_or(any)
+    (settings.peer.source_address.unwrap_or(any), settings.peer.device.clone())
 }
 
 /// Accepts, and hands each connection to the session that it is for.
-async fn take(address: SocketAddr, state: Arc<Mutex<State>>) {
+async fn take((address, device): Place, state: Arc<Mutex<State>>) {
+    let address = SocketAddr::new(address, PORT);
     let mut told = String::new();
     let socket = loop {
-        let opened = guard(&state).open(address);
+        let opened = guard(&state).open(address, device.as_deref());
         match opened {
             Ok(socket) => break socket,
             Err(error) => {

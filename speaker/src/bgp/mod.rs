@@ -29,6 +29,7 @@ mod peer;
 mod router_id;
 mod sockopt;
 mod status;
+mod unnumbered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -55,6 +56,7 @@ pub(crate) use notices::Notices;
 pub(crate) use peer::PeerSettings;
 pub(crate) use router_id::router_id;
 pub(crate) use status::{By, Seen};
+pub(crate) use unnumbered::{Routers, look_for_routers};
 #[cfg(test)]
 pub(crate) use {status::Ended, tests::settings};
 

@@ -19,6 +19,7 @@ use crate::metrics::BfdMetrics;
 pub(super) struct Path {
     with: Option<((Bfd, BfdMetrics), BfdProfile)>,
     peer: IpAddr,
+    device: Option<String>,
     /// Routers may stand between.
     multihop: bool,
     /// Within one AS routers may stand between, too: then the addresses of this node tell.
@@ -33,6 +34,7 @@ impl Path {
         Self {
             with: bfd.zip(settings.bfd.clone()),
             peer: peer.address,
+            device: peer.device.clone(),
             multihop: peer.ebgp_multihop,
             internal: peer.asn == Some(peer.local_asn.unwrap_or(peer.my_asn)),
             watched: None,
@@ -43,7 +45,8 @@ impl Path {
     pub(super) async fn begin(&mut self, local: Option<SocketAddr>) {
         let (Some(((bfd, metrics), profile)), Some(local)) = (&self.with, local) else { return };
         let multihop = self.multihop || (self.internal && !next_hop::is_neighbour(self.peer).await);
-        let target = Target { local: local.ip(), peer: self.peer, multihop, profile: profile.clone() };
+        let (local, device, profile) = (local.ip(), self.device.clone(), profile.clone());
+        let target = Target { local, peer: self.peer, device, multihop, profile };
         match bfd.watch(target, metrics.clone()).await {
             Ok(watched) => self.watched = Some((watched, Instant::now())),
             Err(error) => {

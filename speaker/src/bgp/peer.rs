@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,13 @@ pub(crate) struct PeerSettings {
 
 impl fmt::Display for PeerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        SocketAddr::new(self.peer.address, self.peer.port).fmt(f)
+        match (self.peer.address, &self.peer.device) {
+            (_, Some(device)) if self.peer.found_on().is_some() => write!(f, "neighbour on {device}"),
+            (IpAddr::V6(address), Some(device)) if address.is_unicast_link_local() => {
+                write!(f, "[{address}%{device}]:{}", self.peer.port)
+            }
+            (address, _) => SocketAddr::new(address, self.peer.port).fmt(f),
+        }
     }
 }
 
@@ -107,6 +113,7 @@ impl PeerSettings {
         let hold = self.peer.hold_time;
         DialOptions {
             peer: SocketAddr::new(self.peer.address, self.peer.port),
+            device: self.peer.device.clone(),
             source: self.peer.source_address,
             // Without it as MetalLB's native mode, which never limited the distance.
             hops: self.ttl_security,

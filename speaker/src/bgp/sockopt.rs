@@ -37,6 +37,8 @@ const TOS_CS6: u32 = 0xc0;
 pub(crate) struct DialOptions {
     /// The peer.
     pub(crate) peer: SocketAddr,
+    /// The interface or VRF that the session is in; `None`: where the routes lead.
+    pub(crate) device: Option<String>,
     /// Address to dial from; `None` lets the kernel's routes choose.
     pub(crate) source: Option<IpAddr>,
     /// How many hops the peer is away at most (RFC 5082), 1 or more; `None`: any distance.
@@ -53,6 +55,9 @@ pub(crate) enum DialError {
     /// The key could not be installed, so nothing was sent.
     #[error("cannot set the TCP MD5 key, so the session is not dialled")]
     Md5(#[source] io::Error),
+    /// There is no such interface or VRF.
+    #[error("cannot dial by {0}: there is no such interface or VRF on this node")]
+    Device(String, #[source] io::Error),
     /// The configured source address is not an address of this node.
     #[error("cannot dial from the configured source address {0}")]
     Source(IpAddr, #[source] io::Error),
@@ -78,7 +83,11 @@ pub(crate) enum DialError {
 pub(crate) async fn dial(options: &DialOptions, deadline: Duration) -> Result<TcpStream, DialError> {
     let socket = prepare(options)?;
     match tokio::time::timeout(deadline, socket.connect(options.peer)).await {
-        Ok(connected) => connected.map_err(|error| DialError::Connect(options.peer, error)),
+        Ok(connected) => {
+            let stream = connected.map_err(|error| DialError::Connect(options.peer, error))?;
+            heard_within(&SockRef::from(&stream), options).map_err(DialError::Socket)?;
+            Ok(stream)
+        }
         Err(_) => Err(DialError::TimedOut {
             peer: options.peer,
             after: deadline,
@@ -99,6 +108,9 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
     if let Some(password) = &options.password {
         set_md5(&socket, options.peer, password).map_err(DialError::Md5)?;
     }
+    let device = options.device.as_deref();
+    bind_device(&socket, device)
+        .map_err(|error| DialError::Device(device.unwrap_or_default().to_owned(), error))?;
     if let Some(source) = options.source {
         socket
             .bind(&SockAddr::from(SocketAddr::new(source, 0)))
@@ -107,8 +119,13 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
 
+/// Keeps a socket to an interface or a VRF, which a link-local address needs.
+fn bind_device(socket: &Socket, device: Option<&str>) -> io::Result<()> {
+    device.map_or(Ok(()), |device| socket.bind_device(Some(device.as_bytes())))
+}
+
 /// A socket that has an address and does not listen yet, so that keys can be put on it before anybody connects.
-pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind(address: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     // A predecessor's connections may still be closing; and one address may be listened on beside all of them.
@@ -122,6 +139,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
             socket.set_unicast_hops_v6(u8::MAX.into())?;
         }
     }
+    bind_device(&socket, device)?;
     socket.bind(&SockAddr::from(address))?;
     Ok(socket)
 }
@@ -134,7 +152,9 @@ pub(super) fn listen(socket: Socket) -> io::Result<TcpListener> {
 
 /// Gives a connection that the peer opened what a dialled one has.
 pub(super) fn accepted(stream: &TcpStream, options: &DialOptions) -> io::Result<()> {
-    common_options(&SockRef::from(stream), options)
+    let socket = SockRef::from(stream);
+    common_options(&socket, options)?;
+    heard_within(&socket, options)
 }
 
 fn common_options(socket: &Socket, options: &DialOptions) -> io::Result<()> {
@@ -144,21 +164,21 @@ fn common_options(socket: &Socket, options: &DialOptions) -> io::Result<()> {
         SocketAddr::V4(_) => socket.set_tos_v4(TOS_CS6)?,
         SocketAddr::V6(_) => socket.set_tclass_v6(TOS_CS6)?,
     }
-    options.hops.map_or(Ok(()), |hops| set_gtsm(socket, options.peer, hops))
+    match options.peer {
+        _ if options.hops.is_none() => Ok(()),
+        SocketAddr::V4(_) => socket.set_ttl_v4(u8::MAX.into()),
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(u8::MAX.into()),
+    }
 }
 
-/// RFC 5082 §3: the first packet is held to it, too.
-fn set_gtsm(socket: &Socket, peer: SocketAddr, hops: u8) -> io::Result<()> {
+/// Of a connection that stands nothing from further away is heard (RFC 5082 §3). Not before: routers answer a SYN from a socket
+/// that is no neighbour's yet, with the TTL of everything else.
+fn heard_within(socket: &Socket, options: &DialOptions) -> io::Result<()> {
+    let Some(hops) = options.hops else { return Ok(()) };
     let lowest = libc::c_int::from(u8::MAX - hops.saturating_sub(1));
-    let (level, name) = match peer {
-        SocketAddr::V4(_) => {
-            socket.set_ttl_v4(u8::MAX.into())?;
-            (libc::IPPROTO_IP, libc::IP_MINTTL)
-        }
-        SocketAddr::V6(_) => {
-            socket.set_unicast_hops_v6(u8::MAX.into())?;
-            (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT)
-        }
+    let (level, name) = match options.peer {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
     };
     // SAFETY: the file descriptor is open as long as `socket` is borrowed; pointer and length describe `lowest`, which
     // the kernel only reads.
@@ -240,6 +260,7 @@ mod tests {
     fn options(peer: &str) -> DialOptions {
         DialOptions {
             peer: peer.parse().unwrap(),
+            device: None,
             source: None,
             hops: Some(1),
             user_timeout: None,
@@ -266,6 +287,14 @@ mod tests {
         from.source = Some("192.0.2.77".parse().unwrap());
         let Err(error) = prepare(&from) else { panic!("bound to a foreign address") };
         assert!(error.to_string().contains("192.0.2.77"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_not_there_is_named_in_the_error() {
+        let mut by = options("127.0.0.1:9");
+        by.device = Some("red".to_owned());
+        let Err(error) = prepare(&by) else { panic!("bound to nothing") };
+        assert!(error.to_string().contains("by red"), "{error}");
     }
 
     #[tokio::test]

@@ -62,6 +62,20 @@ pub(crate) struct Seen {
     pub(crate) ended: [Option<Ended>; 3],
 }
 
+impl Seen {
+    /// Of a peer that is to be found on an interface and has not been.
+    pub(crate) fn nobody(device: &str) -> Self {
+        let ended = Ended {
+            at: Instant::now(),
+            text: format!("no router has advertised itself on {device}"),
+            advice: Some(format!(
+                "let it send router advertisements there (FRR does for “neighbor … interface”, BIRD by protocol radv), and see that {device} is up on this node"
+            )),
+        };
+        Self { ended: [None, None, Some(ended)], ..Self::default() }
+    }
+}
+
 impl Default for Seen {
     fn default() -> Self {
         Self {

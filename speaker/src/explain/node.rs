@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
 use super::{Answer, Asked, PacketQuestion, Question, Refusal, status};
+use crate::bgp::Seen;
 use crate::index::Index;
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
@@ -38,7 +39,12 @@ impl Reconciler {
     fn status_bgp(&self) -> Answer {
         let settings = self.in_force()?;
         let peers = &self.applier.means().peers;
-        json(&status::peers(&settings.node.name, peers.avoided(), peers.seen(), Instant::now()))
+        let sought = settings.sought.iter().map(|peer| {
+            let seen = Seen::nobody(peer.peer.found_on().unwrap_or_default());
+            (peer, seen)
+        });
+        let all = peers.seen().chain(sought);
+        json(&status::peers(&settings.node.name, peers.avoided(), all, Instant::now()))
     }
 
     fn status_routes(&self) -> Answer {

@@ -96,7 +96,7 @@ pub struct RoutesAnswer {
 pub struct RouteAnswer {
     /// What is announced.
     pub prefix: String,
-    /// Whose addresses it is announced for.
+    /// Whose addresses it is announced for; nobody's: it is a pod network of the node.
     pub services: Vec<MakerAnswer>,
     /// RFC 1997 and RFC 8092, in the configuration's form.
     pub communities: Vec<String>,
@@ -293,7 +293,10 @@ impl fmt::Display for RoutesAnswer {
                 if route.communities.is_empty() { "-".to_owned() } else { route.communities.join(" ") },
                 route.local_pref.to_string(),
                 route.peers.as_ref().map_or_else(|| "all".to_owned(), |peers| peers.join(", ")),
-                route.services.iter().map(maker).collect::<Vec<_>>().join("; "),
+                match route.services.as_slice() {
+                    [] => "the node's pods".to_owned(),
+                    services => services.iter().map(maker).collect::<Vec<_>>().join("; "),
+                },
             ]
         };
         let rows: Vec<_> = self.routes.iter().map(row).collect();

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::*;
 use crate::addresses::LocalAddresses;
-use crate::bgp::Peers;
+use crate::bgp::{Peers, Routers};
 use crate::configured::ConfigObject;
 use crate::conntrack::Housekeeper;
 use crate::index::{Observed, ServiceObject, SliceObject, fold_service};
@@ -104,6 +104,7 @@ impl Lab {
             outputs: Outputs {
                 programmed: Readiness::new().handle("rules"),
                 events,
+                unnumbered: watch::channel(BTreeSet::new()).0,
                 client_metrics: ClientMetrics::new(&registry),
             },
             settings: None,
@@ -121,6 +122,7 @@ impl Lab {
                 SnapshotMetrics::new(&registry),
             )
             .unwrap(),
+            routers: Routers::new(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
@@ -133,6 +135,7 @@ impl Lab {
             addresses,
             bind_failures,
             monitoring,
+            routers: watch::channel(Routers::new()).1,
             layer2: owners,
             questions,
         };

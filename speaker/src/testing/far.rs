@@ -1,8 +1,8 @@
 //! A router two hops away: the test's namespace, one that forwards, and one for the router.
 
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use super::bird::{BIRD as ROUTER, NODE};
 
@@ -23,10 +23,11 @@ impl Far {
         connect(Some(hop), Some(place), "far", 2);
         let [ours, nears, fars, theirs] =
             [[1, 1], [1, 2], [2, 1], [2, 2]].map(|[net, host]| Ipv4Addr::new(10, 9, net, host).to_string());
+        run(&mut within(None, "ip", &["address", "del", &format!("{ROUTER}/32"), "dev", "lo"]));
+        run(&mut within(Some(place), "ip", &["link", "set", "lo", "up"]));
+        run(&mut within(Some(place), "ip", &["address", "add", &format!("{ROUTER}/32"), "dev", "lo"]));
         for (place, own, other, gateway) in [(None, NODE, ROUTER, &nears), (Some(place), ROUTER, NODE, &fars)]
         {
-            run(&mut within(place, "ip", &["link", "set", "lo", "up"]));
-            run(&mut within(place, "ip", &["address", "add", &format!("{own}/32"), "dev", "lo"]));
             run(&mut within(place, "ip", &["route", "add", other, "via", gateway, "src", own]));
         }
         run(&mut within(Some(hop), "ip", &["route", "add", NODE, "via", &ours]));
@@ -65,17 +66,15 @@ pub(crate) fn within(place: Option<u32>, program: &str, arguments: &[&str]) -> C
 
 /// A process with a network namespace of its own that does nothing but hold it, for two minutes at most.
 fn namespace() -> Child {
-    let process = Command::new("unshare")
-        .args(["--net", "sleep", "120"])
+    let mut process = Command::new("unshare")
+        .args(["--net", "sh", "-c", "echo; exec sleep 120"])
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("util-linux is installed");
-    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while of("thread-self") == of(&process.id().to_string()) {
-        assert!(Instant::now() < deadline, "unshare does not get a namespace");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    // Once it writes, it is there.
+    let written = process.stdout.take().expect("it is piped").read_exact(&mut [0]);
+    written.expect("unshare gets a namespace");
     process
 }
 

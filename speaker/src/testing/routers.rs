@@ -216,7 +216,7 @@ fn configuration(make: Make, expects: Expects, directory: &Path) -> String {
                  neighbor {node} activate\n exit-address-family\n",
                 hold / 3,
                 if range { " neighbor NODES peer-group\n" } else { "" },
-                hops.map_or("ebgp-multihop 2".to_owned(), |hops| format!("ttl-security hops {hops}")),
+                hops.map_or_else(|| "ebgp-multihop 2".to_owned(), |hops| format!("ttl-security hops {hops}")),
                 passive(if range { "" } else { " neighbor 10.0.0.11 passive\n" }),
                 keyed(&|key| format!(" neighbor {node} password {key}\n")),
                 if range { format!(" bgp listen range {NET} peer-group NODES\n") } else { String::new() },

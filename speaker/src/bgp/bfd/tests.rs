@@ -134,7 +134,7 @@ impl Neighbour {
     fn new(own: IpAddr, node: IpAddr) -> Self {
         let receives = UdpSocket::bind((own, 3784)).unwrap();
         receives.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let sends = sender(SocketAddr::new(own, 50_000)).unwrap();
+        let sends = sender(SocketAddr::new(own, 50_000), None).unwrap();
         Self { receives, sends, node: SocketAddr::new(node, 3784) }
     }
 
@@ -182,7 +182,8 @@ fn packets_from_further_away_than_a_neighbour_do_not_count_in_either_family() {
             let (own, node): (IpAddr, IpAddr) = (own.parse().unwrap(), node.parse().unwrap());
             let neighbour = Neighbour::new(own, node);
             let bfd = Bfd::start().unwrap();
-            let target = Target { local: node, peer: own, multihop: false, profile: profile(50) };
+            let target =
+                Target { local: node, peer: own, device: None, multihop: false, profile: profile(50) };
             let mut watched = bfd.watch(target, BfdMetrics::default()).await.unwrap();
             let first = neighbour.heard();
             assert_eq!((first.state, first.your_discriminator), (State::Down, None));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -40,12 +40,14 @@ struct Entry {
     told: Told,
 }
 
+/// The address and port that packets are received at, and the interface or VRF that they are of.
+type At = (SocketAddr, Option<String>);
+
 /// All of the thread.
 #[derive(Default)]
 struct Sessions {
     entries: BTreeMap<NonZeroU32, Entry>,
-    /// By the address and port they receive at.
-    receivers: BTreeMap<SocketAddr, UdpSocket>,
+    receivers: BTreeMap<At, UdpSocket>,
     last: u32,
 }
 
@@ -78,7 +80,7 @@ pub(super) fn run(runtime: &Runtime, mut asked: mpsc::Receiver<Request>) {
     });
 }
 
-async fn readable(receivers: &BTreeMap<SocketAddr, UdpSocket>) {
+async fn readable(receivers: &BTreeMap<At, UdpSocket>) {
     if receivers.is_empty() {
         return std::future::pending().await;
     }
@@ -88,15 +90,14 @@ async fn readable(receivers: &BTreeMap<SocketAddr, UdpSocket>) {
 
 impl Sessions {
     fn watch(&mut self, target: Target, told: Told) -> io::Result<NonZeroU32> {
-        let port = port_of(&target);
-        let at = SocketAddr::new(target.local, port);
-        if let Vacant(place) = self.receivers.entry(at) {
-            let socket = receiver(at).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot receive BFD at {at}: {error}"))
+        if let Vacant(place) = self.receivers.entry(at(&target)) {
+            let (address, device) = place.key();
+            let socket = receiver(*address, device.as_deref()).map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot receive BFD at {address}: {error}"))
             })?;
             place.insert(UdpSocket::from_std(socket.into())?);
         }
-        let socket = self.source(target.local)?;
+        let socket = source(&target)?;
         let id = self.name();
         let profile = &target.profile;
         let config = SessionConfig {
@@ -121,18 +122,6 @@ impl Sessions {
         }
     }
 
-    fn source(&self, local: IpAddr) -> io::Result<Socket> {
-        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for port in SOURCE_PORTS {
-            match sender(SocketAddr::new(local, port)) {
-                Ok(socket) => return Ok(socket),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last)
-    }
-
     /// RFC 5880 §6.8.16: tells the neighbour; as often as packets may be missing, for nobody repeats it.
     fn end(&mut self, id: NonZeroU32) {
         let Some(mut entry) = self.entries.remove(&id) else { return };
@@ -142,10 +131,9 @@ impl Sessions {
                 entry.send(&packet);
             }
         }
-        let at = SocketAddr::new(entry.target.local, port_of(&entry.target));
-        let used = |other: &Entry| SocketAddr::new(other.target.local, port_of(&other.target)) == at;
-        if !self.entries.values().any(used) {
-            self.receivers.remove(&at);
+        let place = at(&entry.target);
+        if !self.entries.values().any(|other| at(&other.target) == place) {
+            self.receivers.remove(&place);
         }
     }
 
@@ -206,12 +194,29 @@ impl Entry {
     }
 
     /// Whether a datagram that came at this address is of its neighbour, and as near as it has to be.
-    fn is_of(&self, at: &SocketAddr, came: &Datagram) -> bool {
+    fn is_of(&self, (address, device): &At, came: &Datagram) -> bool {
         let lowest = if self.target.multihop { self.target.profile.minimum_ttl } else { DIRECT_TTL };
-        *at == SocketAddr::new(self.target.local, port_of(&self.target))
+        *address == SocketAddr::new(self.target.local, port_of(&self.target))
+            && *device == self.target.device
             && came.from == self.target.peer
             && came.ttl.is_some_and(|ttl| ttl >= lowest)
     }
+}
+
+fn source(target: &Target) -> io::Result<Socket> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in SOURCE_PORTS {
+        match sender(SocketAddr::new(target.local, port), target.device.as_deref()) {
+            Ok(socket) => return Ok(socket),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+fn at(target: &Target) -> At {
+    (SocketAddr::new(target.local, port_of(target)), target.device.clone())
 }
 
 fn port_of(target: &Target) -> u16 {

@@ -1,4 +1,4 @@
-//! UDP sockets that tell with each datagram its TTL and when the kernel had it: what BFD needs.
+//! Sockets that tell with each datagram its TTL and when the kernel had it: what BFD needs, and router advertisements.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -8,10 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::TOS_CS6;
+use super::{TOS_CS6, bind_device};
 
 /// RFC 5881 §5, RFC 5082: the TTL that no router can have lowered.
 const TTL: u32 = 255;
+
+/// `linux/icmpv6.h`; libc does not have it.
+const ICMP6_FILTER: libc::c_int = 1;
+/// RFC 4861 §4.2.
+const ADVERTISEMENT: u8 = 134;
 
 /// What came, but for its octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +25,16 @@ pub(in crate::bgp) struct Datagram {
     pub(in crate::bgp) length: usize,
     /// Who sent it.
     pub(in crate::bgp) from: IpAddr,
+    /// The interface of a link-local sender; 0: of another one.
+    pub(in crate::bgp) interface: u32,
     /// Its TTL or hop limit on arrival.
     pub(in crate::bgp) ttl: Option<u8>,
     /// When the kernel received it.
     pub(in crate::bgp) at: Option<SystemTime>,
 }
 
-/// A socket that receives at this address.
-pub(in crate::bgp) fn receiver(at: SocketAddr) -> io::Result<Socket> {
+/// A socket that receives at this address, on this interface or in this VRF if one is given.
+pub(in crate::bgp) fn receiver(at: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(at), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     // Another BFD on the node receives at other addresses, or at all of them, where ours comes first.
@@ -41,12 +48,13 @@ pub(in crate::bgp) fn receiver(at: SocketAddr) -> io::Result<Socket> {
             set(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
         }
     }
+    bind_device(&socket, device)?;
     socket.bind(&at.into())?;
     Ok(socket)
 }
 
-/// A socket that sends from this address, with the TTL that the receiver checks.
-pub(in crate::bgp) fn sender(from: SocketAddr) -> io::Result<Socket> {
+/// A socket that sends from this address, with the TTL that the receiver checks; the same with an interface or VRF.
+pub(in crate::bgp) fn sender(from: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(from), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     match from {
@@ -60,12 +68,26 @@ pub(in crate::bgp) fn sender(from: SocketAddr) -> io::Result<Socket> {
             socket.set_tclass_v6(TOS_CS6)?;
         }
     }
+    bind_device(&socket, device)?;
     socket.bind(&from.into())?;
     Ok(socket)
 }
 
-fn set(fd: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
+/// A socket that sends and receives router advertisements (RFC 4861 §4.2) on every interface, and not its own.
+pub(in crate::bgp) fn advertisements() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking().cloexec(), Some(Protocol::ICMPV6))?;
+    socket.set_multicast_hops_v6(TTL)?;
+    socket.set_multicast_loop_v6(false)?;
+    set(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
+    // A bit is set for each type that is not passed (RFC 3542 §3.2).
+    let mut blocked = [u32::MAX; 8];
+    blocked[usize::from(ADVERTISEMENT) / 32] &= !(1 << (ADVERTISEMENT % 32));
+    set(socket.as_raw_fd(), libc::IPPROTO_ICMPV6, ICMP6_FILTER, blocked)?;
+    Ok(socket)
+}
+
+fn set<T: Copy>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
     // SAFETY: the caller's socket is open; pointer and length describe `value`, which the kernel only reads.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -103,8 +125,8 @@ pub(in crate::bgp) fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::R
             _ => {}
         }
     }
-    let from = address(&from).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(Datagram { length, from, ttl, at })
+    let (from, interface) = address(&from).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Datagram { length, from, interface, ttl, at })
 }
 
 /// The control messages, as `struct cmsghdr` and its macros lay them out (cmsg(3)): length, level, type, data, padding.
@@ -132,17 +154,18 @@ fn timestamp(data: &[u8]) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
 }
 
-fn address(storage: &libc::sockaddr_storage) -> Option<IpAddr> {
+/// And the scope of an IPv6 address.
+fn address(storage: &libc::sockaddr_storage) -> Option<(IpAddr, u32)> {
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: the kernel wrote a `sockaddr_in`, as the family says; the storage is large enough and aligned for it.
             let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+            Some((Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into(), 0))
         }
         libc::AF_INET6 => {
             // SAFETY: the same with a `sockaddr_in6`.
             let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+            Some((Ipv6Addr::from(v6.sin6_addr.s6_addr).into(), v6.sin6_scope_id))
         }
         _ => None,
     }
@@ -155,9 +178,9 @@ mod tests {
     #[test]
     fn a_datagram_comes_with_its_sender_its_ttl_and_its_time() {
         for local in ["127.0.0.1:0", "[::1]:0"] {
-            let receiving = receiver(local.parse().unwrap()).unwrap();
+            let receiving = receiver(local.parse().unwrap(), None).unwrap();
             let to = receiving.local_addr().unwrap();
-            let sending = sender(local.parse().unwrap()).unwrap();
+            let sending = sender(local.parse().unwrap(), None).unwrap();
             let before = SystemTime::now();
             sending.send_to(b"hello", &to).unwrap();
             let mut buffer = [0; 16];
