@@ -106,6 +106,9 @@ impl Shared {
                 "another BGP daemon of this node has the port: end it, or let this node dial (connect: dial)"
             }
             io::ErrorKind::AddrNotAvailable => "sourceAddress is no address of this node",
+            io::ErrorKind::PermissionDenied => {
+                "port 179 needs the capability NET_BIND_SERVICE: add it to the speaker's container"
+            }
             _ => "until then this node takes no connection of the peer",
         };
         let ended = Ended { at: Instant::now(), text: error.to_string(), advice: Some(advice.to_owned()) };
