@@ -78,6 +78,7 @@ async fn search(
 ) -> io::Result<()> {
     let mut heard: BTreeMap<String, Heard> = BTreeMap::new();
     let mut links: BTreeMap<String, Link> = BTreeMap::new();
+    let mut asked = BTreeSet::new();
     let mut next = Instant::now();
     let mut buffer = [0; 256];
     loop {
@@ -86,9 +87,11 @@ async fn search(
             found.send_replace(Routers::new());
             return Ok(());
         }
-        if next <= Instant::now() || !interfaces.iter().eq(links.keys()) {
+        // Not at each packet for an interface that is not there: whoever sends many would have as many answers.
+        if next <= Instant::now() || interfaces != asked {
             // They come and go, and an index is not kept.
             links = of_names(&interfaces).await;
+            asked.clone_from(&interfaces);
             links.values().for_each(|link| advertise(socket, link));
             heard.retain(|name, _| interfaces.contains(name));
             next = Instant::now() + INTERVAL;
