@@ -96,6 +96,13 @@ test-cluster: setup cluster ## Runs the suites on a real API server
 	@e2e/tools/build.sh >/dev/null
 	@HERALD_BIN=$(DEBUG)/herald .ci/test cluster
 
+.PHONY: test-install
+test-install: ARCHES := amd64
+test-install: cluster image ## Runs the manifests on three real kubelets with containerd (once 10 minutes more: builds them)
+	@.ci/setup kubelet
+	@e2e/kubelet/build.sh >/dev/null
+	@HERALD_IMAGE=$(OUT)/image/herald-$(VERSION).tar .ci/test install
+
 .PHONY: bench-create
 bench-create: build cluster ## Times a new Service to its first byte, beside MetalLB and kube-proxy
 	@e2e/peers/build.sh >/dev/null

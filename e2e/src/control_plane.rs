@@ -1,7 +1,8 @@
 //! A real control plane in the namespace `-cp`: etcd, kube-apiserver, kube-controller-manager.
 //!
-//! The programs are built by `e2e/cluster/build.sh`. No kubelet and no scheduler run (see `kubelet.rs`), so the node
-//! lifecycle controller is off unless wanted: it would call nodes without Leases dead after 40 s.
+//! The programs are built by `e2e/cluster/build.sh`. Usually no kubelet and no scheduler run (see `kubelet.rs`), so the node
+//! lifecycle controller is off unless wanted: it would call nodes without Leases dead after 40 s. With real kubelets
+//! (`machine.rs`) nothing is left out.
 //! Everything it keeps is in a directory of its own below the temporary directory, gone with the lab.
 
 use std::fs;
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::api;
 use crate::await_until::await_ok;
 use crate::certificates;
+use crate::machine::node_programs;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::registry::Registry;
@@ -31,6 +33,9 @@ const TOKEN: &str = "lab-admin-token";
 pub struct ControlPlaneOptions {
     /// Runs the node lifecycle controller too: nodes whose Lease is not renewed become NotReady.
     pub node_lifecycle: bool,
+    /// The nodes are machines with kubelets of their own ([`crate::Lab::boot`]): a scheduler runs, pods have their
+    /// ServiceAccount's token, kubelets may do what the Node authorizer lets them, and the Node objects are theirs to make.
+    pub kubelets: bool,
     /// Further flags of kube-apiserver.
     pub api_flags: Vec<String>,
 }
@@ -47,6 +52,7 @@ pub(crate) struct ControlPlane {
     etcd: Process,
     api: Mutex<Option<Process>>,
     controllers: Mutex<Option<Process>>,
+    scheduler: Option<Process>,
 }
 
 /// Where its files are.
@@ -93,6 +99,7 @@ impl ControlPlane {
         namespace: &Namespace,
         lifetime: Lifetime,
         options: ControlPlaneOptions,
+        nodes: &[&str],
     ) -> Result<Self> {
         let programs = programs()?;
         let data = std::env::temp_dir().join(format!("herald-lab-{}", registry.name()));
@@ -108,7 +115,11 @@ impl ControlPlane {
         }
         let etcd = start_etcd(registry, namespace, lifetime, &programs, &files.etcd)?;
         certificates::write(&files.pki)?;
-        fs::write(files.pki.join("tokens.csv"), format!("{TOKEN},lab,lab,system:masters\n"))?;
+        let mut tokens = format!("{TOKEN},lab,lab,system:masters\n");
+        for node in nodes {
+            tokens.push_str(&format!("{},system:node:{node},{node},system:nodes\n", kubelet_token(node)));
+        }
+        fs::write(files.pki.join("tokens.csv"), tokens)?;
         fs::write(&files.kubeconfig, kubeconfig_text(&files.pki.join("ca.crt"), TOKEN))?;
         let etcd_up = || namespace.run(|| std::net::TcpStream::connect(("127.0.0.1", 2379)));
         await_ok(READY, "etcd to listen", || match etcd_up() {
@@ -117,7 +128,7 @@ impl ControlPlane {
             Err(error) => Err(error),
         })
         .with_context(|| etcd.log_tail())?;
-        let this = Self {
+        let mut this = Self {
             registry: registry.clone(),
             namespace: namespace.clone(),
             lifetime,
@@ -127,9 +138,17 @@ impl ControlPlane {
             etcd,
             api: Mutex::new(None),
             controllers: Mutex::new(None),
+            scheduler: None,
         };
         this.start_api()?;
         this.start_controllers()?;
+        if this.options.kubelets {
+            let mut command = Command::new(node_programs()?.join("kube-scheduler"));
+            command
+                .arg(format!("--kubeconfig={}", this.files.kubeconfig.display()))
+                .arg("--leader-elect=false");
+            this.scheduler = Some(this.start_process("kube-scheduler", command)?);
+        }
         Ok(this)
     }
 
@@ -178,7 +197,8 @@ impl ControlPlane {
         let running = |process: &Mutex<Option<Process>>| {
             process.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Process::is_running)
         };
-        self.etcd.is_running() && running(&self.api) && running(&self.controllers)
+        let scheduled = self.scheduler.as_ref().is_none_or(Process::is_running);
+        scheduled && self.etcd.is_running() && running(&self.api) && running(&self.controllers)
     }
 
     fn start_process(&self, name: &str, command: Command) -> Result<Process> {
@@ -202,11 +222,15 @@ impl ControlPlane {
             format!("--service-account-key-file={}", pki("accounts.pub")),
             format!("--service-account-signing-key-file={}", pki("accounts.key")),
             "--allow-privileged=true".to_owned(),
-            // Pods need not wait for their ServiceAccount, and no kubelet would mount its token.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
             // A lab's few clients need no fair queues; they cost start-up time.
             "--enable-priority-and-fairness=false".to_owned(),
         ]);
+        command.arg(if self.options.kubelets {
+            "--authorization-mode=Node"
+        } else {
+            // Pods need not wait for their ServiceAccount, and no kubelet would mount its token.
+            "--disable-admission-plugins=ServiceAccount"
+        });
         command.args(&self.options.api_flags);
         command
     }
@@ -218,7 +242,7 @@ impl ControlPlane {
                                -persistentvolume-expander-controller,-horizontal-pod-autoscaler-controller,\
                                -clusterrole-aggregation-controller,-certificatesigningrequest-signing-controller"
             .to_owned();
-        if !self.options.node_lifecycle {
+        if !self.options.node_lifecycle && !self.options.kubelets {
             controllers.push_str(",-node-lifecycle-controller,-taint-eviction-controller");
         }
         command.args([
@@ -257,6 +281,19 @@ fn start_etcd(
         "--log-level=warn",
     ]);
     Process::start(registry, Some(namespace), "etcd", command, lifetime)
+}
+
+fn kubelet_token(node: &str) -> String {
+    format!("lab-{node}-token")
+}
+
+/// What a node's kubelet logs in with, in a directory of its own: the node sees nothing of the lab's.
+pub(crate) fn write_kubelet_kubeconfig(registry: &Registry, node: &str, directory: &Path) -> Result<PathBuf> {
+    let authority = directory.join("ca.crt");
+    fs::copy(registry.directory().join("pki/ca.crt"), &authority)?;
+    let kubeconfig = directory.join("kubeconfig");
+    fs::write(&kubeconfig, kubeconfig_text(&authority, &kubelet_token(node)))?;
+    Ok(kubeconfig)
 }
 
 /// A kubeconfig for who has this token.

@@ -115,10 +115,15 @@ impl LabBuilder {
             lab.router.start_bird()?;
         }
         if let Some(options) = self.control_plane {
-            let plane = ControlPlane::start(&lab.registry, &lab.topology.control_plane, lifetime, options)?;
-            lab.control_plane = Some(plane);
-            lab.register_nodes()?;
-            lab.make_accounts()?;
+            let kubelets = options.kubelets;
+            let nodes: Vec<&str> = lab.topology.nodes.iter().map(|node| node.name.as_str()).collect();
+            let place = &lab.topology.control_plane;
+            lab.control_plane = Some(ControlPlane::start(&lab.registry, place, lifetime, options, &nodes)?);
+            // With kubelets, nodes and Herald come as in any cluster: by themselves, and by the manifests.
+            if !kubelets {
+                lab.register_nodes()?;
+                lab.make_accounts()?;
+            }
         }
         lab.owned = lifetime == Lifetime::Owner;
         Ok(lab)

@@ -2,7 +2,8 @@
 //!
 //! A [`Lab`] is a small cluster on one machine: nodes, a router, a client behind it and pods are network namespaces; etcd,
 //! kube-apiserver and kube-controller-manager are the real programs; so is BIRD, and so is Herald. Only kubelet and
-//! scheduler are played by [`Lab::settle`]. What a test does not make itself is made by nobody.
+//! scheduler are played by [`Lab::settle`], unless nodes are booted with real ones ([`Lab::boot`]). What a test does not
+//! make itself is made by nobody.
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -31,6 +32,7 @@ pub mod demo;
 mod herald;
 mod kubelet;
 mod lab;
+mod machine;
 mod namespace;
 mod pod;
 mod poller;
@@ -48,6 +50,7 @@ pub use control_plane::{ControlPlaneOptions, programs, tools};
 pub use herald::{NAMESPACE, program as herald_program};
 pub use kubelet::Settled;
 pub use lab::{Lab, LabBuilder, at};
+pub use machine::{Machine, SANDBOX_IMAGE, node_programs};
 pub use namespace::{Namespace, list as namespaces};
 pub use nix::sys::signal::Signal;
 pub use pod::{Pod, PodOptions};

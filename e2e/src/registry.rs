@@ -1,7 +1,7 @@
 //! What a lab has made, written down before it is made, so that anyone can take it away.
 //!
-//! Every lab has a directory `/run/herald-lab/<lab>/` with a file `record`: one line per namespace, process and
-//! directory, appended before (namespaces, directories) or right after (processes) the thing exists. The owner's pid
+//! Every lab has a directory `/run/herald-lab/<lab>/` with a file `record`: one line per namespace, process,
+//! directory and control group, appended before (all but processes) or right after (processes) the thing exists. The owner's pid
 //! and start time stand in it too. A lab whose owner is dead, killed by SIGKILL for example, is removed by the next
 //! run through [`sweep`]; a detached lab (the demo) has no owner and stays until [`remove`] is called.
 //!
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::await_until::await_until;
+use crate::await_until::{await_ok, await_until};
 use crate::namespace;
 
 const ROOT: &str = "/run/herald-lab";
@@ -37,6 +37,7 @@ enum Entry {
     Namespace(String),
     Process { pid: i32, start: u64 },
     Directory(PathBuf),
+    ControlGroup(String),
 }
 
 impl Registry {
@@ -95,6 +96,11 @@ impl Registry {
         self.append(&format!("directory {}\n", path.display()))
     }
 
+    /// A control group of this name, in any hierarchy. What is recorded is gone with the lab, the groups inside too.
+    pub(crate) fn control_group(&self, name: &str) -> Result<()> {
+        self.append(&format!("group {name}\n"))
+    }
+
     fn append(&self, line: &str) -> Result<()> {
         let path = self.directory.join("record");
         let mut file =
@@ -140,12 +146,14 @@ impl Registry {
         failures.extend(gone.err().map(|error| error.to_string()));
         failures.extend(namespace::delete(&namespaces).err().map(|error| error.to_string()));
         for entry in &entries {
-            if let Entry::Directory(path) = entry
-                && path.exists()
-                && let Err(error) = fs::remove_dir_all(path)
-            {
-                failures.push(format!("{}: {error}", path.display()));
-            }
+            let removed = match entry {
+                Entry::Directory(path) if path.exists() => {
+                    fs::remove_dir_all(path).with_context(|| path.display().to_string())
+                }
+                Entry::ControlGroup(name) => remove_control_group(name),
+                _ => Ok(()),
+            };
+            failures.extend(removed.err().map(|error| format!("{error:#}")));
         }
         if !failures.is_empty() {
             bail!("lab {} is not removed entirely: {}", self.name, failures.join("; "));
@@ -205,9 +213,33 @@ fn parse(line: &str) -> Option<Entry> {
             Some(Entry::Process { pid: pid.parse().ok()?, start: start.parse().ok()? })
         }
         ("namespace", Some(name), None) => Some(Entry::Namespace(name.to_owned())),
+        ("group", Some(name), None) => Some(Entry::ControlGroup(name.to_owned())),
         ("directory", Some(_), _) => Some(Entry::Directory(PathBuf::from(line.strip_prefix("directory ")?))),
         _ => None,
     }
+}
+
+/// Removes a control group from every hierarchy (of version 1, or the one of version 2), with the groups inside. Processes
+/// that end are in theirs for some moments more.
+pub(crate) fn remove_control_group(name: &str) -> Result<()> {
+    let root = Path::new("/sys/fs/cgroup");
+    let inside = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in inside.chain([root.to_path_buf()]) {
+        let group = hierarchy.join(name);
+        await_ok(Duration::from_secs(10), &format!("{} to be removed", group.display()), || {
+            remove_groups(&group)
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes a group after those inside; its files go with it.
+fn remove_groups(group: &Path) -> std::io::Result<()> {
+    let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_groups(&entry.path())?;
+    }
+    fs::remove_dir(group)
 }
 
 /// When a process began, in clock ticks since the boot; `None` when there is none or it is a zombie.
@@ -232,6 +264,7 @@ mod tests {
         assert_eq!(parse("process 7 99 kube-apiserver"), Some(Entry::Process { pid: 7, start: 99 }));
         assert_eq!(parse("namespace t1-node1"), Some(Entry::Namespace("t1-node1".to_owned())));
         assert_eq!(parse("directory /tmp/with space x"), Some(Entry::Directory("/tmp/with space x".into())));
+        assert_eq!(parse("group t1-node1"), Some(Entry::ControlGroup("t1-node1".to_owned())));
         assert_eq!(parse("detached"), Some(Entry::Detached));
         assert_eq!(parse("proc"), None);
     }

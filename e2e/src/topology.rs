@@ -33,6 +33,19 @@ pub const CLUSTER_CIDR: &str = "10.244.0.0/16,2001:db8:2::/48";
 /// The Services' cluster addresses.
 pub const SERVICE_CIDR: &str = "10.96.0.0/12,2001:db8:3::/112";
 
+const NO_DAD: &[(&str, &str)] =
+    &[("net/ipv6/conf/default/accept_dad", "0"), ("net/ipv6/conf/all/accept_dad", "0")];
+const FORWARDING: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv6/conf/default/forwarding", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "0"),
+    // Pods of one node are not to find a way past it.
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/default/send_redirects", "0"),
+];
+
 /// A node: a namespace with an address on the LAN and a bridge for pods.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -122,19 +135,10 @@ impl Topology {
         namespace::create(&names)?;
         // Before the links, which take their settings from "default".
         for ns in all {
-            ns.sysctl(&[("net/ipv6/conf/default/accept_dad", "0"), ("net/ipv6/conf/all/accept_dad", "0")])?;
+            ns.sysctl(NO_DAD)?;
         }
         for ns in self.nodes.iter().map(|node| &node.ns).chain([&self.router]) {
-            ns.sysctl(&[
-                ("net/ipv4/ip_forward", "1"),
-                ("net/ipv6/conf/all/forwarding", "1"),
-                ("net/ipv6/conf/default/forwarding", "1"),
-                ("net/ipv4/conf/all/rp_filter", "0"),
-                ("net/ipv4/conf/default/rp_filter", "0"),
-                // Pods of one node are not to find a way past it.
-                ("net/ipv4/conf/all/send_redirects", "0"),
-                ("net/ipv4/conf/default/send_redirects", "0"),
-            ])?;
+            ns.sysctl(FORWARDING)?;
         }
         // By connection, not by client: one client shall see all nodes.
         self.router.sysctl(&[
@@ -174,8 +178,31 @@ impl Topology {
             veth("wan", &self.router, "eth0", &self.client),
             veth("eth0", &self.control_plane, "cp", &self.lan),
         ];
-        lines.extend(self.nodes.iter().map(|node| veth("eth0", &node.ns, &node.name, &self.lan)));
+        lines.extend(self.nodes.iter().map(|node| self.cable(node)));
         lines
+    }
+
+    fn cable(&self, node: &Node) -> String {
+        veth("eth0", &node.ns, &node.name, &self.lan)
+    }
+
+    /// Makes a node's namespace anew, as its kernel would at a start: nothing of what was in the old one is left.
+    pub(crate) fn renew(&self, node: &Node) -> Result<()> {
+        let name = [node.ns.name().to_owned()];
+        namespace::delete(&name)?;
+        // The kernel takes the old cable away when the last user of the old namespace has gone.
+        await_until(
+            Duration::from_secs(10),
+            &format!("the switch's port of {} to be free", node.name),
+            || self.lan.exec(&["ip", "link", "show", "dev", &node.name]).is_err().then_some(()),
+        )?;
+        namespace::create(&name)?;
+        node.ns.sysctl(NO_DAD)?;
+        node.ns.sysctl(FORWARDING)?;
+        namespace::ip_batch(None, &[self.cable(node)])?;
+        self.lan.ip(&[format!("link set {} master br0 up", node.name)])?;
+        node.ns.ip(&self.host(&node.ip.to_string(), &node.ip6.to_string(), Some(node)))?;
+        await_ipv6(&node.ns)
     }
 
     fn switch(&self) -> Vec<String> {
