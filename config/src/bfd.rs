@@ -31,7 +31,7 @@ impl BfdProfile {
 
     /// What whoever asks for echo packets is told.
     pub(crate) const NO_ECHO: &str =
-        "not supported yet: no echo packets are sent, control packets alone watch the path";
+        "no echo packets are sent: control packets alone watch the path, as often as the profile says";
 
     /// A profile that sets nothing.
     pub fn named(name: impl Into<String>) -> Self {

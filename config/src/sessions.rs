@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use crate::problem::shown;
 
 /// One entry.
@@ -13,6 +15,9 @@ pub struct SessionOptions {
     pub ttl_security: Option<u8>,
     /// Who opens the connection.
     pub connect: Connect,
+    /// Whoever dials from these networks is such a neighbour, too; the neighbour's own address counts as one of them if it lies in
+    /// one.
+    pub accept_from: Vec<IpNet>,
     /// What this node is to the neighbour (RFC 9234).
     pub role: Option<BgpRole>,
     /// Whether a neighbour that tells no role is refused.

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
-use crate::bgp::Routers;
+use crate::bgp::{Met, Routers};
 use crate::configured::ConfigNews;
 use crate::drain::Drain;
 use crate::effects::NodeEffects;
@@ -63,6 +63,7 @@ pub(crate) struct Inputs {
     pub(crate) monitoring: Monitoring,
     /// Neighbours that were found on their interfaces.
     pub(crate) routers: watch::Receiver<Routers>,
+    pub(crate) met: watch::Receiver<Met>,
     /// Who owns what by layer 2.
     pub(crate) layer2: watch::Receiver<View>,
     /// What `herald explain` asks. Depth one: the asker waits for each answer.
@@ -101,6 +102,7 @@ pub(crate) struct Reconciler {
     pub(crate) ports: Ports,
     pub(crate) snapshot: Keeper,
     pub(crate) routers: Routers,
+    pub(crate) met: Met,
 }
 
 impl Reconciler {
@@ -126,6 +128,10 @@ impl Reconciler {
                 () = self.probing.changed() => {}
                 Ok(()) = inputs.routers.changed() => {
                     self.routers = inputs.routers.borrow_and_update().clone();
+                    self.index.mark_settings();
+                }
+                Ok(()) = inputs.met.changed() => {
+                    self.met = inputs.met.borrow_and_update().clone();
                     self.index.mark_settings();
                 }
                 Ok(()) = inputs.layer2.changed() => {
@@ -210,12 +216,13 @@ impl Reconciler {
             peers.export(&settings.exports);
             peers.networks(networks).await;
             peers.set(&settings.peers).await;
+            peers.accept_from(&settings.ranges);
         }
     }
 
     /// The node or the configuration is not what it was.
     async fn settings_changed(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
-        let mut settings = Settings::of(&self.index, &self.options, addresses, &self.routers);
+        let mut settings = Settings::of(&self.index, &self.options, addresses, &self.routers, &self.met);
         let out = settings.refusal.filter(|reason| reason.is_leaving());
         self.drain = self.drain.next(now, out.is_some(), self.options.drain);
         if self.drain.leaves() {

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
-use crate::bgp::{Notices, Peers, Routers, look_for_routers};
+use crate::bgp::{Met, Notices, Peers, Routers, look_for_routers};
 use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::Housekeeper;
 use crate::counters::Counters;
@@ -156,6 +156,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         .telling(Notices::new(events.clone(), &options.node_name));
     let (found_keys, keys) = watch::channel(None);
     let source = KeySource { directory: options.layer2_key_directory.clone() };
+    let met = peers.met();
     let following = layer2::follow_keys(options.client.clone(), source, cluster, found_keys);
     tasks.spawn_until_shutdown("layer2-keys", following);
     let layer2 = Layer2::start(&options.node_name, keys, Layer2Metrics::new(&metrics))
@@ -206,8 +207,17 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         routers: Routers::new(),
         options,
     };
-    let inputs =
-        Inputs { observed: inputs, addresses, bind_failures, monitoring, routers, layer2: owners, questions };
+        met: Met::new(),
+    let inputs = Inputs {
+        observed: inputs,
+        addresses,
+        bind_failures,
+        monitoring,
+        routers,
+        met,
+        layer2: owners,
+        questions,
+    };
     tasks.spawn("reconcile", reconciler.run(inputs, shutdown));
     tasks.join(GRACE).await
 }

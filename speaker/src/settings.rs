@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use herald_config::{Config, CordonedNodes, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
+use herald_config::{Config, Connect, CordonedNodes, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
 use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
 use herald_proxy::{NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
-use crate::bgp::{Export, Exports, PeerSettings, Routers, families, role, router_id};
+use crate::bgp::{
+    Export, Exports, Met, PeerSettings, Range, Routers, families, neighbours, ranges, role, router_id,
+};
 use crate::index::Index;
 use crate::options::{ProxyMode, SpeakerOptions};
 use crate::plan::View;
@@ -49,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) unnumbered: BTreeSet<String>,
     /// Those that have not been found.
     pub(crate) sought: Vec<PeerSettings>,
+    /// Networks that neighbours dial from.
+    pub(crate) ranges: Vec<Range>,
     /// The node's own pod networks, where they are announced.
     pub(crate) own_pod_cidrs: Vec<IpNet>,
     /// What they are told besides.
@@ -78,12 +82,13 @@ impl Settings {
     }
 
     /// `found` are the addresses of the node's interfaces, where they matter, `routers` those of neighbours without a
-    /// configured address.
+    /// configured address, `met` of those that dialled from the networks of neighbours.
     pub(crate) fn of(
         index: &Index,
         options: &SpeakerOptions,
         found: &BTreeSet<IpAddr>,
         routers: &Routers,
+        met: &Met,
     ) -> Self {
         let own = index.own_node(&options.node_name);
         let mut config = index.config().cloned().unwrap_or_default();
@@ -103,20 +108,25 @@ impl Settings {
         let selected: Vec<Peer> = own.map_or_else(Vec::new, |(_, own)| {
             config.peers.iter().filter(|peer| peer.selects(&own.labels)).cloned().collect()
         });
-        let options_of = |peer: &Peer| config.herald.bgp_peers.of(&peer.name);
-        let exports = selected.iter().filter_map(|peer| Some((peer.address, Export::of(options_of(peer))?)));
-        let exports = Arc::new(exports.collect());
         let name = |peer: &Peer| match peer.name.is_empty() {
             true => peer.address.to_string(),
             false => peer.name.clone(),
         };
         let peer_names: BTreeSet<String> = selected.iter().map(name).collect();
+        let ranges = ranges(&selected, &config.herald.bgp_peers);
+        let selected = neighbours(&selected, &config.herald.bgp_peers, met);
+        // What is told to one peer alone, or must not be a Service's, goes by address.
+        config.peers.extend(selected.iter().filter(|(_, dials)| *dials).map(|(peer, _)| peer.clone()));
+        let options_of = |peer: &Peer| config.herald.bgp_peers.of(&peer.name);
+        let exports =
+            selected.iter().filter_map(|(peer, _)| Some((peer.address, Export::of(options_of(peer))?)));
+        let exports = Arc::new(exports.collect());
         let internal_ips = own.map_or(&[][..], |(_, own)| &own.internal_ips);
-        let peers = selected.into_iter().map(|peer| PeerSettings {
+        let peers = selected.into_iter().map(|(peer, dials)| PeerSettings {
             router_id: router_id(peer.router_id, internal_ips, &options.node_name),
             families: families(&config.pools),
             ttl_security: options_of(&peer).ttl_security,
-            connect: options_of(&peer).connect,
+            connect: if dials { Connect::Accept } else { options_of(&peer).connect },
             role: role(options_of(&peer)),
             bfd: peer
                 .bfd_profile
@@ -203,6 +213,7 @@ impl Settings {
             peers,
             unnumbered,
             sought,
+            ranges,
             config,
             eligible: own.is_some_and(|(_, own)| own.eligible),
         }

@@ -324,7 +324,7 @@ fn what_is_odd_is_a_warning() {
     assert_eq!(
         told,
         [
-            "not supported yet: no echo packets are sent, control packets alone watch the path",
+            "no echo packets are sent: control packets alone watch the path, as often as the profile says",
             "echo mode is for IPv4, and pool a has IPv6 addresses: use a profile without echoMode",
             "the same neighbour as a on the same nodes: routers keep only one of two such sessions",
             "unknown field, ignored: did you mean myASN?",

@@ -162,7 +162,7 @@ fn served(allow: &Value<'_>) -> Option<ExternalIps> {
     lists.into_iter().collect::<Option<_>>().map(ExternalIps::AllowByNamespace)
 }
 
-fn prefixes(list: &Value<'_>) -> Option<Vec<IpNet>> {
+pub(super) fn prefixes(list: &Value<'_>) -> Option<Vec<IpNet>> {
     let prefixes: Vec<Option<IpNet>> = list.items()?.iter().map(prefix).collect();
     prefixes.into_iter().collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::options::prefixes;
 use super::reader::Value;
 use super::scalars::{boolean, from_text, number, one_of};
 use crate::options::BgpPeers;
@@ -9,7 +10,8 @@ use crate::sessions::{BgpRole, Connect, SessionOptions};
 
 /// A map from the name of a peer; `*` is every other peer.
 pub(super) fn bgp_peers(value: &Value<'_>) -> Option<BgpPeers> {
-    let entries = value.entries()?.into_iter().map(|(name, value)| Some((name.to_owned(), session(&value)?)));
+    let entries =
+        value.entries()?.into_iter().map(|(name, value)| Some((name.to_owned(), session(name, &value)?)));
     let entries: Vec<Option<_>> = entries.collect();
     let mut peers = BgpPeers::default();
     for (name, options) in entries.into_iter().collect::<Option<Vec<_>>>()? {
@@ -22,10 +24,11 @@ pub(super) fn bgp_peers(value: &Value<'_>) -> Option<BgpPeers> {
     Some(peers)
 }
 
-fn session(value: &Value<'_>) -> Option<SessionOptions> {
+fn session(name: &str, value: &Value<'_>) -> Option<SessionOptions> {
     let fields = value.fields(&[
         "ttl-security",
         "connect",
+        "accept-from",
         "role",
         "strict-role",
         "med",
@@ -36,6 +39,10 @@ fn session(value: &Value<'_>) -> Option<SessionOptions> {
         fields.get("ttl-security").map_or(Some(None), |value| number::<u8>(&value, 1..=254).map(Some));
     let connect = fields.get("connect").map_or(Some(Connect::Dial), |value| {
         one_of(&value, &[("dial", Connect::Dial), ("accept", Connect::Accept), ("both", Connect::Both)])
+    });
+    let accept_from = fields.get("accept-from").map_or(Some(Vec::new()), |value| match name {
+        "*" => value.fail("does not say which peer they are like: write it in the entry of a peer"),
+        _ => prefixes(&value),
     });
     let role = fields.get("role").map_or(Some(None), |value| {
         let words = [
@@ -62,6 +69,7 @@ fn session(value: &Value<'_>) -> Option<SessionOptions> {
     Some(SessionOptions {
         ttl_security: ttl_security?,
         connect: connect?,
+        accept_from: accept_from?,
         role: role?,
         strict_role: strict_role?,
         med: med?,

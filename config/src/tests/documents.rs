@@ -219,6 +219,7 @@ fn heralds_own_keys_have_their_meaning() {
                     SessionOptions {
                         ttl_security: Some(1),
                         connect: Connect::Both,
+                        accept_from: vec!["10.0.0.0/24".parse().unwrap()],
                         role: Some(BgpRole::Customer),
                         strict_role: true,
                         med: Some(50),

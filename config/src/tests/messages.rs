@@ -379,6 +379,14 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "herald.bgp-peers.tor.connect: passive is not known here: use dial, accept, both",
         ),
         (
+            "bgp-peers: {tor: {accept-from: [10.0.0.1]}}",
+            "herald.bgp-peers.tor.accept-from[0]: 10.0.0.1 has no prefix length: write 10.0.0.1/32 for this one address",
+        ),
+        (
+            "bgp-peers: {'*': {accept-from: [10.0.0.0/24]}}",
+            "herald.bgp-peers.\"*\".accept-from: does not say which peer they are like: write it in the entry of a peer",
+        ),
+        (
             "bgp-peers: {tor: {role: client}}",
             "herald.bgp-peers.tor.role: client is not known here: use provider, customer, peer, route-server, route-server-client",
         ),

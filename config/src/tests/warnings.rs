@@ -116,7 +116,7 @@ fn echo_mode_is_warned_of_where_it_is_asked_for() {
     assert_eq!(warnings("bfd-profiles: [{name: a, echo-mode: no}]\naddress-pools: []\n"), "");
     assert_eq!(
         warnings("bfd-profiles: [{name: a, echo-mode: yes}]\naddress-pools: []\n"),
-        "line 1, bfd-profiles[0].echo-mode: not supported yet: no echo packets are sent, control packets alone watch the path\n"
+        "line 1, bfd-profiles[0].echo-mode: no echo packets are sent: control packets alone watch the path, as often as the profile says\n"
     );
 }
 

@@ -2,6 +2,7 @@
 //! a test fails when the two differ.
 
 use herald_bgp::LargeCommunity;
+use herald_config::Peer;
 use herald_runtime::metrics::Metrics;
 
 use super::tests::{route, settings, tagged, ten_thousand};
@@ -259,6 +260,36 @@ async fn the_router_dials_and_the_node_does_not(make: Make) {
     router.until(Question::Route(V4), str::is_empty).await;
 }
 
+async fn the_node_knows_the_net_and_not_the_router(make: Make) {
+    let router = Router::start(make, Expects { dials: true, password: Some("s3cr3t"), ..Expects::default() });
+    let mut peers = started(false);
+    peers.announce(&route(V4, &[]));
+    let like = settings(", password: s3cr3t").peer;
+    let range = |password| Range {
+        network: "10.0.0.0/24".parse().unwrap(),
+        password,
+        source: like.source_address,
+        device: None,
+    };
+    let mut met = peers.met();
+    if make == Make::Bird {
+        peers.accept_from(&[range(settings(", password: wr0ng").peer.password)]);
+        let came = tokio::time::timeout(Duration::from_secs(3), met.wait_for(|met| !met.is_empty())).await;
+        assert!(came.is_err(), "met without the network's key");
+    }
+    peers.accept_from(&[range(like.password.clone())]);
+    let came = tokio::time::timeout(Duration::from_secs(30), met.wait_for(|met| !met.is_empty())).await;
+    let address = *came.expect("nobody was met").unwrap().first().unwrap();
+    let dials = Peer { address, ..like };
+    peers.set(&[PeerSettings { peer: dials, connect: Connect::Accept, ..settings("") }]).await;
+    router.until(Question::Route(V4), |answer| !answer.is_empty()).await;
+    peers.set(&[]).await;
+    peers.accept_from(&[]);
+    assert!(met.borrow().is_empty(), "remembered without a network to be of");
+    router.until(Question::Route(V4), str::is_empty).await;
+    peers.stop("test").await;
+}
+
 async fn both_dial_and_one_session_stays(make: Make) {
     let router = Router::start(make, Expects { dials: true, ..Expects::default() });
     let mut peers = started(false);
@@ -318,6 +349,7 @@ matrix! {
     hops: "GTSM: a session only with it", the_routers_hops_are_counted, except [Make::ExaBgp];
     far: "two hops away: with GTSM for two hops and not for one", a_router_behind_another_one_is_not_near, except [];
     ranges: "the router knows the nodes' net and none of them (dynamic neighbours)", the_router_knows_the_net_and_not_the_node, except [];
+    neighbours: "the node knows the router's net and not the router, with TCP-MD5", the_node_knows_the_net_and_not_the_router, except [];
     refreshes: "all routes again when the router asks (RFC 2918)", all_routes_are_told_again_when_asked_for, except [Make::GoBgp, Make::ExaBgp];
     accepts: "the router dials, with TCP-MD5, and the node does not", the_router_dials_and_the_node_does_not, except [];
     collides: "both dial: one session, which stays", both_dial_and_one_session_stays, except [];

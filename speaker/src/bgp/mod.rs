@@ -21,6 +21,7 @@ mod bfd;
 mod connection;
 mod export;
 mod listener;
+mod met;
 mod next_hop;
 mod notices;
 mod outbox;
@@ -52,6 +53,7 @@ use peer::{End, Status};
 use status::Shared;
 
 pub(crate) use export::{Export, Exports, role};
+pub(crate) use met::{Met, Range, neighbours, ranges};
 pub(crate) use notices::Notices;
 pub(crate) use peer::PeerSettings;
 pub(crate) use router_id::router_id;
@@ -159,6 +161,16 @@ impl Peers {
     #[must_use]
     pub(crate) fn telling(self, notices: Notices) -> Self {
         Self { notices, ..self }
+    }
+
+    /// Lets in whoever dials from these networks, and tells of it by [`Peers::met`].
+    pub(crate) fn accept_from(&mut self, ranges: &[Range]) {
+        self.listener.accept_from(ranges, &mut self.tasks);
+    }
+
+    /// Whoever dialled from the networks of neighbours, and is to be made a peer.
+    pub(crate) fn met(&self) -> watch::Receiver<Met> {
+        self.listener.met()
     }
 
     /// The sessions as they are now.

@@ -20,6 +20,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use herald_config::Password;
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -106,7 +107,7 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
     }
     common_options(&socket, options).map_err(DialError::Socket)?;
     if let Some(password) = &options.password {
-        set_md5(&socket, options.peer, password).map_err(DialError::Md5)?;
+        set_md5(&socket, options.peer.ip().into(), password).map_err(DialError::Md5)?;
     }
     let device = options.device.as_deref();
     bind_device(&socket, device)
@@ -194,6 +195,10 @@ fn heard_within(socket: &Socket, options: &DialOptions) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Of `linux/tcp.h`: a key for a network, since Linux 4.13.
+const TCP_MD5SIG_EXT: libc::c_int = 32;
+const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
+
 /// `struct tcp_md5sig` of `linux/tcp.h`, which libc does not have.
 #[repr(C)]
 struct TcpMd5Sig {
@@ -205,27 +210,11 @@ struct TcpMd5Sig {
     key: [u8; MAX_KEY],
 }
 
-/// For connections with this peer's address; its port does not matter.
-pub(super) fn set_md5(socket: &Socket, peer: SocketAddr, password: &Password) -> io::Result<()> {
+/// For connections with these peers' addresses; their ports do not matter. Of two keys that match the narrower one counts.
+pub(super) fn set_md5(socket: &Socket, peers: IpNet, password: &Password) -> io::Result<()> {
     // A key that is not known has no bytes, and that is refused.
-    put_md5(socket, peer, usable(password.expose().unwrap_or_default().as_bytes())?)
-}
-
-fn usable(key: &[u8]) -> io::Result<&[u8]> {
-    if key.is_empty() || key.len() > MAX_KEY {
-        let text = format!("the password has {} bytes; 1 to {MAX_KEY} are possible", key.len());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    Ok(key)
-}
-
-/// Connections with this peer's address need no key any more.
-pub(super) fn forget_md5(socket: &Socket, peer: SocketAddr) -> io::Result<()> {
-    put_md5(socket, peer, &[])
-}
-
-fn put_md5(socket: &Socket, peer: SocketAddr, key: &[u8]) -> io::Result<()> {
-    let peer = SockAddr::from(peer);
+    let key = usable(password.expose().unwrap_or_default().as_bytes())?;
+    let peer = SockAddr::from(SocketAddr::new(peers.network(), 0));
     // SAFETY: all fields of the struct are plain integers, for which all-zero bytes are a valid value.
     let mut option: TcpMd5Sig = unsafe { zeroed() };
     // SAFETY: `peer` holds `peer.len()` initialised bytes, never more than a `sockaddr_storage` has, and the two
@@ -237,6 +226,11 @@ fn put_md5(socket: &Socket, peer: SocketAddr, key: &[u8]) -> io::Result<()> {
             peer.len() as usize,
         );
     }
+    let mut name = libc::TCP_MD5SIG;
+    if peers.prefix_len() < peers.max_prefix_len() {
+        name = TCP_MD5SIG_EXT;
+        (option.flags, option.prefix_len) = (TCP_MD5SIG_FLAG_PREFIX, peers.prefix_len());
+    }
     option.key_len = key.len() as u16;
     option.key[..key.len()].copy_from_slice(key);
     // SAFETY: the file descriptor is open as long as `socket` is borrowed; pointer and length describe `option`,
@@ -245,12 +239,20 @@ fn put_md5(socket: &Socket, peer: SocketAddr, key: &[u8]) -> io::Result<()> {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_MD5SIG,
+            name,
             (&raw const option).cast(),
             size_of::<TcpMd5Sig>() as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn usable(key: &[u8]) -> io::Result<&[u8]> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        let text = format!("the password has {} bytes; 1 to {MAX_KEY} are possible", key.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(key)
 }
 
 #[cfg(test)]

@@ -70,16 +70,54 @@ pub(crate) async fn look_for_routers(
     }
 }
 
+/// What is known of the interfaces that are wanted.
+#[derive(Debug)]
+struct Search {
+    wanted: BTreeSet<String>,
+    links: BTreeMap<String, Link>,
+    heard: BTreeMap<String, Heard>,
+    /// When to look for the interfaces and to advertise again.
+    next: Instant,
+}
+
+impl Search {
+    fn new(now: Instant) -> Self {
+        Self { wanted: BTreeSet::new(), links: BTreeMap::new(), heard: BTreeMap::new(), next: now }
+    }
+
+    /// Whether to look for these interfaces: they come and go, and an index is not kept. Not at each packet for one that is not
+    /// there: whoever sends many would have as many answers.
+    fn is_due(&self, wanted: &BTreeSet<String>, now: Instant) -> bool {
+        self.next <= now || self.wanted != *wanted
+    }
+
+    /// These are there of those that are wanted.
+    fn found(&mut self, wanted: BTreeSet<String>, links: BTreeMap<String, Link>, now: Instant) {
+        self.heard.retain(|name, _| wanted.contains(name));
+        (self.wanted, self.links, self.next) = (wanted, links, now + INTERVAL);
+    }
+
+    fn came(&mut self, came: &Datagram, octets: &[u8], now: Instant) {
+        let Some(router) = router(came, octets) else { return };
+        let Some((name, _)) = self.links.iter().find(|(_, link)| link.index == came.interface) else {
+            return;
+        };
+        let kept = elect(self.heard.get(name).copied(), router, now);
+        self.heard.insert(name.clone(), kept);
+    }
+
+    fn routers(&self) -> Routers {
+        self.heard.iter().map(|(name, heard)| (name.clone(), heard.address)).collect()
+    }
+}
+
 /// Until nothing is wanted any more.
 async fn search(
     socket: &UdpSocket,
     wanted: &mut watch::Receiver<BTreeSet<String>>,
     found: &watch::Sender<Routers>,
 ) -> io::Result<()> {
-    let mut heard: BTreeMap<String, Heard> = BTreeMap::new();
-    let mut links: BTreeMap<String, Link> = BTreeMap::new();
-    let mut asked = BTreeSet::new();
-    let mut next = Instant::now();
+    let mut search = Search::new(Instant::now());
     let mut buffer = [0; 256];
     loop {
         let interfaces = wanted.borrow_and_update().clone();
@@ -87,29 +125,21 @@ async fn search(
             found.send_replace(Routers::new());
             return Ok(());
         }
-        // Not at each packet for an interface that is not there: whoever sends many would have as many answers.
-        if next <= Instant::now() || interfaces != asked {
-            // They come and go, and an index is not kept.
-            links = of_names(&interfaces).await;
-            asked.clone_from(&interfaces);
+        if search.is_due(&interfaces, Instant::now()) {
+            let links = of_names(&interfaces).await;
             links.values().for_each(|link| advertise(socket, link));
-            heard.retain(|name, _| interfaces.contains(name));
-            next = Instant::now() + INTERVAL;
+            search.found(interfaces, links, Instant::now());
         }
-        let routers: Routers = heard.iter().map(|(name, heard)| (name.clone(), heard.address)).collect();
+        let routers = search.routers();
         found.send_if_modified(|found| std::mem::replace(found, routers.clone()) != routers);
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() {
                 return Ok(());
             },
-            () = sleep_until(Some(next)) => {}
+            () = sleep_until(Some(search.next)) => {}
             came = socket.async_io(Interest::READABLE, || receive(socket, &mut buffer)) => {
                 let came = came?;
-                let Some(router) = router(&came, &buffer[..came.length]) else { continue };
-                if let Some((name, _)) = links.iter().find(|(_, link)| link.index == came.interface) {
-                    let kept = elect(heard.get(name).copied(), router, Instant::now());
-                    heard.insert(name.clone(), kept);
-                }
+                search.came(&came, &buffer[..came.length], Instant::now());
             }
         }
     }
@@ -207,6 +237,34 @@ mod tests {
         }
         assert_eq!(router(&good, &octets[..HEADER - 1]), None);
         assert_eq!(router(&good, &[136; 24]), None);
+    }
+
+    #[test]
+    fn interfaces_are_looked_for_at_their_time_and_when_others_are_wanted_whatever_comes_in() {
+        let now = Instant::now();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let octets = advertisement(&Link { index: 2, address: Vec::new() });
+        let came = Datagram {
+            length: octets.len(),
+            from: ip("fe80::9").into(),
+            interface: 2,
+            ttl: Some(255),
+            at: None,
+        };
+        let mut search = Search::new(now);
+        assert!(search.is_due(&names(&["eth1"]), now));
+        // It is not there.
+        search.found(names(&["eth1"]), BTreeMap::new(), now);
+        search.came(&came, &octets, now);
+        assert!(search.routers().is_empty() && !search.is_due(&names(&["eth1"]), now));
+        assert!(search.is_due(&names(&["eth1", "eth2"]), now));
+        assert!(search.is_due(&names(&["eth1"]), now + INTERVAL));
+        let links = BTreeMap::from([("eth1".to_owned(), Link { index: 2, address: Vec::new() })]);
+        search.found(names(&["eth1"]), links, now);
+        search.came(&came, &octets, now);
+        assert_eq!(search.routers(), Routers::from([("eth1".to_owned(), ip("fe80::9"))]));
+        search.found(names(&["eth2"]), BTreeMap::new(), now);
+        assert!(search.routers().is_empty(), "heard on an interface that is not wanted any more");
     }
 
     #[test]

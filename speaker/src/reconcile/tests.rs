@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::*;
 use crate::addresses::LocalAddresses;
-use crate::bgp::{Peers, Routers};
+use crate::bgp::{Met, Peers, Routers};
 use crate::configured::ConfigObject;
 use crate::conntrack::Housekeeper;
 use crate::index::{Observed, ServiceObject, SliceObject, fold_service};
@@ -123,6 +123,7 @@ impl Lab {
             )
             .unwrap(),
             routers: Routers::new(),
+            met: Met::new(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
@@ -136,6 +137,7 @@ impl Lab {
             bind_failures,
             monitoring,
             routers: watch::channel(Routers::new()).1,
+            met: watch::channel(Met::new()).1,
             layer2: owners,
             questions,
         };
