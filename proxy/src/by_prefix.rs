@@ -3,20 +3,20 @@
 //! Most of them are IPv4, and an IPv4 prefix of five octets takes a third of the room of an [`IpNet`], which has that of IPv6:
 //! so each family has a map of its own. An address is the prefix of its whole length. The order is that of [`IpNet`].
 
-use std::collections::BTreeMap;
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::packed::Packed;
 
 /// The map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByPrefix<V> {
-    v4: BTreeMap<Ipv4Net, V>,
-    v6: BTreeMap<Ipv6Net, V>,
+    v4: Packed<Ipv4Net, V>,
+    v6: Packed<Ipv6Net, V>,
 }
 
 impl<V> Default for ByPrefix<V> {
     fn default() -> Self {
-        Self { v4: BTreeMap::new(), v6: BTreeMap::new() }
+        Self { v4: Packed::default(), v6: Packed::default() }
     }
 }
 
@@ -28,7 +28,7 @@ impl<V> ByPrefix<V> {
 
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
+        self.len() == 0
     }
 
     /// What a prefix has.
@@ -80,18 +80,9 @@ impl<V> ByPrefix<V> {
     }
 
     /// Takes all of `other`; what both have is as `other` has it.
-    pub fn append(&mut self, mut other: Self) {
-        // Merging costs what both have, and packs them.
-        match other.len() >= self.len() {
-            true => {
-                self.v4.append(&mut other.v4);
-                self.v6.append(&mut other.v6);
-            }
-            false => {
-                self.v4.extend(other.v4);
-                self.v6.extend(other.v6);
-            }
-        }
+    pub fn append(&mut self, other: Self) {
+        self.v4.append(other.v4);
+        self.v6.append(other.v6);
     }
 }
 
@@ -104,13 +95,14 @@ impl<V> FromIterator<(IpNet, V)> for ByPrefix<V> {
                 IpNet::V6(prefix) => v6.push((prefix, value)),
             }
         }
-        // Made as a whole the nodes of the trees are full.
         Self { v4: v4.into_iter().collect(), v6: v6.into_iter().collect() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;

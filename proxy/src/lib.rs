@@ -14,6 +14,7 @@ pub mod netlink;
 mod node;
 mod note;
 mod owners;
+mod packed;
 pub mod probe;
 mod program;
 mod reason;
