@@ -56,14 +56,35 @@ pub(crate) struct SysctlFlags {
     pub(crate) sysctl_directory: PathBuf,
 }
 
+/// What is kept on the node's disk.
+#[derive(Debug, Args)]
+pub(crate) struct StateFlags {
+    /// Where a snapshot of what the API server said last is kept, for starts without it, and what raised settings were: a
+    /// directory of the node's own, not of the container. Peers' passwords are in it, for root alone. Empty: none is kept.
+    #[arg(long, default_value = "/var/lib/herald", value_name = "DIRECTORY")]
+    state_directory: String,
+}
+
+impl StateFlags {
+    /// `None`: nothing is kept.
+    pub(crate) fn directory(&self) -> Option<PathBuf> {
+        Some(&self.state_directory).filter(|path| !path.is_empty()).map(Into::into)
+    }
+}
+
 /// `herald cleanup`.
 #[derive(Debug, Args)]
 pub(crate) struct CleanupFlags {
     /// Instead: takes Herald's finalizer off all Services of the cluster. Stop the controllers first.
     #[arg(long)]
     pub(crate) cluster: bool,
+    /// Stays when it is done, until it is ended: as a DaemonSet its pods are ready when their nodes are clean.
+    #[arg(long, conflicts_with = "cluster")]
+    pub(crate) stay: bool,
     #[command(flatten)]
     pub(crate) sysctl: SysctlFlags,
+    #[command(flatten)]
+    pub(crate) state: StateFlags,
     #[command(flatten)]
     pub(crate) client: ClientFlags,
 }
@@ -187,10 +208,8 @@ pub(crate) struct SpeakerFlags {
     /// accepted as well. Without it hellos are signed with the cluster's name only.
     #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH", value_name = "DIRECTORY")]
     layer2_key_directory: Option<PathBuf>,
-    /// Where a snapshot of what the API server said last is kept, for starts without it: a directory of the node's own,
-    /// not of the container. Peers' passwords are in it, for root alone. Empty: none is kept.
-    #[arg(long, default_value = "/var/lib/herald", value_name = "DIRECTORY")]
-    state_directory: String,
+    #[command(flatten)]
+    state: StateFlags,
     #[command(flatten)]
     sysctl: SysctlFlags,
     /// Remove what a kube-proxy left on this node (nftables tables, iptables-nft chains, the IPVS interface), once
@@ -216,7 +235,7 @@ impl SpeakerFlags {
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
             layer2_key_directory,
-            state_directory,
+            state,
             sysctl,
             take_over,
         } = self;
@@ -237,7 +256,7 @@ impl SpeakerFlags {
                 tcp_be_liberal: conntrack_tcp_be_liberal,
             },
             layer2_key_directory,
-            state_directory: Some(state_directory).filter(|path| !path.is_empty()).map(Into::into),
+            state_directory: state.directory(),
             sysctl_directory: sysctl.sysctl_directory,
             take_over,
             ..SpeakerOptions::new(client, node_name)

@@ -42,8 +42,8 @@ enum Command {
     Controller(ControllerFlags),
     /// The node role: serves Services' addresses on this node and announces them. Run one on every node.
     Speaker(SpeakerFlags),
-    /// Removes from this node what a stopped speaker left (nftables tables and local addresses), or from the cluster
-    /// what a stopped controller left (finalizers).
+    /// Removes from this node what a stopped speaker left (nftables tables, local addresses, raised settings, files), or from
+    /// the cluster what a stopped controller left (finalizers).
     Cleanup(CleanupFlags),
     /// Prints the CustomResourceDefinitions of metallb.io, for `kubectl apply -f -`.
     Crds,
@@ -113,14 +113,24 @@ async fn run(command: Command) -> anyhow::Result<()> {
             println!("finalizers: {removed} removed");
             Ok(())
         }
-        Command::Cleanup(CleanupFlags { cluster: false, sysctl, .. }) => {
-            let cleaned = herald_speaker::cleanup(&sysctl.sysctl_directory).await?;
+        Command::Cleanup(CleanupFlags { cluster: false, stay, sysctl, state, .. }) => {
+            let cleaned =
+                herald_speaker::cleanup(&sysctl.sysctl_directory, state.directory().as_deref()).await?;
             println!(
-                "nftables tables: {}; local addresses: {} removed",
+                "nftables tables: {}; local addresses: {} removed; settings: {} put back; files: {} removed",
                 if cleaned.tables { "removed" } else { "none were there" },
-                cleaned.addresses
+                cleaned.addresses,
+                cleaned.settings,
+                cleaned.files
             );
-            Ok(())
+            if !stay {
+                return Ok(());
+            }
+            shutdown::run(|stop| async move {
+                stop.cancelled().await;
+                Ok(())
+            })
+            .await
         }
         // Answered before there is a runtime.
         Command::Crds | Command::Check(_) | Command::Migrate(_) => Ok(()),

@@ -20,7 +20,6 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
@@ -29,7 +28,7 @@ use netlink_packet_route::address::{
 };
 use rtnetlink::Handle;
 
-use self::sysctl::ArpSysctls;
+use crate::sysctl::Sysctls;
 
 /// `IFA_PROTO` of Herald's addresses: the letter H. Numbers up to 3 are the kernel's own.
 pub(crate) const PROTOCOL: u8 = 0x48;
@@ -64,7 +63,9 @@ pub(crate) struct LocalAddresses {
     handle: Handle,
     index: u32,
     ours: BTreeSet<IpAddr>,
-    sysctls: ArpSysctls,
+    sysctls: Sysctls,
+    /// They are as addresses on `lo` need them.
+    raised: bool,
 }
 
 /// Lists the addresses of all interfaces of the node, whosever they are. The default knows none.
@@ -87,13 +88,13 @@ impl LocalAddresses {
         AddressList(Some(self.handle.clone()))
     }
 
-    /// Opens rtnetlink; ARP settings are below `sysctls`. The future drives the socket and ends only with it: poll it beside everything else.
+    /// Opens rtnetlink. The future drives the socket and ends only with it: poll it beside everything else.
     pub(crate) fn open(
-        sysctls: &Path,
+        sysctls: Sysctls,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), AddressError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(AddressError::Open)?;
         // Interface 1 is `lo` in every network namespace since the kernel allocates it first.
-        let opened = Self { handle, index: 1, ours: BTreeSet::new(), sysctls: ArpSysctls::new(sysctls) };
+        let opened = Self { handle, index: 1, ours: BTreeSet::new(), sysctls, raised: false };
         Ok((opened, connection))
     }
 
@@ -101,7 +102,7 @@ impl LocalAddresses {
     pub(crate) async fn adopt(&mut self) -> Result<&BTreeSet<IpAddr>, AddressError> {
         self.ours = self.dump().await?.iter().filter(|m| is_ours(m)).filter_map(address_of).collect();
         if self.ours.iter().any(IpAddr::is_ipv4) {
-            self.sysctls.adopted();
+            self.raise();
         }
         Ok(&self.ours)
     }
@@ -112,7 +113,7 @@ impl LocalAddresses {
             return Ok(());
         }
         if address.is_ipv4() {
-            self.sysctls.raise();
+            self.raise();
         }
         let mut request = self.handle.address().add(self.index, address, host_prefix(address));
         *request.message_mut() = message(self.index, address);
@@ -151,9 +152,16 @@ impl LocalAddresses {
         }
     }
 
+    fn raise(&mut self) {
+        if !std::mem::replace(&mut self.raised, true) {
+            sysctl::raise(&self.sysctls);
+        }
+    }
+
     fn restore_if_unused(&mut self) {
         if !self.ours.iter().any(IpAddr::is_ipv4) {
-            self.sysctls.restore();
+            self.raised = false;
+            sysctl::restore(&self.sysctls);
         }
     }
 

@@ -54,6 +54,7 @@ use crate::service_cidrs::fold_service_cidr;
 use crate::service_status;
 use crate::snapshot::{self, Identity, Keeper, Place, SnapshotMetrics};
 use crate::sync::SyncReport;
+use crate::sysctl::Sysctls;
 use crate::traffic::Names as FrontendNames;
 
 /// Events of the watches that wait for the loop. A list is one event.
@@ -85,8 +86,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     // Beside a kube-proxy its metrics are its own.
     let full = options.proxy == ProxyMode::Full;
     let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
-    let (proxy, monitoring, tables) = start_proxy(&options, &proxy_metrics).await?;
-    let (mut local, rtnetlink) = LocalAddresses::open(&options.sysctl_directory)?;
+    let sysctls = Sysctls::new(&options.sysctl_directory, options.state_directory.as_deref());
+    let (proxy, monitoring, tables) = start_proxy(&options, &proxy_metrics, &sysctls).await?;
+    let (mut local, rtnetlink) = LocalAddresses::open(sysctls)?;
 
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("rtnetlink", async move {
@@ -154,9 +156,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let predecessor = tables || options.proxy == ProxyMode::Off;
     let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor)
         .telling(Notices::new(events.clone(), &options.node_name));
+    let met = peers.met();
     let (found_keys, keys) = watch::channel(None);
     let source = KeySource { directory: options.layer2_key_directory.clone() };
-    let met = peers.met();
     let following = layer2::follow_keys(options.client.clone(), source, cluster, found_keys);
     tasks.spawn_until_shutdown("layer2-keys", following);
     let layer2 = Layer2::start(&options.node_name, keys, Layer2Metrics::new(&metrics))
@@ -205,9 +207,9 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         ports: Ports::new(health_ports, local_ports),
         snapshot,
         routers: Routers::new(),
+        met: Met::new(),
         options,
     };
-        met: Met::new(),
     let inputs = Inputs {
         observed: inputs,
         addresses,
@@ -226,6 +228,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
 async fn start_proxy(
     options: &SpeakerOptions,
     metrics: &ProxyMetrics,
+    sysctls: &Sysctls,
 ) -> anyhow::Result<(Option<ProxyKernel>, Monitoring, bool)> {
     if options.proxy == ProxyMode::Off {
         return Ok((None, Monitoring(None), false));
@@ -246,8 +249,7 @@ async fn start_proxy(
     if tables {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
-    let limits = (options.proxy == ProxyMode::Full)
-        .then(|| (options.conntrack.clone(), options.sysctl_directory.clone()));
+    let limits = (options.proxy == ProxyMode::Full).then(|| (options.conntrack.clone(), sysctls.clone()));
     let conntrack = Housekeeper::start(metrics.clone(), limits)
         .context("cannot start the thread that deletes stale conntrack entries")?;
     let monitoring = Monitoring(kernel.monitor().await);

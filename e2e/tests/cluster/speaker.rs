@@ -109,6 +109,21 @@ fn a_stopped_speaker_withdraws_then_ceases_and_leaves_what_cleanup_removes() -> 
     let node = lab.node(1);
     let pod = lab.pod(node, "web-1", &PodOptions::app("web"))?;
     let text = config("192.0.2.0/24") + "herald: {local-addresses: load-balancer}\n";
+    let settings = || {
+        let files = [
+            "ipv4/conf/all/arp_ignore",
+            "ipv4/conf/all/arp_announce",
+            "netfilter/nf_conntrack_tcp_be_liberal",
+        ];
+        node.ns.exec(
+            &[
+                &["cat"],
+                &files.map(|file| format!("/proc/sys/net/{file}")).each_ref().map(String::as_str)[..],
+            ]
+            .concat(),
+        )
+    };
+    let before = settings()?;
     let (_controller, speakers) = herald(&lab, &text, &[])?;
     lab.apply(&(0..5).map(|n| service(&format!("web-{n}"), "web", "")).collect::<Vec<_>>().join("---\n"))?;
     for n in 0..5 {
@@ -151,8 +166,13 @@ fn a_stopped_speaker_withdraws_then_ceases_and_leaves_what_cleanup_removes() -> 
     let program = herald_program()?.display().to_string();
     node.ns.ip(&["address add 192.0.2.200/32 dev lo"])?;
     node.ns.exec(&["nft", "add table ip others"])?;
-    let told = node.ns.exec(&[&program, "cleanup"])?;
-    ensure!(told.contains("tables: removed") && told.contains("5 removed"), "{told}");
+    let state = lab.state_directory(node);
+    ensure!(settings()? != before && state.join("speaker.snapshot").exists(), "nothing to clean");
+    let directory = format!("--state-directory={}", state.display());
+    let told = node.ns.exec(&[&program, "cleanup", &directory])?;
+    let words = ["tables: removed", "addresses: 5 removed", "settings: 3 put back", "files: 1 removed"];
+    ensure!(words.iter().all(|words| told.contains(words)), "{told}");
+    ensure!(settings()? == before && !state.exists(), "{} became {}", before, settings()?);
     ensure!(
         node.ns.exec(&["nft", "list tables"])? == "table ip others\n",
         "{}",
@@ -160,8 +180,8 @@ fn a_stopped_speaker_withdraws_then_ceases_and_leaves_what_cleanup_removes() -> 
     );
     let addresses = node.ns.exec(&["ip", "-4", "address", "show", "lo"])?;
     ensure!(addresses.matches("inet ").count() == 2 && addresses.contains("192.0.2.200/32"), "{addresses}");
-    let told = node.ns.exec(&[&program, "cleanup"])?;
-    ensure!(told.contains("none were there") && told.contains("0 removed"), "{told}");
+    let told = node.ns.exec(&[&program, "cleanup", &directory])?;
+    ensure!(told.contains("none were there") && told.contains("addresses: 0 removed"), "{told}");
     Ok(())
 }
 

@@ -1,8 +1,10 @@
+use std::path::Path;
+
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
-use crate::sysctl::SYSCTLS;
+use crate::sysctl::{SYSCTLS, Sysctls};
 use crate::testing::in_namespace;
 
 fn ip(text: &str) -> IpAddr {
@@ -19,7 +21,7 @@ fn open() -> LocalAddresses {
 }
 
 fn open_with(sysctls: &Path) -> LocalAddresses {
-    let (addresses, connection) = LocalAddresses::open(sysctls).unwrap();
+    let (addresses, connection) = LocalAddresses::open(Sysctls::new(sysctls, None)).unwrap();
     tokio::task::spawn_local(connection);
     addresses
 }

@@ -1,14 +1,13 @@
 //! The kernel's conntrack settings that a node with many connections needs, as kube-proxy sets them: raised where they are
-//! lower, never lowered, and left as they are when the speaker stops. A container may not be allowed to: then it is said once,
+//! lower, never lowered, and left as they are when the speaker stops (`herald cleanup` puts them back). A container may not be allowed to: then it is said once,
 //! and everything else goes on.
 //!
 //! Beyond kube-proxy, whose default leaves it off: `nf_conntrack_tcp_be_liberal`. Without it a delayed segment outside
 //! the window is "invalid", passes untranslated, and the other end resets the connection.
 
 use std::io;
-use std::path::Path;
 
-use crate::sysctl::raise_to;
+use crate::sysctl::Sysctls;
 
 const DIRECTORY: &str = "net/netfilter";
 /// kube-proxy's least number of entries, however few cores there are.
@@ -47,10 +46,9 @@ impl ConntrackLimits {
     }
 
     /// Raises what is lower. Conntrack must have been used before: its module brings the settings.
-    pub(super) fn raise(&self, sysctls: &Path) {
+    pub(super) fn raise(&self, sysctls: &Sysctls) {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let directory = sysctls.join(DIRECTORY);
-        let refused = raise_all(&directory, &self.settings(cores));
+        let refused = raise_all(sysctls, &self.settings(cores));
         if refused.is_empty() {
             return;
         }
@@ -60,16 +58,16 @@ impl ConntrackLimits {
             settings = refused.join("; "),
             "conntrack settings under {} cannot be raised: in a container mount the node's /proc/sys/net and name the \
              directory above it by --sysctl-directory, or set them on the host (sysctl) if they matter",
-            directory.display()
+            sysctls.path(DIRECTORY).display()
         );
     }
 }
 
 /// Returns what could not be raised.
-fn raise_all(directory: &Path, settings: &[(&'static str, u64)]) -> Vec<(&'static str, u64, io::Error)> {
+fn raise_all(sysctls: &Sysctls, settings: &[(&'static str, u64)]) -> Vec<(&'static str, u64, io::Error)> {
     let mut refused = Vec::new();
     for &(name, least) in settings {
-        match raise_to(&directory.join(name), least) {
+        match sysctls.raise(&format!("{DIRECTORY}/{name}"), least) {
             Ok(Some(former)) => tracing::info!(setting = name, former, value = least, "raised"),
             Ok(None) => {}
             Err(error) => refused.push((name, least, error)),
@@ -100,18 +98,19 @@ mod tests {
     #[test]
     fn what_cannot_be_raised_is_told_and_the_rest_is_raised() {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join(DIRECTORY)).unwrap();
         let settings = ConntrackLimits::default().settings(2);
         for (name, value) in [
             ("nf_conntrack_tcp_timeout_established", "432000"),
             ("nf_conntrack_tcp_timeout_close_wait", "60"),
             ("nf_conntrack_tcp_be_liberal", "0"),
         ] {
-            std::fs::write(directory.path().join(name), value).unwrap();
+            std::fs::write(directory.path().join(DIRECTORY).join(name), value).unwrap();
         }
-        let refused = raise_all(directory.path(), &settings);
+        let refused = raise_all(&Sysctls::new(directory.path(), None), &settings);
         let names: Vec<_> = refused.iter().map(|(name, ..)| *name).collect();
         assert_eq!(names, ["nf_conntrack_max"]);
-        let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        let read = |name| std::fs::read_to_string(directory.path().join(DIRECTORY).join(name)).unwrap();
         assert_eq!(read("nf_conntrack_tcp_timeout_established"), "432000");
         assert_eq!(read("nf_conntrack_tcp_timeout_close_wait"), "3600");
         assert_eq!(read("nf_conntrack_tcp_be_liberal"), "1");

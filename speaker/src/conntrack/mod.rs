@@ -15,7 +15,6 @@
 mod limits;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use herald_proxy::conntrack::{Cleaned, Conntrack, ConntrackError, View};
 use herald_proxy::{FamilyLabel, ProxyMetrics};
 
 pub use self::limits::ConntrackLimits;
+use crate::sysctl::Sysctls;
 
 /// Rest after a clean-up, in multiples of what it took: at most a third of a core is spent.
 const REST: u32 = 2;
@@ -98,7 +98,7 @@ impl Housekeeper {
     /// in the directory beside them.
     pub(crate) fn start(
         metrics: ProxyMetrics,
-        limits: Option<(ConntrackLimits, PathBuf)>,
+        limits: Option<(ConntrackLimits, Sysctls)>,
     ) -> io::Result<Self> {
         let mut conntrack = None;
         let mut limits = limits;

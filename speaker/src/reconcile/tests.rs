@@ -31,7 +31,7 @@ use crate::neighbours::TakeOver;
 use crate::node::fold;
 use crate::proxy_kernel::ProxyKernel;
 use crate::snapshot::{Identity, SnapshotMetrics};
-use crate::sysctl::SYSCTLS;
+use crate::sysctl::{SYSCTLS, Sysctls};
 use crate::testing::bird::{Bird, NODE, addresses};
 use crate::testing::in_namespace;
 
@@ -72,7 +72,7 @@ impl Lab {
         let kernel = KernelThread::start().await.unwrap();
         let monitoring = Monitoring(if watched { kernel.monitor().await } else { None });
         assert_eq!(monitoring.0.is_some(), watched);
-        let (mut local, connection) = LocalAddresses::open(Path::new(SYSCTLS)).unwrap();
+        let (mut local, connection) = LocalAddresses::open(Sysctls::new(Path::new(SYSCTLS), None)).unwrap();
         tokio::task::spawn_local(connection);
         let adopted = local.adopt().await.unwrap().clone();
         let registry = Metrics::new();
@@ -288,12 +288,12 @@ fn stopping_withdraws_and_the_next_run_adopts_what_stays() {
         assert!(on_lo("192.0.2.2") && !rules().contains("192.0.2.1"), "{}", rules());
         lab.stop().await;
 
-        let cleaned = crate::cleanup(Path::new(SYSCTLS)).await.unwrap();
-        assert_eq!(cleaned, crate::Cleaned { tables: true, addresses: 1 });
+        let cleaned = crate::cleanup(Path::new(SYSCTLS), None).await.unwrap();
+        assert_eq!(cleaned, crate::Cleaned { tables: true, addresses: 1, settings: 0, files: 0 });
         assert!(!on_lo("192.0.2.2") && !rules().contains("herald"), "{}", rules());
         assert_eq!(
-            crate::cleanup(Path::new(SYSCTLS)).await.unwrap(),
-            crate::Cleaned { tables: false, addresses: 0 }
+            crate::cleanup(Path::new(SYSCTLS), None).await.unwrap(),
+            crate::Cleaned { tables: false, addresses: 0, settings: 0, files: 0 }
         );
     });
 }

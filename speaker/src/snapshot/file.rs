@@ -113,8 +113,8 @@ impl Disk {
 
     fn begin(&mut self) -> io::Result<()> {
         self.writing = None;
-        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&self.directory)?;
-        let new = self.new_path();
+        make_directory(&self.directory)?;
+        let new = new_path(&self.directory);
         // Left over by a run that was killed.
         match std::fs::remove_file(&new) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -140,7 +140,7 @@ impl Disk {
         let Some(Writing { mut file, checksum, size }) = self.writing.take() else { return Ok(()) };
         file.write_all(checksum.finish().as_ref())?;
         file.sync_all()?;
-        std::fs::rename(self.new_path(), path(&self.directory))?;
+        std::fs::rename(new_path(&self.directory), path(&self.directory))?;
         // The rename, too, is to outlive a loss of power.
         File::open(&self.directory)?.sync_all()?;
         if self.told.take().is_some() || !self.written {
@@ -165,7 +165,7 @@ impl Disk {
 
     fn failed(&mut self, error: &io::Error) {
         if self.writing.take().is_some() {
-            let _ = std::fs::remove_file(self.new_path());
+            let _ = std::fs::remove_file(new_path(&self.directory));
         }
         self.failed.store(true, Ordering::Relaxed);
         self.metrics.failures.inc();
@@ -179,10 +179,30 @@ impl Disk {
             self.told = Some(text);
         }
     }
+}
 
-    fn new_path(&self) -> PathBuf {
-        path(&self.directory).with_extension("snapshot.new")
+fn new_path(directory: &Path) -> PathBuf {
+    path(directory).with_extension("snapshot.new")
+}
+
+/// Makes the state directory, for root alone, if it is not there.
+pub(crate) fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
+}
+
+/// Removes what is kept in the state directory, and the directory if nothing else is in it. Returns how many files there were.
+pub(crate) fn remove(directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for file in [path(directory), new_path(directory)] {
+        match std::fs::remove_file(file) {
+            Ok(()) => removed += 1,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    // In a container it is a mount, and others may have put something there.
+    let _ = std::fs::remove_dir(directory);
+    Ok(removed)
 }
 
 /// Reads the snapshot in a directory; with it, how long ago it was right for the last time.

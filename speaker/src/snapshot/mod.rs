@@ -31,6 +31,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::Value;
 
+pub(crate) use self::file::{make_directory, remove};
 pub(crate) use self::keeper::Keeper;
 pub(crate) use self::resume::{Place, resume};
 
