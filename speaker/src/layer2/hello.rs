@@ -152,9 +152,12 @@ pub(crate) struct Hello {
 /// Why a datagram is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub(crate) enum Refused {
-    /// It is no hello, or of a version that is not known.
-    #[error("not a hello of version 1")]
+    /// It is no hello.
+    #[error("not a hello")]
     Foreign,
+    /// A speaker of this cluster said it in a version that is not known.
+    #[error("of version {0}, and this speaker knows version {VERSION} alone")]
+    OtherVersion(u8),
     /// It is of another cluster.
     #[error("of another cluster")]
     OtherCluster,
@@ -233,9 +236,7 @@ impl Keys {
     pub(crate) fn decode(&self, datagram: &[u8]) -> Result<Hello, Refused> {
         let mut fields = Fields(datagram);
         let (magic, version) = (fields.array::<4>(), fields.array::<4>());
-        if magic.as_ref() != Some(MAGIC) || version.is_none_or(|[version, ..]| version != VERSION) {
-            return Err(Refused::Foreign);
-        }
+        let [version, ..] = version.filter(|_| magic.as_ref() == Some(MAGIC)).ok_or(Refused::Foreign)?;
         if fields.u64().ok_or(Refused::Foreign)? != self.cluster {
             return Err(Refused::OtherCluster);
         }
@@ -244,6 +245,9 @@ impl Keys {
         if datagram.len() > MAX_LEN || !self.accept.iter().any(|key| hmac::verify(key, signed, code).is_ok())
         {
             return Err(Refused::Unauthenticated);
+        }
+        if version != VERSION {
+            return Err(Refused::OtherVersion(version));
         }
         let signed = signed.get(16..).ok_or(Refused::Malformed)?;
         read(Fields(signed)).ok_or(Refused::Malformed)

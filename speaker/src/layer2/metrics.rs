@@ -128,6 +128,7 @@ impl Layer2Metrics {
     pub(super) fn hello_refused(&self, refused: Refused) {
         let reason = match refused {
             Refused::Foreign => "foreign",
+            Refused::OtherVersion(_) => "otherVersion",
             Refused::OtherCluster => "otherCluster",
             Refused::Unauthenticated => "unauthenticated",
             Refused::Malformed => "malformed",

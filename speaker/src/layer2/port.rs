@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::alarm::Alarm;
 use super::frame::{self, Mac, Question};
-use super::hello::{Hello, Keys, Sender};
+use super::hello::{Hello, Keys, Refused, Sender};
 use super::interfaces::{Interface, Interfaces};
 use super::metrics::{AddressMetrics, Layer2Metrics};
 use super::segment::{Event, Output, Segment};
@@ -70,6 +70,8 @@ pub(super) struct Port {
     answers: (Instant, u32),
     published: Instant,
     taken: Instant,
+    /// What was last told of hellos that cannot be read.
+    told: Option<Refused>,
     buffer: Box<[u8; 2048]>,
 }
 
@@ -95,6 +97,7 @@ impl Port {
             answers: (now, 0),
             published: now,
             taken: now,
+            told: None,
             buffer: Box::new([0; 2048]),
             shared,
             interface,
@@ -201,7 +204,19 @@ impl Port {
                         self.shared.metrics.hello_received();
                         self.feed(Event::Hello(hello, from));
                     }
-                    Some(Err(refused)) => self.shared.metrics.hello_refused(refused),
+                    Some(Err(refused)) => {
+                        self.shared.metrics.hello_refused(refused);
+                        if matches!(refused, Refused::OtherVersion(_)) && self.told != Some(refused) {
+                            self.told = Some(refused);
+                            let from = from.map(|from| from.to_string());
+                            tracing::error!(
+                                interface = self.interface.name,
+                                from,
+                                "a speaker's hellos are {refused}: they do not hear each other, and both may own an address; \
+                                 upgrade the older one"
+                            );
+                        }
+                    }
                     None => {}
                 }
             }

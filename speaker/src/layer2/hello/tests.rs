@@ -92,6 +92,8 @@ fn only_hellos_of_the_cluster_with_an_accepted_key_are_read() {
     flipped[40] ^= 1;
     let mut version = datagram.clone();
     version[4] = 2;
+    let forged = version.clone();
+    resign(&keys(b"new"), &mut version);
     let mut long = datagram.clone();
     long.resize(MAX_LEN + 1, 0);
     for (what, reader, datagram, expected) in [
@@ -99,7 +101,8 @@ fn only_hellos_of_the_cluster_with_an_accepted_key_are_read() {
         ("another key", &keys(b"old"), &datagram, Err(Refused::Unauthenticated)),
         ("another cluster", &Keys::new("cluster-2", b"new", &[]), &datagram, Err(Refused::OtherCluster)),
         ("an octet changed", &rotating, &flipped, Err(Refused::Unauthenticated)),
-        ("another version", &rotating, &version, Err(Refused::Foreign)),
+        ("another version", &rotating, &version, Err(Refused::OtherVersion(2))),
+        ("another version, by whoever", &rotating, &forged, Err(Refused::Unauthenticated)),
         ("too long", &rotating, &long, Err(Refused::Unauthenticated)),
         ("short", &rotating, &datagram[..20].to_vec(), Err(Refused::Foreign)),
         ("empty", &rotating, &Vec::new(), Err(Refused::Foreign)),
@@ -112,9 +115,14 @@ fn only_hellos_of_the_cluster_with_an_accepted_key_are_read() {
 fn signed(keys: &Keys, elements: &[u8]) -> Vec<u8> {
     let mut datagram = keys.encode(&hello())[..28].to_vec();
     datagram.extend(elements);
-    let code = hmac::sign(&keys.sign, &datagram);
-    datagram.extend(code.as_ref());
+    datagram.extend([0; HMAC_LEN]);
+    resign(keys, &mut datagram);
     datagram
+}
+
+fn resign(keys: &Keys, datagram: &mut [u8]) {
+    let (signed, code) = datagram.split_at_mut(datagram.len() - HMAC_LEN);
+    code.copy_from_slice(hmac::sign(&keys.sign, signed).as_ref());
 }
 
 #[test]
