@@ -1,6 +1,9 @@
-//! `herald check`, `migrate` and `crds` as a user or a pipeline runs them: what is on which stream, and the exit code.
+//! `herald check`, `migrate` and `crds` as a user or a pipeline runs them: what is on which stream, and the exit code; and the
+//! documents, which are tried as their readers would.
 
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
+
+mod docs;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
