@@ -151,6 +151,15 @@ lint: ## Clippy, warnings are errors
 doc: ## Builds the documentation, warnings are errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
+.PHONY: site
+site: ## Builds README and docs as a site (mdBook)
+	@.ci/setup site
+	@rm -rf $(OUT)/site && mkdir -p $(OUT)/site/src
+	@cp -r README.md CONTRIBUTING.md LICENSE docs manifests charts $(OUT)/site/src
+	@mv $(OUT)/site/src/docs/book/SUMMARY.md $(OUT)/site/src && mv $(OUT)/site/src/docs/book/book.toml $(OUT)/site
+	@rmdir $(OUT)/site/src/docs/book && mdbook build $(OUT)/site
+	@echo "site: $(OUT)/site/book/index.html"
+
 .PHONY: gates
 gates: ## Checks the arrows between the crates
 	@.ci/gates

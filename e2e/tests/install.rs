@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{
-    CONTROL_PLANE, ControlPlaneOptions, Lab, Machine, NAMESPACE, Namespace, Node, PollOptions, Poller, at,
-    await_ok, node_programs,
+    CONTROL_PLANE, ClientError, ControlPlaneOptions, Lab, Machine, NAMESPACE, Namespace, Node, PollOptions,
+    Poller, at, await_ok, node_programs,
 };
 use serde_json::Value;
 
@@ -154,7 +154,7 @@ fn pod_asks_the_api_server(lab: &Lab, machines: &[Machine]) -> Result<()> {
     })
 }
 
-/// Every speaker is replaced, one after the other: no new connection fails, from outside or from inside.
+/// Every speaker is replaced, one after the other: all new connections are made, from outside and from inside.
 fn rolling_update(lab: &Lab, address: &str, cluster: &str) -> Result<()> {
     let uids = || -> Result<Vec<String>> {
         let pod = |node: &Node| Ok(herald_pod(lab, "speaker", &node.name)?["metadata"]["uid"].to_string());
@@ -167,8 +167,14 @@ fn rolling_update(lab: &Lab, address: &str, cluster: &str) -> Result<()> {
     rolled_out(lab)?;
     ensure!(uids()?.iter().all(|uid| !before.contains(uid)), "not every speaker was replaced");
     let (outside, inside) = (outside.stop()?, inside.stop()?);
-    eprintln!("          {} connections from outside, {} from a node", outside.attempts, inside.attempts);
-    outside.assert_no_loss();
+    let cut = outside.failures.iter().filter(|failure| failure.error == ClientError::Reset).count();
+    eprintln!(
+        "          {} connections from outside, {cut} cut; {} from a node",
+        outside.attempts, inside.attempts
+    );
+    // The address moves from each owner that ends. Every connection is made; one that is under way in that millisecond is
+    // unknown to the next owner (docs/layer2.md), and is reset.
+    ensure!(cut == outside.failures.len() && cut <= lab.nodes().len(), "{}", outside.explain());
     inside.assert_no_loss();
     Ok(())
 }
@@ -224,6 +230,31 @@ fn reboot(lab: &Lab, machines: &mut Vec<Machine>, address: &str, cluster: &str) 
     Ok(())
 }
 
+/// What a node has of Herald's, and the settings that it raises.
+fn traces(machine: &Machine) -> Result<[String; 4]> {
+    let settings =
+        "cd /proc/sys/net/netfilter && cat nf_conntrack_tcp_be_liberal nf_conntrack_tcp_timeout_close_wait";
+    Ok([
+        machine.exec(&["nft", "list", "tables"])?,
+        machine.exec(&["ip", "-brief", "address", "show", "lo"])?,
+        machine.exec(&["sh", "-c", settings])?,
+        machine.exec(&["sh", "-c", "ls -A /var/lib/herald 2>/dev/null; true"])?,
+    ])
+}
+
+/// As docs/install.md says: the nodes are what they were before.
+fn uninstall(lab: &Lab, machines: &[Machine], before: &[String; 4]) -> Result<()> {
+    let overlay = format!("{MANIFESTS}/overlays/cleanup");
+    lab.kubectl(&["delete", "-n", NAMESPACE, "daemonset", "herald-speaker", "--wait", "--timeout=60s"])?;
+    lab.kubectl(&["apply", "--server-side", "-k", &overlay])?;
+    lab.kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset/herald-cleanup", ROLLED_OUT])?;
+    for machine in machines {
+        let after = traces(machine)?;
+        ensure!(after == *before, "{}: {before:?} became {after:?}", machine.node().name);
+    }
+    lab.kubectl(&["delete", "-k", &overlay, "--timeout=60s"]).map(drop)
+}
+
 #[test]
 #[ignore = "needs network namespaces and real kubelets: make test-install"]
 fn the_manifests_work_on_real_kubelets() -> Result<()> {
@@ -234,6 +265,7 @@ fn the_manifests_work_on_real_kubelets() -> Result<()> {
     let mut machines = phase("three nodes are Ready", || {
         lab.nodes().iter().map(|node| lab.boot(node, &[&herald, &agnhost])).collect::<Result<Vec<_>>>()
     })?;
+    let before = traces(&machines[0])?;
     phase("the manifests are applied and rolled out", || install(&lab))?;
     let (address, cluster) = phase("a Service has an address and three pods", || service(&lab))?;
     phase("it answers a client outside and every node", || {
@@ -244,6 +276,7 @@ fn the_manifests_work_on_real_kubelets() -> Result<()> {
     phase("a rolling update of the speakers", || rolling_update(&lab, &address, &cluster))?;
     phase("a speaker hangs and is started again", || hung_speaker(&lab, &machines[0]))?;
     phase("the owner's node is rebooted", || reboot(&lab, &mut machines, &address, &cluster))?;
+    phase("it is removed, and leaves nothing behind", || uninstall(&lab, &machines, &before))?;
     ensure!(machines.iter().all(Machine::is_running) && lab.control_plane_runs(), "something has ended");
     Ok(())
 }
