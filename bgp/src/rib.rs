@@ -13,6 +13,7 @@
 //! Only negotiated families are sent, and no route without a usable next hop; such a route is counted and, if the peer had
 //! it with other attributes, withdrawn.
 
+mod pending;
 mod queue;
 mod route;
 
@@ -26,9 +27,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::session::LocalAddresses;
-use crate::wire::{PathContext, RefreshSubtype, RouteRefresh};
+use crate::wire::{PathContext, Prefixes, RefreshSubtype, RouteRefresh};
 use crate::wire::{encode_announcement, encode_end_of_rib, encode_withdrawal};
 use crate::{Families, Family};
+use pending::Pending;
 use queue::{Queue, Refresh};
 pub use route::{Attributes, Route, RouteSet};
 
@@ -80,7 +82,7 @@ impl AdjRibOut {
             counts: [0; 2],
             unusable: BTreeSet::new(),
             // RFC 4724 §4: the marker follows the first full table, also an empty one.
-            queues: Family::ALL.map(|family| Queue::new(terms.families.contains(family))),
+            queues: Family::ALL.map(|family| Queue::new(family, terms.families.contains(family))),
         };
         for family in terms.families.iter() {
             peer.place_all(family, &self.desired);
@@ -285,8 +287,8 @@ impl Peer {
     }
 
     /// These prefixes cannot be sent: the peer must not keep older attributes of them either.
-    fn give_up(&mut self, family: Family, prefixes: BTreeSet<IpNet>) {
-        for prefix in prefixes {
+    fn give_up(&mut self, family: Family, mut prefixes: Pending) {
+        while let Some(prefix) = prefixes.pop_first() {
             if self.told.contains_key(&prefix) {
                 self.queues[family.index()].withdraw.insert(prefix);
             }
@@ -307,24 +309,32 @@ impl Peer {
         self.told.append(&mut told);
     }
 
-    /// Makes the whole family pending. Runs of equal attributes go in at once: the first UPDATE of a full table
-    /// must not wait for a search per route.
+    /// Makes the whole family pending, where it stands: the first UPDATE of a full table must not wait for a search or a copy per
+    /// route.
     fn place_all(&mut self, family: Family, desired: &RouteSet) {
-        let mut routes = desired.iter().filter(|(prefix, _)| Family::of(prefix) == family).peekable();
-        while let Some((first, attributes)) = routes.next() {
-            let mut run = vec![first];
-            while let Some((prefix, _)) = routes.next_if(|(_, next)| Arc::ptr_eq(next, attributes)) {
-                run.push(prefix);
+        self.queues[family.index()].begin_table();
+        for part in desired.parts() {
+            for run in part.chunk_by(|(_, one), (_, next)| Arc::ptr_eq(one, next)) {
+                let prefixes =
+                    || run.iter().map(|(prefix, _)| *prefix).filter(|prefix| Family::of(prefix) == family);
+                let (Some((_, attributes)), count) = (run.first(), prefixes().count()) else { continue };
+                if count == 0 {
+                    continue;
+                }
+                if self.next_hop(family, attributes).is_none() {
+                    self.unusable.extend(prefixes());
+                    continue;
+                }
+                let queue = &mut self.queues[family.index()];
+                queue.announce_part(attributes, part, count);
+                if self.unusable.is_empty() {
+                    continue;
+                }
+                // What turned out too large to send before is so still.
+                for prefix in prefixes().filter(|prefix| self.unusable.contains(prefix)) {
+                    queue.forget(Some(attributes), &prefix);
+                }
             }
-            if self.next_hop(family, attributes).is_none() {
-                self.unusable.extend(run);
-                continue;
-            }
-            // What turned out too large to send before is so still.
-            if !self.unusable.is_empty() {
-                run.retain(|prefix| !self.unusable.contains(prefix));
-            }
-            self.queues[family.index()].announce_all(attributes, run);
         }
     }
 }

@@ -33,7 +33,9 @@ pub use framing::{Decoder, Message};
 pub use notification::{Cease, Code, Notification, ShutdownText};
 pub use open::{AS_TRANS, Open};
 pub use refresh::{RefreshSubtype, RouteRefresh};
-pub use update::{PathContext, ReceivedUpdate, encode_announcement, encode_end_of_rib, encode_withdrawal};
+pub use update::{
+    PathContext, Prefixes, ReceivedUpdate, encode_announcement, encode_end_of_rib, encode_withdrawal,
+};
 
 /// RFC 4271 §4.1: the fixed header of marker, length and type.
 pub const HEADER: usize = 19;

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Attributes;
+use super::pending::Pending;
+use super::route::Entry;
+use crate::Family;
+use crate::wire::Prefixes;
 
 /// How far a route refresh of the family is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,17 +23,19 @@ pub(super) enum Refresh {
 }
 
 /// Pending changes of a family. A prefix is in at most one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    family: Family,
     pub(super) withdraw: BTreeSet<IpNet>,
-    announce: BTreeMap<Arc<Attributes>, BTreeSet<IpNet>>,
+    announce: BTreeMap<Arc<Attributes>, Pending>,
     pub(super) end_of_rib: bool,
     pub(super) refresh: Refresh,
 }
 
 impl Queue {
-    pub(super) fn new(end_of_rib: bool) -> Self {
-        Self { end_of_rib, ..Self::default() }
+    pub(super) fn new(family: Family, end_of_rib: bool) -> Self {
+        let (withdraw, announce) = (BTreeSet::new(), BTreeMap::new());
+        Self { family, withdraw, announce, end_of_rib, refresh: Refresh::None }
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -38,7 +44,7 @@ impl Queue {
 
     /// How many prefixes wait.
     pub(super) fn pending(&self) -> usize {
-        self.withdraw.len() + self.announce.values().map(BTreeSet::len).sum::<usize>()
+        self.withdraw.len() + self.announce.values().map(Pending::count).sum::<usize>()
     }
 
     pub(super) fn has_message(&self) -> bool {
@@ -46,17 +52,23 @@ impl Queue {
     }
 
     pub(super) fn announce(&mut self, attributes: &Arc<Attributes>, prefix: IpNet) {
-        self.announce_all(attributes, vec![prefix]);
+        self.group(attributes).insert(prefix);
     }
 
-    pub(super) fn announce_all(&mut self, attributes: &Arc<Attributes>, prefixes: Vec<IpNet>) {
-        match self.announce.get_mut(attributes) {
-            Some(pending) => pending.extend(prefixes),
-            None if prefixes.is_empty() => {}
-            None => {
-                self.announce.insert(Arc::clone(attributes), prefixes.into_iter().collect());
-            }
-        }
+    /// Nothing waits to be announced: a whole table is to follow.
+    pub(super) fn begin_table(&mut self) {
+        self.announce.clear();
+    }
+
+    /// So many entries of the table's next part wait, those with these attributes.
+    pub(super) fn announce_part(&mut self, attributes: &Arc<Attributes>, part: &Arc<[Entry]>, count: usize) {
+        self.group(attributes).extend(part, count);
+    }
+
+    fn group(&mut self, attributes: &Arc<Attributes>) -> &mut Pending {
+        let family = self.family;
+        let new = || Pending::new(family, Arc::clone(attributes));
+        self.announce.entry(Arc::clone(attributes)).or_insert_with(new)
     }
 
     /// Whether a prefix waits to be told with these attributes.
@@ -71,19 +83,19 @@ impl Queue {
             && let Some(prefixes) = self.announce.get_mut(attributes)
         {
             pending |= prefixes.remove(prefix);
-            if prefixes.is_empty() {
+            if prefixes.count() == 0 {
                 self.announce.remove(attributes);
             }
         }
         pending
     }
 
-    pub(super) fn take_group(&mut self) -> Option<(Arc<Attributes>, BTreeSet<IpNet>)> {
+    pub(super) fn take_group(&mut self) -> Option<(Arc<Attributes>, Pending)> {
         self.announce.pop_first()
     }
 
-    pub(super) fn put_group(&mut self, attributes: &Arc<Attributes>, prefixes: BTreeSet<IpNet>) {
-        if !prefixes.is_empty() {
+    pub(super) fn put_group(&mut self, attributes: &Arc<Attributes>, prefixes: Pending) {
+        if prefixes.count() > 0 {
             self.announce.insert(Arc::clone(attributes), prefixes);
         }
     }

@@ -45,7 +45,7 @@ impl Route {
 }
 
 /// A prefix and what is told of it.
-type Entry = (IpNet, Arc<Attributes>);
+pub(super) type Entry = (IpNet, Arc<Attributes>);
 
 /// How many routes a chunk begins with; one that grows to twice as many is cut.
 const CHUNK: usize = 256;
@@ -147,6 +147,11 @@ impl RouteSet {
     /// All in order of prefix.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, &Arc<Attributes>)> {
         self.entries().map(|(prefix, attributes)| (*prefix, attributes))
+    }
+
+    /// What it consists of, in order; none is empty.
+    pub(super) fn parts(&self) -> &[Arc<[Entry]>] {
+        &self.chunks
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {

@@ -1,6 +1,9 @@
 //! The exact octets of every combination that Herald sends.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::testing::{PLAIN as EXTERNAL, nets};
 use super::*;
@@ -35,7 +38,7 @@ fn tagged() -> Attributes {
     }
 }
 
-fn family_of(prefixes: &std::collections::BTreeSet<ipnet::IpNet>) -> Family {
+fn family_of(prefixes: &BTreeSet<IpNet>) -> Family {
     prefixes.first().map(Family::of).unwrap()
 }
 
@@ -191,7 +194,8 @@ fn the_extended_length_is_used_exactly_above_255_octets() {
     }
     // 13 prefixes of 17 octets and 21 of head are 242, 14 are 259.
     for (count, head) in [(13, "800ef2"), (14, "900e0103")] {
-        let mut prefixes = (1..=count).map(|n| testing::net(&format!("2001:db8:1::{n:x}/128"))).collect();
+        let mut prefixes: BTreeSet<IpNet> =
+            (1..=count).map(|n| testing::net(&format!("2001:db8:1::{n:x}/128"))).collect();
         let next_hop = "2001:db8:10::11".parse().unwrap();
         let message = encode_announcement(
             &EXTERNAL,
@@ -278,7 +282,7 @@ fn attributes_that_fill_a_message_are_refused_without_taking_a_prefix() {
 #[test]
 fn an_extended_message_holds_as_much_as_its_length_can_say() {
     let extended = PathContext { max_message: MAX_EXTENDED, ..EXTERNAL };
-    let mut prefixes: std::collections::BTreeSet<ipnet::IpNet> =
+    let mut prefixes: BTreeSet<IpNet> =
         (0..20_000_u32).map(|n| IpAddr::from((0x0a80_0000 + n).to_be_bytes()).into()).collect();
     let mut taken = Vec::new();
     let next_hop = "10.0.0.11".parse().unwrap();
@@ -287,7 +291,7 @@ fn an_extended_message_holds_as_much_as_its_length_can_say() {
             .unwrap();
     // 43 octets of headers and attributes, five for each prefix.
     assert_eq!((taken.len(), message.len()), (13_098, 43 + 13_098 * 5));
-    let mut withdrawn: std::collections::BTreeSet<_> = taken.into_iter().collect();
+    let mut withdrawn: BTreeSet<_> = taken.into_iter().collect();
     let message = encode_withdrawal(&extended, Family::Ipv4Unicast, &mut withdrawn, &mut Vec::new());
     assert!(withdrawn.is_empty() && message.len() == 23 + 13_098 * 5);
 }

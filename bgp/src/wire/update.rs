@@ -140,9 +140,33 @@ fn segment<const N: usize>(path: &[u32], octets: impl Fn(u32) -> [u8; N]) -> Vec
     value
 }
 
+/// Prefixes to be put into messages, one after the other.
+pub trait Prefixes {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// The next one.
+    fn first(&mut self) -> Option<IpNet>;
+    /// Takes the next one.
+    fn pop_first(&mut self) -> Option<IpNet>;
+}
+
+impl Prefixes for BTreeSet<IpNet> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn first(&mut self) -> Option<IpNet> {
+        Self::first(self).copied()
+    }
+
+    fn pop_first(&mut self) -> Option<IpNet> {
+        Self::pop_first(self)
+    }
+}
+
 /// Takes prefixes from the front as long as they fit into `room` octets of NLRI (RFC 4271 §4.3, length and prefix).
-fn fill(room: usize, prefixes: &mut BTreeSet<IpNet>, taken: &mut Vec<IpNet>) -> Vec<u8> {
-    let mut nlri = Vec::with_capacity(room.min(prefixes.len() * 17));
+fn fill(room: usize, prefixes: &mut impl Prefixes, taken: &mut Vec<IpNet>) -> Vec<u8> {
+    let mut nlri = Vec::with_capacity(room.min(prefixes.count() * 17));
     while let Some(prefix) = prefixes.first() {
         let length = prefix.prefix_len();
         let octets = usize::from(length.div_ceil(8));
@@ -178,7 +202,7 @@ pub fn encode_announcement(
     family: Family,
     next_hop: IpAddr,
     attributes: &Attributes,
-    prefixes: &mut BTreeSet<IpNet>,
+    prefixes: &mut impl Prefixes,
     taken: &mut Vec<IpNet>,
 ) -> Option<Vec<u8>> {
     let room = context.max_message - FIXED;
@@ -212,7 +236,7 @@ pub fn encode_announcement(
 pub fn encode_withdrawal(
     context: &PathContext,
     family: Family,
-    prefixes: &mut BTreeSet<IpNet>,
+    prefixes: &mut impl Prefixes,
     taken: &mut Vec<IpNet>,
 ) -> Vec<u8> {
     let room = context.max_message - FIXED;
