@@ -79,6 +79,11 @@ impl<V> ByPrefix<V> {
         self.iter().map(|(prefix, _)| prefix)
     }
 
+    /// What all prefixes have, in order, to change it.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.v4.values_mut().chain(self.v6.values_mut())
+    }
+
     /// Takes all of `other`; what both have is as `other` has it.
     pub fn append(&mut self, other: Self) {
         self.v4.append(other.v4);

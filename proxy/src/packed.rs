@@ -39,6 +39,13 @@ impl<K, V> Packed<K, V> {
     }
 }
 
+impl<K, V> Packed<K, V> {
+    /// What all keys have, in order, to change it.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.chunks.iter_mut().flatten().map(|(_, value)| value)
+    }
+}
+
 impl<K: Ord, V> Packed<K, V> {
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let (chunk, at) = self.find(key);
@@ -95,6 +102,10 @@ impl<K: Ord, V> Packed<K, V> {
 
     /// Takes all of `other`; what both have is as `other` has it.
     pub(crate) fn append(&mut self, other: Self) {
+        if self.len == 0 {
+            *self = other;
+            return;
+        }
         if other.len < self.len {
             for (key, value) in other.chunks.into_iter().flatten() {
                 self.insert(key, value);

@@ -108,7 +108,7 @@ impl Ledger {
         touched.add(&claims);
         let former = self.claims.remove(service).unwrap_or_default();
         touched.add(&former);
-        claims.routes = self.shared(claims.routes);
+        self.share_all(&mut claims.routes);
         self.routes.replace(service, former.routes.keys(), claims.routes.keys());
         let hosts =
             |addresses: &BTreeSet<IpAddr>| addresses.iter().map(|ip| IpNet::from(*ip)).collect::<Vec<_>>();
@@ -154,18 +154,20 @@ impl Ledger {
         self.addresses.of(&(*address).into())
     }
 
-    /// Routes with the attributes that others have, too.
-    fn shared(&mut self, routes: ByPrefix<Arc<Attributes>>) -> ByPrefix<Arc<Attributes>> {
+    /// Gives routes the attributes that others have, too.
+    fn share_all(&mut self, routes: &mut ByPrefix<Arc<Attributes>>) {
         let mut last: Option<(Arc<Attributes>, Arc<Attributes>)> = None;
-        let mut share = |attributes: &Arc<Attributes>| match &last {
-            Some((own, shared)) if Arc::ptr_eq(own, attributes) => Arc::clone(shared),
-            _ => {
-                let shared = self.share(attributes);
-                last = Some((Arc::clone(attributes), Arc::clone(&shared)));
-                shared
-            }
-        };
-        routes.iter().map(|(prefix, attributes)| (prefix, share(attributes))).collect()
+        for attributes in routes.values_mut() {
+            let shared = match &last {
+                Some((own, shared)) if Arc::ptr_eq(own, attributes) => Arc::clone(shared),
+                _ => {
+                    let shared = self.share(attributes);
+                    last = Some((Arc::clone(attributes), Arc::clone(&shared)));
+                    shared
+                }
+            };
+            *attributes = shared;
+        }
     }
 
     fn share(&mut self, attributes: &Arc<Attributes>) -> Arc<Attributes> {

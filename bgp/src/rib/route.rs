@@ -47,8 +47,9 @@ impl Route {
 /// A prefix and what is told of it.
 pub(super) type Entry = (IpNet, Arc<Attributes>);
 
-/// How many routes a chunk begins with; one that grows to twice as many is cut.
-const CHUNK: usize = 256;
+/// How many routes a chunk begins with; one that grows to twice as many is cut. With its two counts it has eight kibibytes, which
+/// allocators have a size for.
+const CHUNK: usize = 255;
 
 /// Routes by prefix, one per prefix. Of two routes for one prefix the first in their order (`Ord`) counts: no next hop
 /// before one, no preference before one, a lower MED first, fewer or smaller communities first.
