@@ -36,6 +36,7 @@ fn applicable() -> Result<Vec<String>> {
 }
 
 const DOCUMENT: &str = include_str!("../../../docs/install.md");
+const METRICS: &str = include_str!("../../../docs/metrics.md");
 
 /// The first block of commands after a heading of the document.
 fn commands_after(heading: &str) -> Result<String> {
@@ -133,7 +134,7 @@ fn every_manifest_passes_the_api_server_and_its_pods_are_made() -> Result<()> {
 
 #[test]
 #[ignore = "needs a network namespace"]
-fn the_rules_for_alerts_name_metrics_that_herald_serves() -> Result<()> {
+fn the_rules_for_alerts_name_metrics_that_herald_serves_and_all_of_those_are_documented() -> Result<()> {
     let monitoring = kustomize("overlays/monitoring")?;
     let rules = the(&monitoring, "PrometheusRule", "herald")?;
     let mut wanted = BTreeSet::new();
@@ -162,6 +163,17 @@ fn the_rules_for_alerts_name_metrics_that_herald_serves() -> Result<()> {
         };
         let missing: Vec<_> = wanted.iter().filter(|name| !served(name)).collect();
         ensure!(missing.is_empty(), "not served: {missing:?}");
+        // And whatever is served is told to people.
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let names = series.map(|line| line.split([' ', '{']).next().unwrap_or_default());
+        let untold: BTreeSet<&str> =
+            names.map(metric).filter(|name| !METRICS.contains(&format!("`{name}`"))).collect();
+        ensure!(untold.is_empty(), "not in docs/metrics.md: {untold:?}");
         Ok(())
     })
+}
+
+/// The name of the metric that a series is of.
+fn metric(series: &str) -> &str {
+    ["_bucket", "_sum", "_count"].iter().find_map(|part| series.strip_suffix(part)).unwrap_or(series)
 }
