@@ -3,7 +3,10 @@
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{fmt, registry};
 
 /// How logs look and how much of them there is.
 #[derive(Debug, Args)]
@@ -16,7 +19,7 @@ pub(crate) struct LogFlags {
         default_value = "info,kube_client=error",
         value_name = "FILTER"
     )]
-    log_level: EnvFilter,
+    log_level: Targets,
     /// One line of text or one JSON object per message.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -32,13 +35,11 @@ impl LogFlags {
     /// Installs the subscriber; called once, before anything is logged.
     pub(crate) fn init(self) {
         let Self { log_level, log_format } = self;
-        let logs = tracing_subscriber::fmt()
-            .with_env_filter(log_level)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+        let logs = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+        let filtered = registry().with(log_level);
         match log_format {
-            LogFormat::Text => logs.init(),
-            LogFormat::Json => logs.json().init(),
+            LogFormat::Text => filtered.with(logs).init(),
+            LogFormat::Json => filtered.with(logs.json()).init(),
         }
     }
 }
