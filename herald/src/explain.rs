@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
-use herald_runtime::fetch::{self, FetchError};
+use herald_runtime::fetch::{self, Bytes, FetchError};
 use herald_runtime::{ObjectName, client};
 use herald_speaker::explain::{
     BGP_PATH, BgpAnswer, Failure, PACKET_PATH, PacketAnswer, PacketQuestion, ROUTES_PATH, RoutesAnswer,
@@ -20,6 +20,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
+use crate::cluster;
 use crate::flags::ClientFlags;
 
 /// How long the API server may take.
@@ -60,9 +61,18 @@ enum What {
 
 /// `herald status`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct StatusFlags {
     #[command(subcommand)]
-    of: Of,
+    of: Option<Of>,
+    /// Where Herald's pods and configuration are.
+    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
+    namespace: String,
+    /// Text for people or JSON for scripts.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    #[command(flatten)]
+    client: ClientFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,9 +91,11 @@ enum Of {
 
 /// Asks for a status, and returns what to print.
 pub(crate) async fn status(flags: StatusFlags) -> Result<String> {
-    match flags.of {
-        Of::Bgp { ask } => answer::<BgpAnswer>(&ask, BGP_PATH).await,
-        Of::Routes { ask } => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
+    let StatusFlags { of, namespace, output, client } = flags;
+    match of {
+        None => cluster::status(&client, &namespace, output == Output::Json).await,
+        Some(Of::Bgp { ask }) => answer::<BgpAnswer>(&ask, BGP_PATH).await,
+        Some(Of::Routes { ask }) => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
     }
 }
 
@@ -133,15 +145,7 @@ async fn answer<A: DeserializeOwned + std::fmt::Display>(ask: &AskFlags, path: &
         (None, Some(speaker)) => speaker.clone(),
         (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).to_string(),
     };
-    let (status, body) = fetch::get(&server, path).await.map_err(remedy)?;
-    if status != StatusCode::OK {
-        match serde_json::from_slice::<Failure>(&body) {
-            Ok(failure) => bail!(failure.error),
-            Err(_) => bail!(
-                "{server} is not a speaker that can explain (HTTP {status}): is it a controller, or an older Herald?"
-            ),
-        }
-    }
+    let body = fetched(&server, path).await?;
     let other = "the speaker answers in a form that this herald does not know: use the speaker's version";
     match output {
         Output::Json => {
@@ -150,6 +154,24 @@ async fn answer<A: DeserializeOwned + std::fmt::Display>(ask: &AskFlags, path: &
         }
         Output::Text => Ok(serde_json::from_slice::<A>(&body).context(other)?.to_string()),
     }
+}
+
+/// What a node's speaker answers at its admin port.
+pub(crate) async fn ask_speaker(ip: IpAddr, path: &str) -> Result<Bytes> {
+    fetched(&SocketAddr::new(ip, DEFAULT_PORT).to_string(), path).await
+}
+
+async fn fetched(server: &str, path: &str) -> Result<Bytes> {
+    let (status, body) = fetch::get(server, path).await.map_err(remedy)?;
+    if status != StatusCode::OK {
+        match serde_json::from_slice::<Failure>(&body) {
+            Ok(failure) => bail!(failure.error),
+            Err(_) => bail!(
+                "{server} is not a speaker that can explain (HTTP {status}): is it a controller, or an older Herald?"
+            ),
+        }
+    }
+    Ok(body)
 }
 
 /// Says what to do where nobody answers.
@@ -192,7 +214,7 @@ async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
         .with_context(|| format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT"))
 }
 
-fn internal_ip(node: &Node) -> Option<IpAddr> {
+pub(crate) fn internal_ip(node: &Node) -> Option<IpAddr> {
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     let mut internal = addresses.filter(|address| address.type_ == "InternalIP");
     internal.find_map(|address| address.address.parse().ok())

@@ -1,6 +1,7 @@
 //! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
+mod cluster;
 mod explain;
 mod flags;
 mod log;
@@ -54,7 +55,7 @@ enum Command {
     Migrate(FileFlags),
     /// Asks a running speaker what it does with one Service or one packet, and why.
     Explain(ExplainFlags),
-    /// Asks a running speaker for its BGP sessions, or for the routes that it announces.
+    /// Tells how the whole cluster is, what is wrong first; or a node's BGP sessions, or the routes that it announces.
     Status(StatusFlags),
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{CONNECTION, HOST};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+pub use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 

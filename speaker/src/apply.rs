@@ -308,6 +308,11 @@ impl<E: Effects> Applier<E> {
         self.failures.get(service)
     }
 
+    /// The Services that failed, and what the kernel said.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&ObjectName, &str)> {
+        self.failures.iter().map(|(service, failure)| (service, failure.error.as_str()))
+    }
+
     /// How many Services are not as they should be.
     pub(crate) fn failed(&self) -> usize {
         self.failures.len()

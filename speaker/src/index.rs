@@ -430,6 +430,11 @@ impl Index {
         }
     }
 
+    /// Whether a snapshot stands in for a list.
+    pub(crate) fn is_remembered(&self) -> bool {
+        !self.remembered.is_empty()
+    }
+
     /// Which nodes count as dead: their endpoints are chosen only where there are no others. False: as before.
     pub(crate) fn set_suspects(&mut self, nodes: BTreeSet<Box<str>>) -> bool {
         if nodes == *self.suspects() {

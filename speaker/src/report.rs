@@ -112,6 +112,11 @@ impl Reporter {
         self.conflicts = conflicts;
     }
 
+    /// What was told of all Services.
+    pub(crate) fn told(&self) -> &AllTold {
+        &self.told
+    }
+
     /// The addresses of each Service that this node announces by BGP.
     pub(crate) fn announced_by_bgp(&self) -> BTreeMap<ObjectName, Vec<IpAddr>> {
         let owned = self.told.owned();

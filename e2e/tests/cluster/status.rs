@@ -68,3 +68,56 @@ fn a_session_its_routes_and_a_refusal_are_told_with_their_causes() -> Result<()>
     ensure!(told("BGPSessionFailed")?.contains("another AS than 42"));
     Ok(())
 }
+
+/// What `herald status` prints to somebody with a kubeconfig, outside the nodes.
+fn overview(lab: &Lab) -> Result<String> {
+    let program = herald_program()?;
+    let (program, kubeconfig) = (program.display().to_string(), lab.kubeconfig().display().to_string());
+    lab.control_plane_ns().exec(&[&program, "status", "--kubeconfig", &kubeconfig])
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn the_whole_cluster_is_told_from_outside_with_what_is_wrong_first() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    lab.configure_herald(CONFIG)?;
+    let _controller = lab.controller("controller", &[])?;
+    let first = lab.speaker(lab.node(1), &[])?;
+    let second = lab.speaker(lab.node(2), &[])?;
+    let _pod = lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    create(&lab, [service("web", json!({}))])?;
+    let address = await_address(&lab, "web")?;
+    let text = await_ok(SOON, "all to be well", || {
+        let text = overview(&lab)?;
+        ensure!(
+            text.starts_with("all is well: 1 addresses of Services, 2 of 2 speakers answer, 2 of 2"),
+            "{text}"
+        );
+        ensure!(text.contains("node1, node2"), "{text}");
+        Ok(text)
+    })
+    .with_context(|| first.log_tail())?;
+    println!("$ herald status\n{text}");
+    ensure!(text.contains(&address.to_string()), "{text}");
+
+    // Three things at once: no router, no endpoint, no speaker.
+    lab.router().stop_bird()?;
+    create(&lab, [service("dark", json!({ "spec": { "selector": { "app": "nobody" } } }))])?;
+    let dark = await_address(&lab, "dark")?;
+    drop(second);
+    let text = await_ok(SOON, "all three to be told", || {
+        let text = overview(&lab)?;
+        for wanted in [
+            "node1: the BGP session with 10.0.0.1:179 is not up",
+            "herald status bgp --node node1",
+            "node2: no word from its speaker",
+            &format!("{dark} of default/dark is announced from no node: noEndpoints (node1)"),
+            "herald explain service default/dark --node node1",
+        ] {
+            ensure!(text.contains(wanted), "{wanted}: {text}");
+        }
+        Ok(text)
+    })?;
+    println!("$ herald status\n{text}");
+    Ok(())
+}

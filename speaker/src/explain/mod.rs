@@ -12,6 +12,7 @@
 mod advice;
 mod model;
 mod node;
+mod overview;
 mod packet;
 mod serve;
 mod service;
@@ -27,8 +28,10 @@ pub use model::{
     AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
     PacketAnswer, PortAnswer, Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
 };
+pub use overview::{Finding, NodeAnswer};
 pub use packet::PacketQuestion;
 pub use status::{BgpAnswer, FailureAnswer, MakerAnswer, PeerAnswer, RouteAnswer, RoutesAnswer};
+pub use text::{cells, table};
 
 pub(crate) use serve::{Asker, QUEUE, page};
 
@@ -44,6 +47,8 @@ pub const SERVICE_PATH: &str = "/explain/service/";
 pub const PACKET_PATH: &str = "/explain/packet";
 /// Where the sessions are asked about.
 pub const BGP_PATH: &str = "/explain/bgp";
+/// Where the node as a whole is asked about.
+pub const NODE_PATH: &str = "/explain/node";
 /// Where the routes are asked about.
 pub const ROUTES_PATH: &str = "/explain/routes";
 
@@ -54,6 +59,8 @@ pub(crate) enum Question {
     Service(ObjectName),
     /// About a packet, on a node with these addresses.
     Packet(PacketQuestion, BTreeSet<IpAddr>),
+    /// About the node as a whole.
+    Node,
     /// About the BGP sessions.
     Bgp,
     /// About the routes that peers are told.

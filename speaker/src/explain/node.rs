@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
-use super::{Answer, Asked, PacketQuestion, Question, Refusal, status};
-use crate::bgp::Seen;
+use super::{Answer, Asked, PacketQuestion, Question, Refusal, overview, status};
+use crate::bgp::{PeerSettings, Seen};
 use crate::index::Index;
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
@@ -29,6 +29,7 @@ impl Reconciler {
         let answer = match &asked.question {
             Question::Service(name) => self.explain_service(name),
             Question::Packet(question, local) => self.explain_packet(question, local),
+            Question::Node => self.status_node(),
             Question::Bgp => self.status_bgp(),
             Question::Routes => self.status_routes(),
         };
@@ -36,15 +37,39 @@ impl Reconciler {
         let _ = asked.answer.send(answer);
     }
 
+    fn status_node(&self) -> Answer {
+        let settings = self.in_force()?;
+        let node = overview::Node {
+            name: &settings.node.name,
+            proxy: self.options.proxy.to_string(),
+            programmed: self.applier.programmed(),
+            contested: self.applier.contested(Instant::now()),
+            drained: self.applier.means().peers.avoided(),
+            remembered: self.index.is_remembered(),
+            failed: self.applier.failures().collect(),
+            held: self.floor.count(),
+            silent: self.index.suspects(),
+        };
+        let told = self.reporter.told();
+        let owned = told.owned();
+        let all = told.all();
+        let states = all.iter().flat_map(|(_, told)| told.states(&owned));
+        json(&overview::overview(&node, self.sessions(settings), states))
+    }
+
     fn status_bgp(&self) -> Answer {
         let settings = self.in_force()?;
-        let peers = &self.applier.means().peers;
+        let avoided = self.applier.means().peers.avoided();
+        json(&status::peers(&settings.node.name, avoided, self.sessions(settings), Instant::now()))
+    }
+
+    /// Those that there are, and those whose peers have not been found.
+    fn sessions<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = (&'a PeerSettings, Seen)> {
         let sought = settings.sought.iter().map(|peer| {
             let seen = Seen::nobody(peer.peer.found_on().unwrap_or_default());
             (peer, seen)
         });
-        let all = peers.seen().chain(sought);
-        json(&status::peers(&settings.node.name, peers.avoided(), all, Instant::now()))
+        self.applier.means().peers.seen().chain(sought)
     }
 
     fn status_routes(&self) -> Answer {

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
-    Answer, Asked, BGP_PATH, Failure, PACKET_PATH, PacketQuestion, Question, ROUTES_PATH, Refusal,
+    Answer, Asked, BGP_PATH, Failure, NODE_PATH, PACKET_PATH, PacketQuestion, Question, ROUTES_PATH, Refusal,
     SERVICE_PATH,
 };
 use crate::addresses::AddressList;
@@ -67,6 +67,7 @@ impl Asker {
 pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> JsonAnswer {
     let answer = match read(&path, query.as_deref()) {
         Ok(Asking::Service(name)) => asker.ask(Question::Service(name)).await,
+        Ok(Asking::Node) => asker.ask(Question::Node).await,
         Ok(Asking::Bgp) => asker.ask(Question::Bgp).await,
         Ok(Asking::Routes) => asker.ask(Question::Routes).await,
         Ok(Asking::Packet(packet)) => match asker.addresses().await {
@@ -93,6 +94,7 @@ pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> J
 enum Asking {
     Service(ObjectName),
     Packet(PacketQuestion),
+    Node,
     Bgp,
     Routes,
 }
@@ -110,11 +112,12 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
     }
     match path {
         PACKET_PATH => {}
+        NODE_PATH => return Ok(Asking::Node),
         BGP_PATH => return Ok(Asking::Bgp),
         ROUTES_PATH => return Ok(Asking::Routes),
         _ => {
             return Err(Refusal::Bad(format!(
-                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {BGP_PATH} and {ROUTES_PATH}"
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {BGP_PATH} and {ROUTES_PATH}"
             )));
         }
     }

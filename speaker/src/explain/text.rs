@@ -8,7 +8,7 @@ use super::model::{EndpointAnswer, PacketAnswer, PortAnswer, Said, ServiceAnswer
 const NAMED: usize = 6;
 
 /// Prints rows under a heading, columns aligned, indented by two.
-pub(super) fn table(f: &mut fmt::Formatter<'_>, heading: &[String], rows: &[Vec<String>]) -> fmt::Result {
+pub fn table(f: &mut fmt::Formatter<'_>, heading: &[String], rows: &[Vec<String>]) -> fmt::Result {
     let width = |column: usize| {
         let own = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count() + 2);
         own.max().unwrap_or(0)
@@ -38,7 +38,8 @@ fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize], indent: 
     writeln!(f, "{}", text.trim_end())
 }
 
-pub(super) fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
+/// The cells of a heading.
+pub fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
 }
 
