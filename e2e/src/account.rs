@@ -33,23 +33,23 @@ impl Lab {
         for manifest in MANIFESTS {
             self.apply(manifest)?;
         }
-        for name in [CONTROLLER, SPEAKER] {
-            let request = TokenRequest {
-                spec: Some(TokenRequestSpec {
-                    expiration_seconds: Some(DAYS_30),
-                    ..TokenRequestSpec::default()
-                }),
-                ..TokenRequest::default()
-            };
-            let granted = self.block_on(async |client| {
-                let api: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
-                Ok(api.create_token_request(name, &PostParams::default(), &request).await?)
-            })?;
-            let token = granted.status.and_then(|status| status.token);
-            let token = token.with_context(|| format!("no token for {name}"))?;
-            let text = kubeconfig_text(&self.directory().join("pki/ca.crt"), &token);
-            std::fs::write(self.account_kubeconfig(name), text)?;
-        }
-        Ok(())
+        [CONTROLLER, SPEAKER].iter().try_for_each(|name| self.log_in(name).map(drop))
+    }
+
+    /// The kubeconfig, just made, of a ServiceAccount in Herald's namespace.
+    pub fn log_in(&self, name: &str) -> Result<PathBuf> {
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec { expiration_seconds: Some(DAYS_30), ..TokenRequestSpec::default() }),
+            ..TokenRequest::default()
+        };
+        let granted = self.block_on(async |client| {
+            let api: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
+            Ok(api.create_token_request(name, &PostParams::default(), &request).await?)
+        })?;
+        let token = granted.status.and_then(|status| status.token);
+        let token = token.with_context(|| format!("no token for {name}"))?;
+        let path = self.account_kubeconfig(name);
+        std::fs::write(&path, kubeconfig_text(&self.directory().join("pki/ca.crt"), &token))?;
+        Ok(path)
     }
 }

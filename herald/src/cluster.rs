@@ -1,8 +1,8 @@
 //! `herald status` without a subject: the whole cluster from outside, what is wrong first.
 //!
 //! One list each of Services, Nodes, pods of Herald, pools and ConfigurationStates, the Lease, and one question to each speaker: by the
-//! API server's pod proxy where the speaker is a pod, at the node's admin port where it is not. What cannot be had is a finding, never the
-//! end: a cluster that is broken is when this is typed.
+//! API server's pod proxy where the speaker is a pod, at the node's admin port where it is not. Without Services and Nodes there is nothing
+//! to tell; what else cannot be had is a finding, never the end: a cluster that is broken is when this is typed.
 
 mod judge;
 mod screen;
@@ -16,19 +16,22 @@ use herald_runtime::client;
 use herald_speaker::explain::{Failure, NODE_PATH, NodeAnswer};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectList};
 use kube::{Api, Client};
+use tokio::time::Instant;
 
-use self::judge::{Facts, NodeFact, PoolFact, ServiceFact, judge};
+use self::judge::{Facts, NodeFact, PoolFact, ServiceFact, Silence, Unread, judge};
 use crate::explain::{ask_speaker, internal_ip};
 use crate::flags::ClientFlags;
 
-/// For all that the API server is asked.
+/// For all lists.
 const API: Duration = Duration::from_secs(10);
 /// For one speaker.
 const SPEAKER: Duration = Duration::from_secs(5);
+/// For all speakers, however many of them hang.
+const SPEAKERS: Duration = Duration::from_secs(15);
 /// Speakers that are asked at a time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 const PODS: &str = "app.kubernetes.io/name=herald,app.kubernetes.io/component=speaker";
 const LEASE: &str = "herald-controller";
 
@@ -37,9 +40,10 @@ pub(crate) async fn status(flags: &ClientFlags, namespace: &str, json: bool) -> 
     let client = client::connect(&flags.options()).await.context(
         "herald status asks the API server (one node alone: herald status bgp, herald status routes)",
     )?;
-    let facts = tokio::time::timeout(API, facts(&client, namespace)).await.map_err(|_| {
+    let mut facts = tokio::time::timeout(API, lists(&client, namespace)).await.map_err(|_| {
         anyhow!("the API server does not answer: ask a node itself, by herald status bgp --speaker HOST:7472")
     })??;
+    facts.answers = answers(&client, namespace, &facts.nodes).await;
     let overview = judge(&facts);
     match json {
         true => Ok(format!("{:#}\n", serde_json::to_value(&overview)?)),
@@ -47,50 +51,79 @@ pub(crate) async fn status(flags: &ClientFlags, namespace: &str, json: bool) -> 
     }
 }
 
-async fn facts(client: &Client, namespace: &str) -> Result<Facts> {
+/// All but what the speakers say.
+async fn lists(client: &Client, namespace: &str) -> Result<Facts> {
     let (services, nodes) = (Api::<Service>::all(client.clone()), Api::<Node>::all(client.clone()));
     // Of pods and Leases a few fields are read, which is not worth the code for the whole types.
     let (pods, leases) = (
         untyped(client, namespace, ("", "v1", "Pod", "pods")),
         untyped(client, namespace, ("coordination.k8s.io", "v1", "Lease", "leases")),
     );
+    let ours = |kind, plural| untyped(client, namespace, ("metallb.io", "v1beta1", kind, plural));
+    let (pools, states) =
+        (ours("IPAddressPool", "ipaddresspools"), ours("ConfigurationState", "configurationstates"));
     let all = ListParams::default();
     let herald = ListParams::default().labels(PODS);
-    let (services, nodes, pods, lease, pools, states) = tokio::try_join!(
-        async { services.list(&all).await.map_err(|error| refused("Services", &error)) },
-        async { nodes.list(&all).await.map_err(|error| refused("Nodes", &error)) },
-        // Without these there is less to tell, and no more.
-        async { Ok(pods.list(&herald).await.map(|pods| pods.items).unwrap_or_default()) },
-        async { Ok(leases.get_opt(LEASE).await.ok().flatten()) },
-        async { Ok(ours(client, namespace, "IPAddressPool", "ipaddresspools").await) },
-        async { Ok(ours(client, namespace, "ConfigurationState", "configurationstates").await) },
-    )?;
-    let nodes: Vec<NodeFact> = nodes.items.iter().map(|node| node_fact(node, &pods)).collect();
-    let questions = nodes.iter().map(|node| async move {
-        let asked = tokio::time::timeout(SPEAKER, ask(client, namespace, node));
-        let answer = asked.await.unwrap_or_else(|_| Err("it does not answer in time".to_owned()));
-        (node.name.clone(), answer)
-    });
-    let answers: BTreeMap<_, _> = futures::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await;
+    let (services, nodes, pods, lease, pools, states) = tokio::join!(
+        services.list(&all),
+        nodes.list(&all),
+        pods.list(&herald),
+        leases.get_opt(LEASE),
+        pools.list(&all),
+        states.list(&all),
+    );
+    let services = services.map_err(|error| refused("Services", &error))?;
+    let nodes = nodes.map_err(|error| refused("Nodes", &error))?;
+    let mut unread = Vec::new();
+    let mut or_told = |what, answer: kube::Result<ObjectList<DynamicObject>>| match answer {
+        Ok(list) => list.items,
+        // The kind is not installed, so there are none.
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => {
+            unread.push(Unread { what, why: why(error) });
+            Vec::new()
+        }
+    };
+    let pods = or_told("pods", pods);
+    let pools = or_told("ipaddresspools.metallb.io", pools);
+    let states = or_told("configurationstates.metallb.io", states);
     Ok(Facts {
         namespace: namespace.to_owned(),
-        leader: lease.as_ref().and_then(leader),
+        leader: lease.map(|lease| lease.as_ref().and_then(leader)).map_err(why),
         services: services.items.iter().filter_map(ServiceFact::of).collect(),
+        nodes: nodes.items.iter().map(|node| node_fact(node, &pods)).collect(),
         pools: pools.iter().filter_map(PoolFact::of).collect(),
         refused: states.iter().filter_map(judge::refused).collect(),
-        nodes,
-        answers,
+        unread,
+        answers: BTreeMap::new(),
     })
+}
+
+/// What every node's speaker says, or why it is not known.
+async fn answers(
+    client: &Client,
+    namespace: &str,
+    nodes: &[NodeFact],
+) -> BTreeMap<String, Result<NodeAnswer, Silence>> {
+    let end = Instant::now() + SPEAKERS;
+    let questions = nodes.iter().map(|node| async move {
+        let deadline = end.min(Instant::now() + SPEAKER);
+        let answer = tokio::time::timeout_at(deadline, ask(client, namespace, node)).await;
+        (node.name.clone(), answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned().into())))
+    });
+    futures::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await
 }
 
 fn refused(what: &str, error: &kube::Error) -> anyhow::Error {
     anyhow!("the API server does not list {what}: {}", herald_runtime::chain(error))
 }
 
-/// Objects of `metallb.io`; none where the kind is not installed.
-async fn ours(client: &Client, namespace: &str, kind: &str, plural: &str) -> Vec<DynamicObject> {
-    let objects = untyped(client, namespace, ("metallb.io", "v1beta1", kind, plural));
-    objects.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default()
+/// The API server's own words where it has any.
+fn why(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        error => herald_runtime::chain(&error),
+    }
 }
 
 fn untyped(
@@ -123,15 +156,15 @@ fn node_fact(node: &Node, pods: &[DynamicObject]) -> NodeFact {
 }
 
 /// What a node's speaker says of it.
-async fn ask(client: &Client, namespace: &str, node: &NodeFact) -> Result<NodeAnswer, String> {
+async fn ask(client: &Client, namespace: &str, node: &NodeFact) -> Result<NodeAnswer, Silence> {
     let body = match (&node.pod, node.ip) {
         (Some(pod), _) => {
             let port = herald_runtime::admin::DEFAULT_PORT;
             let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{NODE_PATH}");
             let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
-            client.request_text(request).await.map_err(|error| match error {
-                kube::Error::Api(status) => status.message,
-                error => herald_runtime::chain(&error),
+            client.request_text(request).await.map_err(|error| Silence {
+                forbidden: matches!(&error, kube::Error::Api(status) if status.is_forbidden()),
+                why: why(error),
             })?
         }
         (None, Some(ip)) => {
@@ -139,11 +172,13 @@ async fn ask(client: &Client, namespace: &str, node: &NodeFact) -> Result<NodeAn
             String::from_utf8_lossy(&body).into_owned()
         }
         (None, None) => {
-            return Err("the Node has no InternalIP, and no speaker runs there as a pod".to_owned());
+            return Err("the Node has no InternalIP, and no speaker runs there as a pod".to_owned().into());
         }
     };
     serde_json::from_str(&body).map_err(|_| match serde_json::from_str::<Failure>(&body) {
-        Ok(failure) => failure.error,
-        Err(_) => "it answers in a form that this herald does not know: is it of another version?".to_owned(),
+        Ok(failure) => failure.error.into(),
+        Err(_) => {
+            "it answers in a form that this herald does not know: is it of another version?".to_owned().into()
+        }
     })
 }

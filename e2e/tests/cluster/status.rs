@@ -1,5 +1,7 @@
 //! `herald status bgp` and `herald status routes`: what a session and a route are, and what is told of a peer that refuses.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{Lab, PodOptions, RouterOptions, await_ok, herald_program};
 use serde_json::{Value, json};
@@ -69,10 +71,14 @@ fn a_session_its_routes_and_a_refusal_are_told_with_their_causes() -> Result<()>
     Ok(())
 }
 
-/// What `herald status` prints to somebody with a kubeconfig, outside the nodes.
+/// What `herald status` prints to the administrator, outside the nodes.
 fn overview(lab: &Lab) -> Result<String> {
-    let program = herald_program()?;
-    let (program, kubeconfig) = (program.display().to_string(), lab.kubeconfig().display().to_string());
+    overview_for(lab, &lab.kubeconfig())
+}
+
+/// What it prints to somebody else.
+fn overview_for(lab: &Lab, kubeconfig: &Path) -> Result<String> {
+    let (program, kubeconfig) = (herald_program()?.display().to_string(), kubeconfig.display().to_string());
     lab.control_plane_ns().exec(&[&program, "status", "--kubeconfig", &kubeconfig])
 }
 
@@ -90,7 +96,7 @@ fn the_whole_cluster_is_told_from_outside_with_what_is_wrong_first() -> Result<(
     let text = await_ok(SOON, "all to be well", || {
         let text = overview(&lab)?;
         ensure!(
-            text.starts_with("all is well: 1 addresses of Services, 2 of 2 speakers answer, 2 of 2"),
+            text.starts_with("all is well: 1 address of Services, 2 of 2 speakers answer, 2 of 2"),
             "{text}"
         );
         ensure!(text.contains("node1, node2"), "{text}");
@@ -120,4 +126,105 @@ fn the_whole_cluster_is_told_from_outside_with_what_is_wrong_first() -> Result<(
     })?;
     println!("$ herald status\n{text}");
     Ok(())
+}
+
+/// Somebody whose rights are what a ClusterRole of this name gives.
+const VIEWER: &str = r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: viewer, namespace: metallb-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: herald-viewer}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: herald-viewer}
+subjects: [{kind: ServiceAccount, name: viewer, namespace: metallb-system}]
+"#;
+/// Too little.
+const SOME_RIGHTS: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: herald-viewer}
+rules: [{apiGroups: [""], resources: [services, nodes, pods], verbs: [list]}]
+"#;
+const DOCUMENT: &str = include_str!("../../../docs/explain.md");
+/// The speaker as the manifests would have it there.
+const SPEAKER_POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: herald-speaker-1
+  namespace: metallb-system
+  labels: {app.kubernetes.io/name: herald, app.kubernetes.io/component: speaker}
+spec:
+  nodeName: node1
+  hostNetwork: true
+  containers: [{name: speaker, image: lab.example/herald}]
+"#;
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_speaker_that_is_a_pod_is_asked_by_the_api_server_and_what_may_not_be_read_is_told() -> Result<()> {
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    lab.configure_herald(CONFIG)?;
+    let _controller = lab.controller("controller", &[])?;
+    let speaker = lab.speaker(lab.node(1), &[])?;
+    lab.apply(SPEAKER_POD)?;
+    let status = format!(
+        r#"{{"status": {{"phase": "Running", "podIP": "{0}", "podIPs": [{{"ip": "{0}"}}]}}}}"#,
+        lab.node(1).ip
+    );
+    let pod = [
+        "-n",
+        "metallb-system",
+        "patch",
+        "pod",
+        "herald-speaker-1",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &status,
+    ];
+    lab.kubectl(&pod)?;
+    lab.apply(VIEWER)?;
+    lab.apply(SOME_RIGHTS)?;
+    let viewer = lab.log_in("viewer")?;
+    let text = await_ok(SOON, "four refusals", || {
+        let text = overview_for(&lab, &viewer)?;
+        for wanted in [
+            r#"node1: no word from its speaker: pods "herald-speaker-1:7472" is forbidden"#,
+            "kubectl -n metallb-system auth can-i get pods --subresource=proxy",
+            "which controller leads is not known: leases.coordination.k8s.io",
+            "ipaddresspools.metallb.io are not read",
+            "configurationstates.metallb.io are not read",
+        ] {
+            ensure!(text.contains(wanted), "{wanted}: {text}");
+        }
+        Ok(text)
+    })?;
+    println!("$ herald status\n{text}");
+
+    let rights = DOCUMENT.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    lab.apply(rights.context("the document has no ClusterRole")?)?;
+    let text = await_ok(SOON, "all to be well", || {
+        let text = overview_for(&lab, &viewer)?;
+        ensure!(text.starts_with("all is well") && text.contains("1 of 1 speakers answer"), "{text}");
+        Ok(text)
+    })
+    .with_context(|| speaker.log_tail())?;
+    println!("$ herald status\n{text}");
+
+    // An address where no speaker is: the question went there, and not to the Node's own.
+    lab.kubectl(&pod.map(|word| {
+        if word == status {
+            r#"{"status": {"podIP": "10.0.0.200", "podIPs": [{"ip": "10.0.0.200"}]}}"#
+        } else {
+            word
+        }
+    }))?;
+    await_ok(SOON, "silence", || {
+        let text = overview_for(&lab, &viewer)?;
+        ensure!(text.contains("node1: no word from its speaker"), "{text}");
+        Ok(())
+    })
 }

@@ -13,20 +13,44 @@ const NAMED: usize = 5;
 const CONDITION: &str = "herald.io/AddressAssigned";
 
 /// All that is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Facts {
     /// Herald's.
     pub(super) namespace: String,
-    /// The controller that leads.
-    pub(super) leader: Option<String>,
+    /// The controller that leads, or why that is not known.
+    pub(super) leader: Result<Option<String>, String>,
     /// Those of type LoadBalancer.
     pub(super) services: Vec<ServiceFact>,
     pub(super) nodes: Vec<NodeFact>,
     pub(super) pools: Vec<PoolFact>,
     /// What is refused of the configuration.
     pub(super) refused: Vec<String>,
+    /// What the API server does not give, which is missing above.
+    pub(super) unread: Vec<Unread>,
     /// By node.
-    pub(super) answers: BTreeMap<String, Result<NodeAnswer, String>>,
+    pub(super) answers: BTreeMap<String, Result<NodeAnswer, Silence>>,
+}
+
+/// A speaker that says nothing.
+#[derive(Debug)]
+pub(super) struct Silence {
+    pub(super) why: String,
+    /// It could not be asked: the API server does not let whoever asks.
+    pub(super) forbidden: bool,
+}
+
+impl From<String> for Silence {
+    fn from(why: String) -> Self {
+        Self { why, forbidden: false }
+    }
+}
+
+/// A list that the API server does not give.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// As `kubectl` calls it.
+    pub(super) what: &'static str,
+    pub(super) why: String,
 }
 
 /// A Service of type LoadBalancer.
@@ -67,7 +91,7 @@ pub(super) struct Overview {
     pub(super) services: Vec<ServiceRow>,
     pub(super) nodes: Vec<NodeRow>,
     pub(super) pools: Vec<PoolFact>,
-    /// The controller that leads.
+    /// The controller that leads. `null`: none, or it is not known.
     pub(super) leader: Option<String>,
 }
 
@@ -163,7 +187,7 @@ pub(super) fn judge(facts: &Facts) -> Overview {
         services,
         nodes: facts.nodes.iter().map(node).collect(),
         pools: facts.pools.clone(),
-        leader: facts.leader.clone(),
+        leader: facts.leader.clone().unwrap_or_default(),
     }
 }
 
@@ -178,10 +202,21 @@ fn finding(text: String, next: impl Into<String>) -> Finding {
 fn of_cluster(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let namespace = &facts.namespace;
-    if facts.leader.is_none() {
-        findings.push(finding(
+    match &facts.leader {
+        Ok(Some(_)) => {}
+        Ok(None) => findings.push(finding(
             "no controller leads: Services that come now get no address".to_owned(),
             format!("kubectl -n {namespace} get pods -l app.kubernetes.io/component=controller"),
+        )),
+        Err(why) => findings.push(finding(
+            format!("which controller leads is not known: {why}"),
+            format!("kubectl -n {namespace} auth can-i get leases.coordination.k8s.io"),
+        )),
+    }
+    for Unread { what, why } in &facts.unread {
+        findings.push(finding(
+            format!("{what} are not read, and nothing is said of them here: {why}"),
+            format!("kubectl -n {namespace} auth can-i list {what}"),
         ));
     }
     for refused in facts.refused.iter().collect::<BTreeSet<_>>() {
@@ -210,13 +245,16 @@ fn of_nodes<'a>(facts: &'a Facts) -> Vec<Finding> {
     for node in &facts.nodes {
         match facts.answers.get(&node.name) {
             Some(Ok(answer)) => answer.findings.iter().for_each(|finding| add(finding.clone(), &node.name)),
-            Some(Err(error)) => {
+            Some(Err(silence)) => {
                 let state = if node.ready { "" } else { " (and the Node is not Ready)" };
                 let next = match &node.pod {
+                    _ if silence.forbidden => {
+                        format!("kubectl -n {} auth can-i get pods --subresource=proxy", facts.namespace)
+                    }
                     Some(pod) => format!("kubectl -n {} describe pod {pod}", facts.namespace),
                     None => format!("kubectl -n {} get pods -o wide", facts.namespace),
                 };
-                add(finding(format!("no word from its speaker{state}: {error}"), next), &node.name);
+                add(finding(format!("no word from its speaker{state}: {}", silence.why), next), &node.name);
             }
             None => {}
         }
@@ -325,12 +363,15 @@ pub(super) mod tests {
         };
         Facts {
             namespace: "metallb-system".to_owned(),
-            leader: Some("herald-controller-1".to_owned()),
+            leader: Ok(Some("herald-controller-1".to_owned())),
             nodes: vec![node(1), node(2)],
+            services: Vec::new(),
+            pools: Vec::new(),
+            refused: Vec::new(),
+            unread: Vec::new(),
             answers: [("node-1", first), ("node-2", second)]
                 .map(|(name, said)| (name.to_owned(), Ok(answer(name, said))))
                 .into(),
-            ..Facts::default()
         }
     }
 
@@ -383,7 +424,7 @@ pub(super) mod tests {
             answer.as_mut().unwrap().findings.push(down.clone());
         }
         facts.nodes.push(NodeFact { name: "node-3".to_owned(), ready: false, ip: None, pod: None });
-        facts.answers.insert("node-3".to_owned(), Err("connection refused".to_owned()));
+        facts.answers.insert("node-3".to_owned(), Err("connection refused".to_owned().into()));
         assert_eq!(
             lines(&facts),
             [
@@ -396,7 +437,7 @@ pub(super) mod tests {
     #[test]
     fn the_clusters_own_troubles_come_with_their_commands() {
         let mut facts = facts(&[], &[]);
-        facts.leader = None;
+        facts.leader = Ok(None);
         facts.refused = vec!["pool a: overlaps pool b".to_owned(); 2];
         facts.pools = vec![PoolFact { name: "edge".to_owned(), assigned: 4, available: 0 }];
         assert_eq!(
@@ -405,6 +446,20 @@ pub(super) mod tests {
                 "no controller leads: Services that come now get no address -> kubectl -n metallb-system get pods -l app.kubernetes.io/component=controller",
                 "a part of the configuration is refused, and what was in force before stays: pool a: overlaps pool b -> kubectl -n metallb-system get configurationstates -o yaml",
                 "pool edge is full: 4 addresses, all of them in use -> kubectl -n metallb-system edit ipaddresspool edge",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_told_and_nothing_is_concluded_from_it() {
+        let mut facts = facts(&[], &[]);
+        facts.leader = Err("leases is forbidden".to_owned());
+        facts.unread = vec![Unread { what: "pods", why: "pods is forbidden".to_owned() }];
+        assert_eq!(
+            lines(&facts),
+            [
+                "which controller leads is not known: leases is forbidden -> kubectl -n metallb-system auth can-i get leases.coordination.k8s.io",
+                "pods are not read, and nothing is said of them here: pods is forbidden -> kubectl -n metallb-system auth can-i list pods",
             ]
         );
     }

@@ -33,8 +33,9 @@ impl Overview {
             1 => "1 thing is wrong".to_owned(),
             many => format!("{many} things are wrong"),
         };
+        let addresses = if with == 1 { "address" } else { "addresses" };
         format!(
-            "{wrong}: {with} addresses of Services, {answering} of {} speakers answer{sessions}",
+            "{wrong}: {with} {addresses} of Services, {answering} of {} speakers answer{sessions}",
             self.nodes.len()
         )
     }
