@@ -16,10 +16,12 @@ pub struct Finding {
     file: usize,
     line: usize,
     column: usize,
-    name: String,
+    /// The file's.
+    pub name: String,
     /// Whether something is refused by it.
     pub error: bool,
-    text: String,
+    /// What is wrong, and what to do.
+    pub text: String,
 }
 
 impl fmt::Display for Finding {

@@ -115,8 +115,9 @@ struct AskFlags {
     client: ClientFlags,
 }
 
+/// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(crate) enum Output {
     Text,
     Json,
 }

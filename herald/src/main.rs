@@ -1,7 +1,8 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`, `doctor`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
 mod cluster;
+mod doctor;
 mod explain;
 mod flags;
 mod log;
@@ -17,7 +18,8 @@ use herald_runtime::client;
 use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
-use crate::explain::{ExplainFlags, StatusFlags};
+use crate::doctor::DoctorFlags;
+use crate::explain::{ExplainFlags, Output, StatusFlags};
 use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
@@ -57,6 +59,9 @@ enum Command {
     Explain(ExplainFlags),
     /// Tells how the whole cluster is, what is wrong first; or a node's BGP sessions, or the routes that it announces.
     Status(StatusFlags),
+    /// Looks for what stands in Herald's way, in the cluster or on this node, before it is installed and after. Exit code 0: no
+    /// error, perhaps warnings; 1: something does not work, or will not; 2: nothing could be looked at.
+    Doctor(DoctorFlags),
 }
 
 fn main() -> ExitCode {
@@ -81,28 +86,32 @@ fn main() -> ExitCode {
     };
     // An answer for a person, not lines of a log.
     let asked = match command {
-        Command::Explain(_) => Some("explain"),
-        Command::Status(_) => Some("status"),
+        Command::Explain(_) => Some(("explain", ExitCode::FAILURE)),
+        Command::Status(_) => Some(("status", ExitCode::FAILURE)),
+        Command::Doctor(_) => Some(("doctor", ExitCode::from(doctor::BLIND))),
         _ => None,
     };
     match runtime.block_on(run(command)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            match asked {
-                Some(command) => eprintln!("herald {command}: {error:#}"),
-                None => tracing::error!("{error:#}"),
+        Ok(code) => code,
+        Err(error) => match asked {
+            Some((command, code)) => {
+                eprintln!("herald {command}: {error:#}");
+                code
             }
-            ExitCode::FAILURE
-        }
+            None => {
+                tracing::error!("{error:#}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Controller(flags) => {
             memory::give_back();
             let options = flags.into_options();
-            shutdown::run(|stop| herald_controller::run(options, stop)).await
+            shutdown::run(|stop| herald_controller::run(options, stop)).await?;
         }
         Command::Speaker(flags) => {
             memory::give_back();
@@ -110,13 +119,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let client = client::connect(&connection).await.context("no API client")?;
             let api_servers = client::server_addresses(&connection).await?;
             let options = SpeakerOptions { api_servers, ..flags.into_options(client) };
-            shutdown::run(|stop| herald_speaker::run(options, stop)).await
+            shutdown::run(|stop| herald_speaker::run(options, stop)).await?;
         }
         Command::Cleanup(CleanupFlags { cluster: true, client, .. }) => {
             let client = client::connect(&client.options()).await.context("no API client")?;
             let removed = herald_controller::cleanup::finalizers(client).await?;
             println!("finalizers: {removed} removed");
-            Ok(())
         }
         Command::Cleanup(CleanupFlags { cluster: false, stay, sysctl, state, .. }) => {
             let cleaned =
@@ -128,26 +136,28 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 cleaned.settings,
                 cleaned.files
             );
-            if !stay {
-                return Ok(());
+            if stay {
+                shutdown::run(|stop| async move {
+                    stop.cancelled().await;
+                    Ok(())
+                })
+                .await?;
             }
-            shutdown::run(|stop| async move {
-                stop.cancelled().await;
-                Ok(())
-            })
-            .await
         }
         // Answered before there is a runtime.
-        Command::Crds | Command::Check(_) | Command::Migrate(_) => Ok(()),
-        Command::Explain(flags) => {
-            print(&explain::run(flags).await?);
-            Ok(())
-        }
-        Command::Status(flags) => {
-            print(&explain::status(flags).await?);
-            Ok(())
+        Command::Crds | Command::Check(_) | Command::Migrate(_) => {}
+        Command::Explain(flags) => print(&explain::run(flags).await?),
+        Command::Status(flags) => print(&explain::status(flags).await?),
+        Command::Doctor(flags) => {
+            let (report, output) = doctor::run(flags).await?;
+            match output {
+                Output::Text => print(&report.to_string()),
+                Output::Json => print(&format!("{:#}\n", serde_json::to_value(&report)?)),
+            }
+            return Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn print(text: &str) {

@@ -7,10 +7,11 @@ const OLDEST: (u32, u32) = (5, 15);
 /// What is to be said about the running kernel, if anything.
 pub(crate) fn doubt() -> Option<String> {
     // Unreadable only where there is no /proc, and then other things fail first.
-    judge(std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim())
+    kernel_doubt(std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?.trim())
 }
 
-fn judge(release: &str) -> Option<String> {
+/// What is to be said about a kernel, as `uname -r` names it; nothing if Herald is made for it.
+pub fn kernel_doubt(release: &str) -> Option<String> {
     let version = version(release)?;
     let (major, minor) = OLDEST;
     (version < OLDEST).then(|| {
@@ -45,9 +46,12 @@ mod tests {
             ("unknown", false),
             ("", false),
         ] {
-            assert_eq!(judge(release).is_some(), told, "{release}");
+            assert_eq!(kernel_doubt(release).is_some(), told, "{release}");
         }
-        assert!(judge("5.14.0").unwrap().contains("kernel is 5.14.0, older than 5.15"));
-        assert_eq!(doubt(), judge(std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim()));
+        assert!(kernel_doubt("5.14.0").unwrap().contains("kernel is 5.14.0, older than 5.15"));
+        assert_eq!(
+            doubt(),
+            kernel_doubt(std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim())
+        );
     }
 }

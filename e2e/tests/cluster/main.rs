@@ -5,6 +5,7 @@
 mod bfd;
 mod conntrack;
 mod controller;
+mod doctor;
 mod explain;
 mod faults;
 mod graceful_restart;
