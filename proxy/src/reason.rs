@@ -121,3 +121,21 @@ impl EndReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_all_of_them() {
+        let dropped = DropReason::ALL.map(|reason| (reason.word(), reason.sentence(), "no answer"));
+        let refused = RejectReason::ALL.map(|reason| (reason.word(), reason.sentence(), "refused"));
+        let row =
+            |(word, sentence, seen): (&str, &str, &str)| format!("| `{word}` | {sentence} | {seen} |\n");
+        let rows: String = dropped.into_iter().chain(refused).map(row).collect();
+        assert!(
+            include_str!("../../docs/reasons.md").contains(&rows),
+            "docs/reasons.md should have:\n{rows}"
+        );
+    }
+}

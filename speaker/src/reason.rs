@@ -139,4 +139,16 @@ mod tests {
         let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), Reason::ALL.len());
     }
+
+    #[test]
+    fn the_document_has_all_of_them() {
+        let rows = Reason::ALL.into_iter().map(|reason| {
+            format!("| `{reason}` | {} | {} |\n", reason.sentence(), reason.remedy().unwrap_or_default())
+        });
+        let rows: String = rows.collect();
+        assert!(
+            include_str!("../../docs/reasons.md").contains(&rows),
+            "docs/reasons.md should have:\n{rows}"
+        );
+    }
 }

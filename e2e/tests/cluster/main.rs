@@ -21,6 +21,7 @@ mod planned_work;
 mod probe;
 mod rights;
 mod routes;
+mod runbook;
 mod semantics;
 mod services;
 mod sharing;
