@@ -158,8 +158,7 @@ fn what_is_shown_as_a_command_exists() {
     let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
     let targets: BTreeSet<&str> =
         makefile.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
-    let mut help = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let (mut help, mut wrong, mut tried) = (BTreeMap::new(), Vec::new(), 0);
     for (name, document) in documents() {
         for line in commands(&document.code) {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -169,11 +168,16 @@ fn what_is_shown_as_a_command_exists() {
                 ["kubectl", rest @ ..] => missing_file(rest),
                 _ => None,
             };
+            tried += usize::from(matches!(words.first(), Some(&("make" | "herald" | "kubectl"))));
             wrong.extend(problem.map(|problem| format!("{name}: {line}: {problem}")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(tried >= LEAST_COMMANDS, "only {tried} commands were found");
 }
+
+/// Fewer mean that they are not found any more.
+const LEAST_COMMANDS: usize = 100;
 
 /// One command a line, whole, without what a shell does with its output.
 fn commands(code: &[String]) -> Vec<String> {

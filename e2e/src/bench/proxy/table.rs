@@ -169,13 +169,14 @@ impl Row<'_> {
 }
 
 fn value(figure: &Figure) -> String {
-    format!("{} {}", number(figure.value), figure.unit).trim().to_owned()
+    match figure.value.is_infinite() {
+        true => "never".to_owned(),
+        false => format!("{} {}", number(figure.value), figure.unit).trim().to_owned(),
+    }
 }
 
 fn number(value: f64) -> String {
-    if value.is_infinite() {
-        "never".to_owned()
-    } else if value.fract() == 0.0 {
+    if value.fract() == 0.0 {
         format!("{value:.0}")
     } else if value.abs() < 10.0 {
         format!("{value:.2}")
