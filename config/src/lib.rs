@@ -61,7 +61,9 @@ pub use problem::{ConfigError, ConfigErrors, Warning};
 pub use review::{Review, review_document, review_object};
 pub use schema::{Kind, definitions};
 pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
-pub use sessions::{BgpRole, Connect, ExtendedCommunity, ExtendedKind, NotExtended, SessionOptions};
+pub use sessions::{
+    BgpRole, Connect, ExtendedCommunity, ExtendedKind, NotExtended, SessionOptions, TcpAo, TcpAoAlgorithm,
+};
 pub use sources::{Document, Notice, Outcome, Sources, Subject, Watched};
 
 use std::collections::BTreeMap;

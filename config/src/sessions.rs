@@ -15,6 +15,8 @@ pub struct SessionOptions {
     pub ttl_security: Option<u8>,
     /// Who opens the connection.
     pub connect: Connect,
+    /// TCP-AO in place of TCP-MD5; the peer's password is the master key.
+    pub tcp_ao: Option<TcpAo>,
     /// Whoever dials from these networks is such a neighbour, too; the neighbour's own address counts as one of them if it lies in
     /// one.
     pub accept_from: Vec<IpNet>,
@@ -40,6 +42,26 @@ pub enum Connect {
     Accept,
     /// Whoever comes first.
     Both,
+}
+
+/// How TCP-AO (RFC 5925) signs a session's segments. There is one key at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TcpAo {
+    /// The KeyID of segments that we send (§3.1); the neighbour's RecvID.
+    pub send_id: u8,
+    /// The KeyID of segments that we take; the neighbour's SendID.
+    pub receive_id: u8,
+    /// What makes keys and MACs.
+    pub algorithm: TcpAoAlgorithm,
+}
+
+/// The two algorithms that every TCP-AO has (RFC 5926 §3), with MACs of 96 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TcpAoAlgorithm {
+    /// HMAC-SHA-1-96.
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    AesCmac,
 }
 
 /// A role of RFC 9234.

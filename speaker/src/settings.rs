@@ -126,6 +126,7 @@ impl Settings {
             router_id: router_id(peer.router_id, internal_ips, &options.node_name),
             families: families(&config.pools),
             ttl_security: options_of(&peer).ttl_security,
+            tcp_ao: options_of(&peer).tcp_ao,
             connect: if dials { Connect::Accept } else { options_of(&peer).connect },
             role: role(options_of(&peer)),
             bfd: peer

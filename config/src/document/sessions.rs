@@ -6,7 +6,7 @@ use super::options::prefixes;
 use super::reader::Value;
 use super::scalars::{boolean, from_text, number, one_of};
 use crate::options::BgpPeers;
-use crate::sessions::{BgpRole, Connect, SessionOptions};
+use crate::sessions::{BgpRole, Connect, SessionOptions, TcpAo, TcpAoAlgorithm};
 
 /// A map from the name of a peer; `*` is every other peer.
 pub(super) fn bgp_peers(value: &Value<'_>) -> Option<BgpPeers> {
@@ -29,6 +29,7 @@ fn session(name: &str, value: &Value<'_>) -> Option<SessionOptions> {
         "ttl-security",
         "connect",
         "accept-from",
+        "tcp-ao",
         "role",
         "strict-role",
         "med",
@@ -44,6 +45,7 @@ fn session(name: &str, value: &Value<'_>) -> Option<SessionOptions> {
         "*" => value.fail("does not say which peer they are like: write it in the entry of a peer"),
         _ => prefixes(&value),
     });
+    let tcp_ao = fields.get("tcp-ao").map_or(Some(None), |value| tcp_ao(&value).map(Some));
     let role = fields.get("role").map_or(Some(None), |value| {
         let words = [
             ("provider", BgpRole::Provider),
@@ -70,10 +72,26 @@ fn session(name: &str, value: &Value<'_>) -> Option<SessionOptions> {
         ttl_security: ttl_security?,
         connect: connect?,
         accept_from: accept_from?,
+        tcp_ao: tcp_ao?,
         role: role?,
         strict_role: strict_role?,
         med: med?,
         prepend: prepend?,
         extended_communities: extended_communities?,
     })
+}
+
+fn tcp_ao(value: &Value<'_>) -> Option<TcpAo> {
+    let fields = value.fields(&["send-id", "receive-id", "algorithm"])?;
+    let id = |name: &str| fields.get(name).map(|value| number::<u8>(&value, 0..=255));
+    let Some(send_id) = id("send-id") else {
+        return value.fail(
+            "has no send-id: write the number that the neighbour has as the key's receive id, 0 to 255",
+        );
+    };
+    let algorithm = fields.get("algorithm").map_or(Some(TcpAoAlgorithm::HmacSha1), |value| {
+        one_of(&value, &[("hmac-sha1", TcpAoAlgorithm::HmacSha1), ("aes-128-cmac", TcpAoAlgorithm::AesCmac)])
+    });
+    let receive_id = id("receive-id").unwrap_or(send_id);
+    Some(TcpAo { send_id: send_id?, receive_id: receive_id?, algorithm: algorithm? })
 }

@@ -220,6 +220,7 @@ fn heralds_own_keys_have_their_meaning() {
                         ttl_security: Some(1),
                         connect: Connect::Both,
                         accept_from: vec!["10.0.0.0/24".parse().unwrap()],
+                        tcp_ao: Some(TcpAo { send_id: 7, receive_id: 9, algorithm: TcpAoAlgorithm::AesCmac }),
                         role: Some(BgpRole::Customer),
                         strict_role: true,
                         med: Some(50),

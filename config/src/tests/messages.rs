@@ -387,6 +387,14 @@ fn heralds_own_keys_are_refused_field_by_field() {
             "herald.bgp-peers.\"*\".accept-from: does not say which peer they are like: write it in the entry of a peer",
         ),
         (
+            "bgp-peers: {tor: {tcp-ao: {algorithm: sha256, send-id: 1}}}",
+            "herald.bgp-peers.tor.tcp-ao.algorithm: sha256 is not known here: use hmac-sha1, aes-128-cmac",
+        ),
+        (
+            "bgp-peers: {tor: {tcp-ao: {receive-id: 1}}}",
+            "herald.bgp-peers.tor.tcp-ao: has no send-id: write the number that the neighbour has as the key's receive id, 0 to 255",
+        ),
+        (
             "bgp-peers: {tor: {role: client}}",
             "herald.bgp-peers.tor.role: client is not known here: use provider, customer, peer, route-server, route-server-client",
         ),

@@ -264,20 +264,22 @@ async fn the_node_knows_the_net_and_not_the_router(make: Make) {
     let router = Router::start(make, Expects { dials: true, password: Some("s3cr3t"), ..Expects::default() });
     let mut peers = started(false);
     peers.announce(&route(V4, &[]));
-    let like = settings(", password: s3cr3t").peer;
-    let range = |password| Range {
+    let like = settings(", password: s3cr3t");
+    let key = like.key();
+    let like = like.peer;
+    let range = |key| Range {
         network: "10.0.0.0/24".parse().unwrap(),
-        password,
+        key,
         source: like.source_address,
         device: None,
     };
     let mut met = peers.met();
     if make == Make::Bird {
-        peers.accept_from(&[range(settings(", password: wr0ng").peer.password)]);
+        peers.accept_from(&[range(settings(", password: wr0ng").key())]);
         let came = tokio::time::timeout(Duration::from_secs(3), met.wait_for(|met| !met.is_empty())).await;
         assert!(came.is_err(), "met without the network's key");
     }
-    peers.accept_from(&[range(like.password.clone())]);
+    peers.accept_from(&[range(key)]);
     let came = tokio::time::timeout(Duration::from_secs(30), met.wait_for(|met| !met.is_empty())).await;
     let address = *came.expect("nobody was met").unwrap().first().unwrap();
     let dials = Peer { address, ..like };

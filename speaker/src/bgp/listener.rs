@@ -12,7 +12,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use herald_config::Password;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
@@ -20,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::PeerSettings;
 use super::met::{MOST, Met, Range, is_gone};
-use super::sockopt::{bind, listen, set_md5};
+use super::sockopt::{Key, bind, listen};
 use super::status::Shared;
 
 /// RFC 4271 §8: where BGP listens.
@@ -73,13 +72,13 @@ struct State {
 }
 
 /// Whose connections need which key.
-type Keys = BTreeMap<IpNet, Password>;
+type Keys = BTreeMap<IpNet, Key>;
 
 /// A session that takes connections.
 #[derive(Debug)]
 struct Taker {
     hand: mpsc::Sender<TcpStream>,
-    password: Option<Password>,
+    key: Option<Key>,
     seen: Shared,
 }
 
@@ -110,7 +109,7 @@ impl Listener {
         tasks: &mut JoinSet<()>,
     ) -> mpsc::Receiver<TcpStream> {
         let (hand, taken) = mpsc::channel(WAITING);
-        let taker = Taker { hand, password: settings.peer.password.clone(), seen };
+        let taker = Taker { hand, key: settings.key(), seen };
         self.at(local(settings), tasks).change(|state| state.admit(settings.peer.address, taker));
         taken
     }
@@ -190,12 +189,12 @@ impl Door {
         let mut state = self.state();
         let opened = bind(address, device).and_then(|socket| {
             let mut keys = state.wanted();
-            keys.retain(|peers, password| {
-                let error = match set_md5(&socket, *peers, password) {
+            keys.retain(|peers, key| {
+                let error = match key.put_on(&socket, *peers) {
                     Ok(()) => return true,
                     Err(error) => error,
                 };
-                let error = io::Error::new(error.kind(), format!("cannot set the TCP MD5 key: {error}"));
+                let error = io::Error::new(error.kind(), format!("cannot set the TCP key: {error}"));
                 tracing::error!(%peers, %error, "their connections are not taken");
                 state.tell(peers, &error);
                 false
@@ -265,13 +264,13 @@ impl State {
 
     /// The keys that a socket for all of them needs; a network's is that of the neighbours in it.
     fn wanted(&self) -> Keys {
-        let of_range = |range: &Range| Some((range.network, range.password.clone()?));
+        let of_range = |range: &Range| Some((range.network, range.key.clone()?));
         let mut keys: Keys = self.ranges.iter().rev().filter_map(of_range).collect();
         for (peer, taker) in &self.takers {
-            if let Some(password) = &taker.password
-                && key_of(&keys, peer) != Some(password)
+            if let Some(key) = &taker.key
+                && key_of(&keys, peer) != Some(key)
             {
-                keys.insert(IpNet::from(*peer), password.clone());
+                keys.insert(IpNet::from(*peer), key.clone());
             }
         }
         keys
@@ -281,9 +280,13 @@ impl State {
     fn treatment(&self, from: &IpAddr, met: &Met) -> Treatment {
         let key = self.keys.as_ref().and_then(|keys| key_of(keys, from));
         match (self.takers.get(from), narrowest(&self.ranges, from)) {
-            (Some(taker), _) if key == taker.password.as_ref() => Treatment::Hand,
-            (None, Some(range)) if key == range.password.as_ref() => {
-                if met.contains(from) || met.len() < MOST { Treatment::Keep } else { Treatment::Full }
+            (Some(taker), _) if key == taker.key.as_ref() => Treatment::Hand,
+            (None, Some(range)) if key == range.key.as_ref() => {
+                if met.contains(from) || met.len() < MOST {
+                    Treatment::Keep
+                } else {
+                    Treatment::Full
+                }
             }
             _ => Treatment::HangUp,
         }
@@ -296,9 +299,9 @@ impl State {
 }
 
 /// The key that the kernel asks for.
-fn key_of<'a>(keys: &'a Keys, peer: &IpAddr) -> Option<&'a Password> {
+fn key_of<'a>(keys: &'a Keys, peer: &IpAddr) -> Option<&'a Key> {
     let around = keys.iter().filter(|(peers, _)| peers.contains(peer));
-    around.max_by_key(|(peers, _)| peers.prefix_len()).map(|(_, password)| password)
+    around.max_by_key(|(peers, _)| peers.prefix_len()).map(|(_, key)| key)
 }
 
 /// The first of the narrowest networks around an address.
@@ -368,22 +371,22 @@ async fn accept(socket: &TcpListener, door: &Door) {
 mod tests {
     use super::*;
 
-    fn password(key: &str) -> Password {
+    fn key(password: &str) -> Key {
         let document =
-            format!("peers:\n- {{peer-address: 10.0.0.1, peer-asn: 1, my-asn: 2, password: {key}}}\n");
-        herald_config::parse(&document).unwrap().config.peers[0].password.clone().unwrap()
+            format!("peers:\n- {{peer-address: 10.0.0.1, peer-asn: 1, my-asn: 2, password: {password}}}\n");
+        Key::of(herald_config::parse(&document).unwrap().config.peers[0].password.as_ref(), None).unwrap()
     }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn taker(key: Option<&str>) -> Taker {
-        Taker { hand: mpsc::channel(1).0, password: key.map(password), seen: Shared::default() }
+    fn taker(password: Option<&str>) -> Taker {
+        Taker { hand: mpsc::channel(1).0, key: password.map(key), seen: Shared::default() }
     }
 
-    fn range(network: &str, key: Option<&str>) -> Range {
-        Range { network: network.parse().unwrap(), password: key.map(password), source: None, device: None }
+    fn range(network: &str, password: Option<&str>) -> Range {
+        Range { network: network.parse().unwrap(), key: password.map(key), source: None, device: None }
     }
 
     /// One with a key of its own, one without, a network with a key, a narrower one with another.
@@ -403,10 +406,10 @@ mod tests {
         let keys = state().wanted();
         let of = |peer: &str| key_of(&keys, &ip(peer)).cloned();
         assert_eq!(keys.len(), 3, "{keys:?}");
-        assert_eq!(of("10.0.0.1"), Some(password("own")));
+        assert_eq!(of("10.0.0.1"), Some(key("own")));
         assert_eq!(of("10.0.0.2"), None);
-        assert_eq!(of("10.1.0.1"), Some(password("wide")));
-        assert_eq!(of("10.1.2.3"), Some(password("narrow")));
+        assert_eq!(of("10.1.0.1"), Some(key("wide")));
+        assert_eq!(of("10.1.2.3"), Some(key("narrow")));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use herald_bgp::State;
-use herald_config::{BgpPeers, Password, Peer};
+use herald_config::{BgpPeers, Peer};
 use ipnet::IpNet;
 
+use super::sockopt::Key;
 use super::status::Seen;
 
 /// The neighbours that dialled, not more than [`MOST`].
@@ -26,8 +27,8 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 pub(crate) struct Range {
     /// Theirs.
     pub(crate) network: IpNet,
-    /// The TCP-MD5 key.
-    pub(crate) password: Option<Password>,
+    /// What signs their segments.
+    pub(crate) key: Option<Key>,
     /// Our address, of their family; none: any.
     pub(crate) source: Option<IpAddr>,
     /// The interface or VRF that they come by.
@@ -38,10 +39,11 @@ pub(crate) struct Range {
 pub(crate) fn ranges(peers: &[Peer], options: &BgpPeers) -> Vec<Range> {
     let of_peer = |peer: &Peer| {
         let networks = options.of(&peer.name).accept_from.clone().into_iter();
-        let (password, device, source) = (peer.password.clone(), peer.device.clone(), peer.source_address);
+        let key = Key::of(peer.password.as_ref(), options.of(&peer.name).tcp_ao);
+        let (device, source) = (peer.device.clone(), peer.source_address);
         networks.map(move |network| {
             let source = source.filter(|source| source.is_ipv4() == network.addr().is_ipv4());
-            Range { network, password: password.clone(), source, device: device.clone() }
+            Range { network, key: key.clone(), source, device: device.clone() }
         })
     };
     peers.iter().flat_map(of_peer).collect()
@@ -113,7 +115,8 @@ mod tests {
         let ranges = ranges(&peers, &options);
         let sources: Vec<_> = ranges.iter().map(|range| range.source).collect();
         assert_eq!(sources, [peers[0].source_address, None], "an address of the other family");
-        assert!(ranges.iter().all(|range| range.password == peers[0].password && range.password.is_some()));
+        let key = Key::of(peers[0].password.as_ref(), None);
+        assert!(ranges.iter().all(|range| range.key == key && key.is_some()));
     }
 
     #[test]

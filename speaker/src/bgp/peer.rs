@@ -20,7 +20,7 @@ use herald_bgp::{
     Cease, ConnId, Decoder, Direction, DownReason, Event, Families, Family, Generation,
     GracefulRestartConfig, HoldTime, LocalAddresses, Output, RoleConfig, Session, SessionConfig,
 };
-use herald_config::{BfdProfile, Connect, Peer};
+use herald_config::{BfdProfile, Connect, Peer, TcpAo};
 use herald_runtime::sleep_until;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,7 +30,7 @@ use super::connection::{Connection, addresses, connect, ready};
 use super::notices::Notices;
 use super::outbox::Outbox;
 use super::path::Path;
-use super::sockopt::{self, DialError, DialOptions};
+use super::sockopt::{self, DialError, DialOptions, Key};
 use super::status::{Ended, Shared, advice};
 use crate::metrics::PeerMetrics;
 
@@ -56,6 +56,8 @@ pub(crate) struct PeerSettings {
     pub(crate) role: Option<RoleConfig>,
     /// Who opens the connection.
     pub(crate) connect: Connect,
+    /// TCP-AO in place of TCP-MD5.
+    pub(crate) tcp_ao: Option<TcpAo>,
 }
 
 impl fmt::Display for PeerSettings {
@@ -118,8 +120,13 @@ impl PeerSettings {
             // Without it as MetalLB's native mode, which never limited the distance.
             hops: self.ttl_security,
             user_timeout: (!hold.is_zero()).then_some(hold),
-            password: self.peer.password.clone(),
+            key: self.key(),
         }
+    }
+
+    /// What signs the session's segments.
+    pub(super) fn key(&self) -> Option<Key> {
+        Key::of(self.peer.password.as_ref(), self.tcp_ao)
     }
 }
 

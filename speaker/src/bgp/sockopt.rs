@@ -6,26 +6,25 @@
 //! - `TCP_NODELAY`, DSCP CS6 in both families (RFC 4271 appendix E),
 //! - GTSM (RFC 5082) where configured: sent with TTL 255, and what came over more hops than the peer is away is not heard,
 //! - `TCP_USER_TIMEOUT` = hold time, so that a silent path ends the session as early as the hold timer would,
-//! - TCP MD5 (RFC 2385) before the first SYN.
+//! - its key ([`Key`]: TCP-MD5 or TCP-AO) before the first SYN.
 //!
-//! Invariant: it fails closed. With a password configured no byte leaves on a socket that has no key.
-#![allow(unsafe_code, reason = "TCP_MD5SIG has no safe wrapper in any maintained crate")]
+//! Invariant: it fails closed. With a key configured no byte leaves on a socket that has none.
+#![allow(unsafe_code, reason = "socket options that have no safe wrapper in any maintained crate")]
 
 pub(super) mod datagram;
+mod key;
 
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use herald_config::Password;
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Longest key that the kernel takes (`TCP_MD5SIG_MAXKEYLEN`).
-const MAX_KEY: usize = 80;
+pub(super) use self::key::Key;
+
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// `linux/in6.h`; libc does not have it.
@@ -46,16 +45,16 @@ pub(crate) struct DialOptions {
     pub(crate) hops: Option<u8>,
     /// `TCP_USER_TIMEOUT`; `None` leaves the kernel's quarter of an hour.
     pub(crate) user_timeout: Option<Duration>,
-    /// RFC 2385 key.
-    pub(crate) password: Option<Password>,
+    /// What signs its segments.
+    pub(crate) key: Option<Key>,
 }
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     /// The key could not be installed, so nothing was sent.
-    #[error("cannot set the TCP MD5 key, so the session is not dialled")]
-    Md5(#[source] io::Error),
+    #[error("cannot set the TCP key, so the session is not dialled")]
+    Key(#[source] io::Error),
     /// There is no such interface or VRF.
     #[error("cannot dial by {0}: there is no such interface or VRF on this node")]
     Device(String, #[source] io::Error),
@@ -89,11 +88,9 @@ pub(crate) async fn dial(options: &DialOptions, deadline: Duration) -> Result<Tc
             heard_within(&SockRef::from(&stream), options).map_err(DialError::Socket)?;
             Ok(stream)
         }
-        Err(_) => Err(DialError::TimedOut {
-            peer: options.peer,
-            after: deadline,
-            password: options.password.is_some(),
-        }),
+        Err(_) => {
+            Err(DialError::TimedOut { peer: options.peer, after: deadline, password: options.key.is_some() })
+        }
     }
 }
 
@@ -106,8 +103,8 @@ fn prepare(options: &DialOptions) -> Result<TcpSocket, DialError> {
         socket.set_only_v6(true).map_err(DialError::Socket)?;
     }
     common_options(&socket, options).map_err(DialError::Socket)?;
-    if let Some(password) = &options.password {
-        set_md5(&socket, options.peer.ip().into(), password).map_err(DialError::Md5)?;
+    if let Some(key) = &options.key {
+        key.put_on(&socket, options.peer.ip().into()).map_err(DialError::Key)?;
     }
     let device = options.device.as_deref();
     bind_device(&socket, device)
@@ -195,66 +192,6 @@ fn heard_within(socket: &Socket, options: &DialOptions) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Of `linux/tcp.h`: a key for a network, since Linux 4.13.
-const TCP_MD5SIG_EXT: libc::c_int = 32;
-const TCP_MD5SIG_FLAG_PREFIX: u8 = 1;
-
-/// `struct tcp_md5sig` of `linux/tcp.h`, which libc does not have.
-#[repr(C)]
-struct TcpMd5Sig {
-    address: libc::sockaddr_storage,
-    flags: u8,
-    prefix_len: u8,
-    key_len: u16,
-    interface: i32,
-    key: [u8; MAX_KEY],
-}
-
-/// For connections with these peers' addresses; their ports do not matter. Of two keys that match the narrower one counts.
-pub(super) fn set_md5(socket: &Socket, peers: IpNet, password: &Password) -> io::Result<()> {
-    // A key that is not known has no bytes, and that is refused.
-    let key = usable(password.expose().unwrap_or_default().as_bytes())?;
-    let peer = SockAddr::from(SocketAddr::new(peers.network(), 0));
-    // SAFETY: all fields of the struct are plain integers, for which all-zero bytes are a valid value.
-    let mut option: TcpMd5Sig = unsafe { zeroed() };
-    // SAFETY: `peer` holds `peer.len()` initialised bytes, never more than a `sockaddr_storage` has, and the two
-    // do not overlap.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            peer.as_ptr().cast::<u8>(),
-            (&raw mut option.address).cast::<u8>(),
-            peer.len() as usize,
-        );
-    }
-    let mut name = libc::TCP_MD5SIG;
-    if peers.prefix_len() < peers.max_prefix_len() {
-        name = TCP_MD5SIG_EXT;
-        (option.flags, option.prefix_len) = (TCP_MD5SIG_FLAG_PREFIX, peers.prefix_len());
-    }
-    option.key_len = key.len() as u16;
-    option.key[..key.len()].copy_from_slice(key);
-    // SAFETY: the file descriptor is open as long as `socket` is borrowed; pointer and length describe `option`,
-    // which the kernel only reads.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            name,
-            (&raw const option).cast(),
-            size_of::<TcpMd5Sig>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn usable(key: &[u8]) -> io::Result<&[u8]> {
-    if key.is_empty() || key.len() > MAX_KEY {
-        let text = format!("the password has {} bytes; 1 to {MAX_KEY} are possible", key.len());
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    Ok(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,20 +203,7 @@ mod tests {
             source: None,
             hops: Some(1),
             user_timeout: None,
-            password: None,
-        }
-    }
-
-    #[test]
-    fn the_md5_option_has_the_size_the_kernel_expects() {
-        assert_eq!(size_of::<TcpMd5Sig>(), 128 + 8 + 80);
-    }
-
-    #[test]
-    fn a_key_that_the_kernel_cannot_take_is_refused() {
-        for bad in [&[][..], &[b'x'; 81]] {
-            let error = usable(bad).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            key: None,
         }
     }
 

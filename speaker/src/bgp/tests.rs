@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use herald_bgp::LargeCommunity;
+use herald_config::{TcpAo, TcpAoAlgorithm};
 use herald_runtime::metrics::Metrics;
 
 use super::*;
@@ -21,6 +22,7 @@ pub(crate) fn settings(more: &str) -> PeerSettings {
         families: Families::BOTH,
         bfd: None,
         ttl_security: None,
+        tcp_ao: None,
         role: None,
         connect: Connect::Dial,
     }
@@ -167,6 +169,33 @@ fn a_session_with_a_password_comes_up() {
         let mut peers = peers(&Metrics::new());
         peers.set(&[settings(", password: s3cr3t")]).await;
         bird.up().await;
+        peers.stop("test").await;
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn with_tcp_ao_nothing_is_sent_where_the_kernel_has_none() {
+    in_namespace(|| async {
+        addresses().await;
+        let router = tokio::net::TcpListener::bind((BIRD, 179)).await.unwrap();
+        let mut peers = peers(&Metrics::new());
+        let ao = TcpAo { send_id: 1, receive_id: 1, algorithm: TcpAoAlgorithm::HmacSha1 };
+        peers.set(&[PeerSettings { tcp_ao: Some(ao), ..settings(", password: s3cr3t") }]).await;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let said = loop {
+            let said =
+                peers.seen().find_map(|(_, seen)| Some(seen.ended.iter().flatten().next()?.text.clone()));
+            match said {
+                Some(said) => break said,
+                None => assert!(Instant::now() < deadline, "nothing is said of it"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        // A kernel that has it signs, and a router without the key does not answer.
+        assert!(said.contains("this kernel has no TCP-AO") || said.contains("no answer"), "{said}");
+        let came = tokio::time::timeout(Duration::from_millis(200), router.accept()).await;
+        assert!(came.is_err(), "a connection without a key: {came:?}");
         peers.stop("test").await;
     });
 }
