@@ -1,7 +1,5 @@
 //! Structured logs on standard error: text for people, JSON for collectors.
 
-use std::io::IsTerminal;
-
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -35,7 +33,7 @@ impl LogFlags {
     /// Installs the subscriber; called once, before anything is logged.
     pub(crate) fn init(self) {
         let Self { log_level, log_format } = self;
-        let logs = fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+        let logs = fmt::layer().with_writer(std::io::stderr);
         let filtered = registry().with(log_level);
         match log_format {
             LogFormat::Text => filtered.with(logs).init(),
