@@ -23,8 +23,9 @@ export CFLAGS_aarch64_unknown_linux_musl ?= -specs /usr/lib/aarch64-linux-musl/m
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER ?= aarch64-linux-gnu-gcc
 # The same source makes the same bytes wherever it lies: the static binaries name no path of this machine.
 REMAP := $(foreach pair,$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo $(CURDIR)=/herald $(OUT)=/target,--remap-path-prefix=$(pair))
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= $(REMAP)
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= $(REMAP)
+RUSTFLAGS_MUSL := $(REMAP) -Clink-arg=-Wl,-T,$(CURDIR)/release/no-unwind.ld
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= $(RUSTFLAGS_MUSL)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUSTFLAGS ?= $(RUSTFLAGS_MUSL)
 
 .PHONY: help
 help: ## Lists the targets
