@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, ObjectList};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use self::judge::{Facts, NodeFact, PoolFact, ServiceFact, Silence, Unread, judge};
@@ -89,7 +90,7 @@ async fn lists(client: &Client, namespace: &str) -> Result<Facts> {
     let states = or_told("configurationstates.metallb.io", states);
     Ok(Facts {
         namespace: namespace.to_owned(),
-        leader: lease.map(|lease| lease.as_ref().and_then(leader)).map_err(why),
+        leader: lease.map(|lease| lease.as_ref().and_then(|lease| leader(&lease.data))).map_err(why),
         services: services.items.iter().filter_map(ServiceFact::of).collect(),
         nodes: nodes.items.iter().map(|node| node_fact(node, &pods)).collect(),
         pools: pools.iter().filter_map(PoolFact::of).collect(),
@@ -136,8 +137,8 @@ fn untyped(
 }
 
 /// Who leads now, by a Lease that has not run out.
-fn leader(lease: &DynamicObject) -> Option<String> {
-    let spec = lease.data.get("spec")?;
+pub(crate) fn leader(lease: &Value) -> Option<String> {
+    let spec = lease.get("spec")?;
     let holder = spec.get("holderIdentity")?.as_str().filter(|holder| !holder.is_empty())?;
     let renewed: Timestamp = spec.get("renewTime")?.as_str()?.parse().ok()?;
     let lasts = spec.get("leaseDurationSeconds")?.as_i64()?;

@@ -88,13 +88,12 @@ fn controllers(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
 
 fn leader(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     let lease = seen.object("leases", "herald-controller")?;
-    let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str()).unwrap_or_default();
-    Ok(match holder {
-        "" => vec![Trouble::error(
-            "the Lease herald-controller has no holder: no controller leads",
+    Ok(match lease.and_then(crate::cluster::leader) {
+        None => vec![Trouble::error(
+            "the Lease herald-controller has no holder who renews it: no controller leads",
             format!("kubectl -n {} logs -l app.kubernetes.io/component=controller --tail 50", seen.namespace),
         )],
-        _ => Vec::new(),
+        Some(_) => Vec::new(),
     })
 }
 
@@ -147,11 +146,7 @@ fn versions(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
 }
 
 fn rights(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
-    let denied = match &seen.denied {
-        Some(Ok(denied)) => denied,
-        Some(Err(why)) => return Err(format!("who may do what is not told: {why}")),
-        None => return Err("it was not asked".to_owned()),
-    };
+    let denied = seen.denied.as_ref().map_err(|why| format!("who may do what is not told: {why}"))?;
     Ok(match denied.as_slice() {
         [] => Vec::new(),
         denied => {
@@ -200,10 +195,14 @@ fn fields(definition: &Value) -> BTreeSet<(String, String)> {
 
 fn definitions(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     let apply = "herald crds | kubectl apply --server-side --force-conflicts -f -";
+    let installed = seen
+        .definitions
+        .as_ref()
+        .map_err(|why| format!("customresourcedefinitions cannot be read: {why}"))?;
     let mut troubles = Vec::new();
     for ours in herald_config::definitions() {
         let name = name(&ours);
-        let Some(theirs) = seen.definitions.get(name) else { continue };
+        let Some(theirs) = installed.get(name) else { continue };
         let known = fields(theirs);
         let missing: Vec<String> =
             fields(&ours).difference(&known).map(|(version, field)| format!("{field} ({version})")).collect();
@@ -219,7 +218,7 @@ fn definitions(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     }
     // With a ConfigMap nobody needs any.
     let document = seen.object("configmaps", "config")?.is_some();
-    if seen.definitions.is_empty() && !document {
+    if installed.is_empty() && !document {
         troubles.push(Trouble::error(
             "there is neither a definition of metallb.io nor a ConfigMap: Herald has no pools",
             apply,
@@ -277,11 +276,7 @@ fn configuration(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
 }
 
 fn secrets(seen: &ClusterSeen) -> Result<&[String], String> {
-    match &seen.secrets {
-        Some(Ok(names)) => Ok(names),
-        Some(Err(why)) => Err(format!("secrets cannot be listed: {why}")),
-        None => Err("secrets were not asked for".to_owned()),
-    }
+    seen.secrets.as_deref().map_err(|why| format!("secrets cannot be listed: {why}"))
 }
 
 fn hello_key(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {

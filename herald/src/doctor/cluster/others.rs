@@ -63,9 +63,10 @@ fn kube_proxy_set(seen: &ClusterSeen) -> Result<Option<&Value>, String> {
 }
 
 fn kube_proxy(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
-    let Some(set) = kube_proxy_set(seen)?.filter(|_| proxies(seen).unwrap_or(false)) else {
+    let Some(set) = kube_proxy_set(seen)? else { return Ok(Vec::new()) };
+    if !proxies(seen)? {
         return Ok(Vec::new());
-    };
+    }
     Ok(vec![Trouble::error(
         format!(
             "kube-proxy runs ({}) and so does Herald's proxy: both translate the same connections",

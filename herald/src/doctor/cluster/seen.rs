@@ -62,54 +62,41 @@ const SOURCES: &[Source] = &[
 ];
 
 /// A cluster, as its checks need it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct ClusterSeen {
     /// Herald's.
     pub(super) namespace: String,
     /// By the names of [`SOURCES`]; of Services those that are reached from outside.
     pub(super) lists: BTreeMap<&'static str, Result<Vec<Value>, String>>,
     /// Names of the Secrets in Herald's namespace; what they hold is not asked for.
-    pub(super) secrets: Option<Result<Vec<String>, String>>,
+    pub(super) secrets: Result<Vec<String>, String>,
     /// Definitions of `metallb.io` that are installed, by name.
-    pub(super) definitions: BTreeMap<String, Value>,
+    pub(super) definitions: Result<BTreeMap<String, Value>, String>,
     /// As `v1.36.3`.
     pub(super) version: String,
     /// How far the API server's clock is before this machine's, in seconds.
     pub(super) ahead: Option<i64>,
     /// What Herald's accounts may not do and should: `ACCOUNT VERB RESOURCE`.
-    pub(super) denied: Option<Result<Vec<String>, String>>,
+    pub(super) denied: Result<Vec<String>, String>,
 }
 
 impl ClusterSeen {
     /// Asks for everything; fails if nobody answers.
     pub(super) async fn look(client: &Client, namespace: &str) -> Result<Self> {
         let (version, ahead) = version(client).await.context("the API server does not tell its version")?;
-        let mut seen = Self { namespace: namespace.to_owned(), version, ahead, ..Self::default() };
+        let mut lists = BTreeMap::new();
         for source in SOURCES {
-            seen.lists.insert(source.name, source.read(client, namespace).await);
+            lists.insert(source.name, source.read(client, namespace).await);
         }
-        let secrets = api(client, "v1", "Secret", "secrets", Some(namespace));
-        let names = secrets.list_metadata(&ListParams::default()).await;
-        seen.secrets = Some(
-            names
-                .map_err(why)
-                .map(|list| list.items.into_iter().filter_map(|object| object.metadata.name).collect()),
-        );
-        let definitions = api(
-            client,
-            "apiextensions.k8s.io/v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            None,
-        );
-        for definition in herald_config::definitions() {
-            let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            if let Ok(Some(found)) = definitions.get_opt(&name).await {
-                seen.definitions.insert(name, value(found));
-            }
-        }
-        seen.denied = Some(rights::denied(client, namespace).await);
-        Ok(seen)
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            lists,
+            secrets: secrets(client, namespace).await.map_err(why),
+            definitions: definitions(client).await.map_err(why),
+            version,
+            ahead,
+            denied: rights::denied(client, namespace).await,
+        })
     }
 
     /// All objects of a kind, or why they are not known.
@@ -191,6 +178,25 @@ async fn pages(api: &Api<DynamicObject>) -> Result<Vec<Value>, String> {
             None => return Ok(found),
         }
     }
+}
+
+async fn secrets(client: &Client, namespace: &str) -> kube::Result<Vec<String>> {
+    let secrets = api(client, "v1", "Secret", "secrets", Some(namespace));
+    let list = secrets.list_metadata(&ListParams::default()).await?;
+    Ok(list.items.into_iter().filter_map(|object| object.metadata.name).collect())
+}
+
+async fn definitions(client: &Client) -> kube::Result<BTreeMap<String, Value>> {
+    let (version, kind) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    let definitions = api(client, version, kind, "customresourcedefinitions", None);
+    let mut installed = BTreeMap::new();
+    for definition in herald_config::definitions() {
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        if let Some(found) = definitions.get_opt(name).await? {
+            installed.insert(name.to_owned(), value(found));
+        }
+    }
+    Ok(installed)
 }
 
 fn of_interest(object: &Value) -> bool {

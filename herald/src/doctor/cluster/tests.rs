@@ -1,3 +1,4 @@
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::CHECKS;
@@ -89,7 +90,10 @@ fn well() -> ClusterSeen {
         ),
         (
             "leases",
-            json!([{ "metadata": { "name": "herald-controller" }, "spec": { "holderIdentity": "x" } }]),
+            json!([{
+                "metadata": { "name": "herald-controller" },
+                "spec": { "holderIdentity": "x", "leaseDurationSeconds": 15, "renewTime": Timestamp::now().to_string() },
+            }]),
         ),
         ("plugins", json!([])),
         (
@@ -124,14 +128,14 @@ fn well() -> ClusterSeen {
     ClusterSeen {
         namespace: "metallb-system".to_owned(),
         lists: lists.map(|(name, items)| (name, Ok(list(items)))).into(),
-        secrets: Some(Ok(vec!["memberlist".to_owned(), "tor".to_owned()])),
-        definitions: herald_config::definitions()
+        secrets: Ok(vec!["memberlist".to_owned(), "tor".to_owned()]),
+        definitions: Ok(herald_config::definitions()
             .into_iter()
             .map(|definition| (definition["metadata"]["name"].as_str().unwrap().to_owned(), definition))
-            .collect(),
+            .collect()),
         version: "v1.36.3".to_owned(),
         ahead: Some(0),
-        denied: Some(Ok(Vec::new())),
+        denied: Ok(Vec::new()),
     }
 }
 
@@ -199,6 +203,11 @@ const OF_HERALD: &[(&str, Harm, &str)] = &[
     ("controllers", |c| list(c, "deployments")[0]["status"]["readyReplicas"] = 1.into(), "one controller"),
     ("leader", |c| list(c, "leases").clear(), "no controller leads"),
     (
+        "leader",
+        |c| list(c, "leases")[0]["spec"]["renewTime"] = "2026-01-01T00:00:00.000000Z".into(),
+        "no holder who renews it",
+    ),
+    (
         "speakers",
         |c| list(c, "daemonsets")[0]["status"]["numberReady"] = 1.into(),
         "1 of 2 speakers are ready",
@@ -214,7 +223,7 @@ const OF_HERALD: &[(&str, Harm, &str)] = &[
     ),
     (
         "rights",
-        |c| c.denied = Some(Ok(vec!["herald-speaker: list nodes".to_owned()])),
+        |c| c.denied = Ok(vec!["herald-speaker: list nodes".to_owned()]),
         "herald-speaker: list nodes",
     ),
     (
@@ -228,7 +237,7 @@ const OF_HERALD: &[(&str, Harm, &str)] = &[
     (
         "definitions",
         |c| {
-            let pools = c.definitions.get_mut("ipaddresspools.metallb.io").unwrap();
+            let pools = c.definitions.as_mut().unwrap().get_mut("ipaddresspools.metallb.io").unwrap();
             let spec = &mut pools["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
             spec["properties"].as_object_mut().unwrap().remove("avoidBuggyIPs");
         },
@@ -252,8 +261,8 @@ const OF_HERALD: &[(&str, Harm, &str)] = &[
         |c| list(c, "ipaddresspools")[0]["spec"]["autoAssign"] = "yes".into(),
         "ipaddresspools/edge: ",
     ),
-    ("hello-key", |c| c.secrets = Some(Ok(vec!["tor".to_owned()])), "forge hellos"),
-    ("passwords", |c| c.secrets = Some(Ok(vec!["memberlist".to_owned()])), "names the Secret tor"),
+    ("hello-key", |c| c.secrets = Ok(vec!["tor".to_owned()]), "forge hellos"),
+    ("passwords", |c| c.secrets = Ok(vec!["memberlist".to_owned()]), "names the Secret tor"),
     ("api-server", |c| list(c, "configmaps").clear(), "after a node's reboot"),
 ];
 
@@ -374,7 +383,8 @@ fn without_rights_nothing_is_concluded_and_all_is_told() {
     for list in seen.lists.values_mut() {
         *list = Err("forbidden".to_owned());
     }
-    (seen.secrets, seen.denied) = (Some(Err("forbidden".to_owned())), Some(Err("forbidden".to_owned())));
+    (seen.secrets, seen.denied) = (Err("forbidden".to_owned()), Err("forbidden".to_owned()));
+    seen.definitions = Err("forbidden".to_owned());
     let found = found(&seen);
     assert!(found.len() > 20 && found.iter().all(|(_, text)| text.starts_with("unknown: ")), "{found:#?}");
 }
