@@ -37,6 +37,8 @@ for hierarchy in $hierarchies; do
   mkdir "$groups/${hierarchy#name=}"
   mount -t cgroup -o "$([[ $hierarchy == name=* ]] && echo none,)$hierarchy" cgroup "$groups/${hierarchy#name=}"
 done
+# A name of another node's network, mounted here as well, would keep that network when its node loses its power.
+! mountpoint --quiet /run/netns || umount --recursive --lazy /run/netns
 mount --bind "$directory/var/lib" /var/lib
 mount --bind "$directory/var/log" /var/log
 # A kubelet sets what concerns the whole machine; that one is not the node's.

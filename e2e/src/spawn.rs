@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -67,18 +67,22 @@ pub(crate) fn spawn(
     answer.recv().map_err(|_| gone())?
 }
 
+fn enter(namespace: &Path) -> io::Result<()> {
+    setns(File::open(namespace)?, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)
+}
+
 fn start() -> SyncSender<Job> {
     // Depth 16: senders wait for the answer anyway.
     let (sender, jobs) = sync_channel::<Job>(16);
     std::thread::spawn(move || {
         // The main thread never moves, so its namespace is the one we came from.
-        let home = format!("/proc/{}/ns/net", std::process::id());
+        let home = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
         for mut job in jobs {
-            let child = File::open(job.namespace.unwrap_or_else(|| PathBuf::from(&home)))
-                .and_then(|file| setns(file, CloneFlags::CLONE_NEWNET).map_err(io::Error::from))
-                .and_then(|()| job.command.spawn());
+            let child = enter(job.namespace.as_ref().unwrap_or(&home)).and_then(|()| job.command.spawn());
+            // A namespace lives as long as a thread is in it, and this one may be deleted before the next job comes.
+            let back = enter(&home);
             // Whoever asked may have gone; the child is then ended by the registry.
-            let _ = job.reply.send(child);
+            let _ = job.reply.send(back.and(child));
         }
     });
     sender
