@@ -210,6 +210,14 @@ pub enum Element {
         /// Key; host bits are ignored.
         prefix: IpNet,
     },
+    /// Map `formers`: an address that this node took from another node → that node, which knows the connections that began
+    /// before. Both are of one family.
+    HandedOver {
+        /// Key.
+        address: IpAddr,
+        /// Value: an address of that node on the segment.
+        former: IpAddr,
+    },
     /// Set `hairpin`: an endpoint of this node that may reach itself through a Service and is then masqueraded.
     Hairpin {
         /// Key, twice: as source and as destination address.

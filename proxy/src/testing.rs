@@ -121,7 +121,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
         Policy::ExternalLocal,
     ]);
     let class = prop::sample::select(vec![1, 2, 3, 63, 64, 2048, 4096, 8192, 16384]);
-    let choice = (0..14u8, any::<bool>(), any::<u16>(), any::<u8>());
+    let choice = (0..15u8, any::<bool>(), any::<u16>(), any::<u8>());
     (frontend, policy, class, choice).prop_map(
         |((frontend, endpoint), policy, class, (kind, flag, slot, third))| {
             let scope = if flag { Scope::Local } else { Scope::Cluster };
@@ -147,6 +147,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                     let prefix = IpNet::new(endpoint.ip(), length).unwrap().trunc();
                     Element::Source { frontend, prefix }
                 }
+                13 => Element::HandedOver { address: frontend.address, former: endpoint.ip() },
                 8 => Element::ServiceCidr { prefix: net(&format!("10.{third}.0.0/16")) },
                 _ => Element::Hairpin { endpoint, protocol: frontend.protocol },
             }

@@ -11,6 +11,7 @@ mod guards;
 mod net;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use herald_proxy::conntrack::Standing;
@@ -41,6 +42,10 @@ pub(crate) struct ProxyKernel {
     guards: BTreeSet<IpNet>,
     /// Networks of ClusterIPs: what no Service has of them is dropped. Disjoint.
     service_cidrs: BTreeSet<IpNet>,
+    /// Addresses that this node took from others, and those nodes.
+    formers: BTreeMap<IpAddr, IpAddr>,
+    /// The kernel has what it takes to pass their connections on.
+    hand_over: bool,
     /// What is in force is unknown, or not what the program says.
     stale: bool,
     take_over: TakeOver,
@@ -66,6 +71,8 @@ impl ProxyKernel {
             ruleset,
             guards,
             service_cidrs,
+            formers: BTreeMap::new(),
+            hand_over: true,
             stale: false,
             take_over,
             failures: Family::default(),
@@ -99,11 +106,12 @@ impl ProxyKernel {
         &self.program
     }
 
-    /// Prefixes in the kernel's sets that are no Service's: announced ones, and networks of ClusterIPs.
+    /// What the kernel's sets hold that is no Service's: announced prefixes, networks of ClusterIPs, former owners.
     pub(crate) fn guards(&self) -> Vec<Element> {
         let announced = self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix });
         let cluster_ips = self.service_cidrs.iter().map(|prefix| Element::ServiceCidr { prefix: *prefix });
-        announced.chain(cluster_ips).collect()
+        let formers = self.formers.iter().map(handed_over);
+        announced.chain(cluster_ips).chain(formers).collect()
     }
 
     /// Where pods have their addresses. A change replaces the tables, if they are this run's already.
@@ -144,11 +152,28 @@ impl ProxyKernel {
     async fn adopt(&mut self) -> Result<Adopted, CallError> {
         let mut elements = self.program.all();
         elements.extend(self.guards());
-        let ruleset = Ruleset::new(&self.ruleset);
-        let adopted = self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await;
+        let mut adopted = self.adopt_these(elements.clone()).await;
+        if self.hand_over && matches!(&adopted, Err(CallError::Kernel(error)) if error.lacks_something()) {
+            self.hand_over = false;
+            adopted = self.adopt_these(elements).await;
+            if adopted.is_ok() {
+                tracing::warn!(
+                    "the kernel lacks nft_dup_ipv4 or nft_dup_ipv6: connections that are held when their address moves to this                      node by layer 2 are reset; install the kernel's netfilter modules, and restart this speaker"
+                );
+            }
+        }
         self.count_failure(&adopted);
         self.stale = adopted.is_err();
         adopted
+    }
+
+    async fn adopt_these(&self, elements: Vec<Element>) -> Result<Adopted, CallError> {
+        let ruleset = self.whole_ruleset();
+        self.kernel.call(move |kernel| kernel.adopt(&ruleset, &elements)).await
+    }
+
+    fn whole_ruleset(&self) -> Ruleset {
+        Ruleset::new(&RulesetConfig { hand_over: self.hand_over, ..self.ruleset.clone() })
     }
 
     /// Brings changes that the program has already made into the kernel.
@@ -262,7 +287,7 @@ impl ProxyKernel {
     /// Whether the tables are there; an answer that does not come says nothing about them.
     pub(crate) async fn intact(&mut self) -> bool {
         self.take_over.look_out(&self.kernel).await;
-        let ruleset = Ruleset::new(&self.ruleset);
+        let ruleset = self.whole_ruleset();
         self.kernel.call(move |kernel| kernel.has_layout(&ruleset)).await.unwrap_or_else(|error| {
             tracing::debug!(error = %chain(&error), "the kernel does not say whether Herald's tables are there");
             true
@@ -281,6 +306,23 @@ impl ProxyKernel {
         if programmed && let Err(error) = self.commit(changes).await {
             tracing::error!(error = %chain(&error), "ClusterIPs that no Service has are routed on until the next change");
             self.service_cidrs = former;
+        }
+    }
+
+    /// Connections to these addresses that connection tracking does not know go on with the nodes that had the addresses before.
+    pub(crate) async fn hand_over(&mut self, desired: BTreeMap<IpAddr, IpAddr>, programmed: bool) {
+        let but = |these: &BTreeMap<IpAddr, IpAddr>, those: &BTreeMap<IpAddr, IpAddr>| {
+            these
+                .iter()
+                .filter(|(address, former)| those.get(address) != Some(former))
+                .map(handed_over)
+                .collect()
+        };
+        let changes = Changes { remove: but(&self.formers, &desired), add: but(&desired, &self.formers) };
+        let before = std::mem::replace(&mut self.formers, desired);
+        if programmed && let Err(error) = self.commit(changes).await {
+            tracing::warn!(error = %chain(&error), "connections that began with the former owner of an address are reset");
+            self.formers = before;
         }
     }
 
@@ -313,6 +355,10 @@ impl ProxyKernel {
             self.guards = former;
         }
     }
+}
+
+fn handed_over((address, former): (&IpAddr, &IpAddr)) -> Element {
+    Element::HandedOver { address: *address, former: *former }
 }
 
 /// Errors after which only a replacement makes sure what is in force.

@@ -34,4 +34,5 @@ mod t3_packet_path;
 mod t4_metallb_bgp;
 mod tutorial;
 mod unnumbered;
+mod upgrade;
 mod webhook;

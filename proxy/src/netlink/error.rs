@@ -67,6 +67,12 @@ impl KernelError {
     /// True when the tables themselves are missing, for instance after somebody's `nft flush ruleset`: only
     /// [`super::Kernel::replace`] helps.
     pub fn is_table_missing(&self) -> bool {
+        self.lacks_something()
+    }
+
+    /// True when what an object names is not there: a table, or where tables were to be made, an expression that the kernel has
+    /// not.
+    pub fn lacks_something(&self) -> bool {
         matches!(self, Self::Refused { subject: Subject::Object(_), source, .. }
             if source.raw_os_error() == Some(libc::ENOENT))
     }

@@ -38,6 +38,11 @@ const STATUS_DNAT: u32 = 32;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 
+const TCP: u8 = 6;
+/// The octet of TCP's header with the flags, and the one that says that a connection begins (RFC 9293 §3.1).
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 2;
+
 const FIB_ADDRTYPE: u32 = 3;
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
@@ -77,6 +82,14 @@ pub(super) fn write(
         Statement::StateInvalid => any_bit(w, CT_STATE, STATE_INVALID),
         Statement::StateUntracked => any_bit(w, CT_STATE, STATE_UNTRACKED),
         Statement::StateNotKnown => any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
+        Statement::UnknownTcp => {
+            any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW);
+            meta(w, META_L4PROTO, FIRST);
+            compare(w, EQUAL, &[TCP]);
+            payload(w, TRANSPORT_HEADER, TCP_FLAGS, 1, FIRST);
+            bitwise(w, &[SYN], &[0]);
+            compare(w, NOT_EQUAL, &[SYN]);
+        }
         Statement::StatusDnat => any_bit(w, CT_STATUS, STATUS_DNAT),
         Statement::Icmp(kind) => icmp(w, family, *kind),
         Statement::MarkHas(mask) => {
@@ -127,6 +140,11 @@ pub(super) fn write(
             load(w, family, key);
             lookup(w, *map, Some(FIRST), 0, set_id);
             dnat(w, family);
+        }
+        Statement::PassOn(map) => {
+            load(w, family, &[Expression::DestinationAddress]);
+            lookup(w, *map, Some(FIRST), 0, set_id);
+            expression(w, "dup", |w| w.number(1, FIRST));
         }
         Statement::Masquerade => expression(w, "masq", |w| w.number(1, RANDOM_FULLY)),
         Statement::Goto(chain) => verdict(w, NFT_GOTO.cast_unsigned(), Some(chain)),

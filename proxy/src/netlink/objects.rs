@@ -122,8 +122,7 @@ pub(super) fn write_set(w: &mut Writer, family: IpFamily, set: SetName) {
     let data = match set.data() {
         None => None,
         Some(DataType::Verdict) => Some((NFT_DATA_VERDICT, 0)),
-        Some(DataType::ClassId) => Some(shape(family, &[FieldType::ClassId])),
-        Some(DataType::AddressPort) => Some(shape(family, &[FieldType::Address, FieldType::Port])),
+        Some(data) => Some(shape(family, data.fields())),
     };
     if let Some((kind, len)) = data {
         w.number(NFTA_SET_DATA_TYPE, kind);

@@ -51,6 +51,7 @@ pub(super) fn userdata(set: SetName) -> Vec<u8> {
     put_number(&mut out, KEY_BYTE_ORDER, order);
     match set.data() {
         Some(DataType::ClassId) => put_number(&mut out, DATA_BYTE_ORDER, HOST),
+        Some(DataType::Address) => put_number(&mut out, DATA_BYTE_ORDER, NETWORK),
         Some(DataType::Verdict | DataType::AddressPort) => put_number(&mut out, DATA_BYTE_ORDER, NONE),
         None => {}
     }

@@ -38,6 +38,9 @@ pub struct RulesetConfig {
     pub mark_bit: u8,
     /// Whether the client's address stays where the endpoint is on this node.
     pub masquerade: MasqueradeMode,
+    /// Connections that began with the former owner of an address are passed on to it. Needs the kernel's `nft_dup_ipv4` and
+    /// `nft_dup_ipv6`.
+    pub hand_over: bool,
     /// Packets are counted by frontend. Costs each packet, of foreign connections as well, one lookup.
     pub count_traffic: bool,
 }
@@ -60,6 +63,7 @@ impl Default for RulesetConfig {
             cluster_cidrs: Vec::new(),
             mark_bit: 14,
             masquerade: MasqueradeMode::Always,
+            hand_over: true,
             count_traffic: true,
         }
     }
@@ -91,13 +95,19 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         .map(IpNet::trunc)
         .collect();
     let mut chains = vec![
-        base("prerouting-sources", ChainType::Filter, Hook::Prerouting, SOURCES_PRIORITY, first_look(config)),
+        base(
+            "prerouting-sources",
+            ChainType::Filter,
+            Hook::Prerouting,
+            SOURCES_PRIORITY,
+            config.hand_over.then(hand_over).into_iter().chain(first_look(config)).collect(),
+        ),
         base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, first_look(config)),
         base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
         base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
         base("forward-guard", ChainType::Filter, Hook::Forward, FILTER_PRIORITY, forward_guard()),
-        base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, output_guard()),
+        base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, output_guard(config)),
         base(
             "postrouting-masquerade",
             ChainType::Nat,
@@ -178,6 +188,26 @@ fn constants(family: IpFamily, set: SetName) -> Vec<Entry> {
 fn first_look(config: &RulesetConfig) -> Vec<Rule> {
     let count = vec![Statement::InSet(FRONTEND.into(), SetName::Traffic)];
     config.count_traffic.then_some(count).into_iter().chain([sources()]).collect()
+}
+
+/// A connection that began with the node that had the address before goes on there: it is in that node's connection tracking,
+/// and the endpoint may know it by that node's address. The copy is out of tracking.
+fn hand_over() -> Rule {
+    vec![
+        Statement::UnknownTcp,
+        Statement::InSet(vec![Expression::DestinationAddress], SetName::Formers),
+        Statement::PassOn(SetName::Formers),
+        Statement::Drop,
+    ]
+}
+
+/// The copy leaves by the hook of this node's own packets.
+fn let_out() -> Rule {
+    vec![
+        Statement::StateUntracked,
+        Statement::InSet(vec![Expression::DestinationAddress], SetName::Formers),
+        Statement::Accept,
+    ]
 }
 
 /// Who is in no source range of a frontend that has some.
@@ -278,8 +308,8 @@ fn forward_guard() -> Vec<Rule> {
     ]
 }
 
-fn output_guard() -> Vec<Rule> {
-    vec![guard(), unallocated()]
+fn output_guard(config: &RulesetConfig) -> Vec<Rule> {
+    config.hand_over.then(let_out).into_iter().chain([guard(), unallocated()]).collect()
 }
 
 /// ClusterIPs that no Service has: those that one has were translated, or refused by the guard before. Not in input: an

@@ -203,6 +203,10 @@ impl From<&Element> for Entry {
             Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
             Element::Announced { prefix } => Self::interval(SetName::Announced, *prefix),
             Element::ServiceCidr { prefix } => Self::interval(SetName::ServiceCidrs, *prefix),
+            Element::HandedOver { address, former } => {
+                let value = Data::Value(Buffer::EMPTY.address(*former));
+                Self::new(*address, SetName::Formers, key.address(*address), value)
+            }
             Element::Hairpin { endpoint, protocol } => {
                 let address = endpoint.ip();
                 let key = key.address(address).address(address).protocol(*protocol).port(endpoint.port());

@@ -134,6 +134,8 @@ pub enum SetName {
     Announced,
     /// Networks of ClusterIPs.
     ServiceCidrs,
+    /// Address that this node took from another → that node.
+    Formers,
     /// Endpoints of this node that may talk to themselves.
     Hairpin,
     /// Number of a class → chain that draws a slot and comes back; constant.
@@ -177,11 +179,25 @@ pub enum DataType {
     ClassId,
     /// Address and port to translate to.
     AddressPort,
+    /// Address of a node to pass on to.
+    Address,
+}
+
+impl DataType {
+    /// Fields of the value; a verdict has none.
+    pub(crate) const fn fields(self) -> &'static [FieldType] {
+        match self {
+            Self::Verdict => &[],
+            Self::ClassId => &[FieldType::ClassId],
+            Self::AddressPort => &[FieldType::Address, FieldType::Port],
+            Self::Address => &[FieldType::Address],
+        }
+    }
 }
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
@@ -200,6 +216,7 @@ impl SetName {
         Self::Vips,
         Self::Announced,
         Self::ServiceCidrs,
+        Self::Formers,
         Self::Hairpin,
         Self::Policies,
         Self::Classes,
@@ -228,6 +245,7 @@ impl SetName {
             Self::Vips => "vips",
             Self::Announced => "announced",
             Self::ServiceCidrs => "service-cidrs",
+            Self::Formers => "formers",
             Self::Hairpin => "hairpin",
             Self::Policies => "policies",
             Self::Classes => "classes",
@@ -254,7 +272,7 @@ impl SetName {
                 &[Address, Protocol, Port, ClassId]
             }
             Self::Affinity => &[Address, Address, Protocol, Port],
-            Self::Vips | Self::Announced | Self::ServiceCidrs => &[Address],
+            Self::Vips | Self::Announced | Self::ServiceCidrs | Self::Formers => &[Address],
             Self::Hairpin => &[Address, Address, Protocol, Port],
             Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => &[ClassId],
         }
@@ -272,6 +290,7 @@ impl SetName {
             | Self::LocalSlots
             | Self::Affinity => Some(DataType::ClassId),
             Self::Endpoints | Self::LocalEndpoints => Some(DataType::AddressPort),
+            Self::Formers => Some(DataType::Address),
             Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => Some(DataType::Verdict),
             Self::Dropped
             | Self::Rejected
@@ -345,6 +364,8 @@ pub enum Statement {
     StateUntracked,
     /// Goes on for everything but established and related.
     StateNotKnown,
+    /// Goes on for a packet in the middle of a TCP connection that connection tracking does not know.
+    UnknownTcp,
     /// Goes on when the destination was translated, by whomever.
     StatusDnat,
     /// Goes on for an ICMP or ICMPv6 message of a type.
@@ -376,6 +397,8 @@ pub enum Statement {
     Forget(Vec<Expression>, SetName),
     /// Translates the destination to the map's value, if the key is there.
     Dnat(Vec<Expression>, SetName),
+    /// Sends a copy, its destination as it is, by way of the node that the map names for the destination address.
+    PassOn(SetName),
     /// Translates the source to the address of the interface that the packet leaves by, with a random port.
     Masquerade,
     /// Goes to a chain and does not come back.

@@ -50,6 +50,7 @@ impl Entry {
             SetName::Vips => Element::Vip { address: key.address()? },
             SetName::Announced => Element::Announced { prefix: self.prefix? },
             SetName::ServiceCidrs => Element::ServiceCidr { prefix: self.prefix? },
+            SetName::Formers => Element::HandedOver { address: key.address()?, former: value.address()? },
             SetName::Hairpin => {
                 let address = key.address()?;
                 let frontend = key.frontend()?;

@@ -43,6 +43,7 @@ fn elements() -> Vec<Element> {
             Element::Vip { address: http.address },
             Element::Announced { prefix: prefix.parse().unwrap() },
             Element::ServiceCidr { prefix: service_cidr.parse().unwrap() },
+            Element::HandedOver { address: http.address, former: endpoint.ip() },
             Element::Hairpin { endpoint, protocol: Protocol::Tcp },
         ]);
     }
@@ -94,6 +95,16 @@ fn the_layout_changes_with_hooks_but_not_with_rules() {
     let mut ruleset = Ruleset::new(&config());
     ruleset.tables[0].chains[0].base.as_mut().unwrap().priority += 1;
     assert_ne!(ruleset.tables[0].layout(), plain[0]);
+}
+
+#[test]
+fn without_what_the_kernel_needs_to_pass_on_nothing_is_asked_of_it_and_the_layout_is_the_same() {
+    let without = Ruleset::new(&RulesetConfig { hand_over: false, ..config() });
+    assert!(!without.text(&elements()).contains("dup to"));
+    assert_eq!(
+        without.tables.map(|table| table.layout()),
+        Ruleset::new(&config()).tables.map(|t| t.layout())
+    );
 }
 
 #[test]

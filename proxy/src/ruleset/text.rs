@@ -87,6 +87,7 @@ fn set_type(family: IpFamily, name: SetName) -> String {
     match name.data() {
         Some(DataType::Verdict) => format!("type {key} : verdict"),
         Some(DataType::ClassId) => format!("type {key} : classid"),
+        Some(DataType::Address) => format!("type {key} : {address}"),
         Some(DataType::AddressPort) => format!("type {key} : {address} . inet_service"),
         None => format!("type {key}"),
     }
@@ -106,10 +107,7 @@ fn entry_text(entry: &Entry) -> String {
         Data::Goto(chain) => format!("{key} : goto {chain}"),
         Data::Jump(chain) => format!("{key} : jump {chain}"),
         Data::Value(value) => {
-            let fields: &[FieldType] = match entry.set.data() {
-                Some(DataType::AddressPort) => &[FieldType::Address, FieldType::Port],
-                _ => &[FieldType::ClassId],
-            };
+            let fields = entry.set.data().map_or(&[][..], DataType::fields);
             format!("{key} : {}", fields_text(entry.family, fields, value.as_slice()))
         }
     }
@@ -214,6 +212,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::StateInvalid => "ct state invalid".to_owned(),
         Statement::StateUntracked => "ct state untracked".to_owned(),
         Statement::StateNotKnown => "ct state invalid,new,untracked".to_owned(),
+        Statement::UnknownTcp => "ct state invalid,new tcp flags & syn != syn".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::Icmp(kind) => {
             let protocol = match family {
@@ -253,6 +252,10 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         }
         Statement::Dnat(key, map) => {
             format!("dnat {} to {} map @{}", keyword(family), key_text(family, key), map.as_str())
+        }
+        Statement::PassOn(map) => {
+            let destination = expression_text(family, Expression::DestinationAddress);
+            format!("dup to {destination} map @{}", map.as_str())
         }
         Statement::Masquerade => "masquerade fully-random".to_owned(),
         Statement::Goto(chain) => format!("goto {chain}"),

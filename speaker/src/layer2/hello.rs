@@ -13,8 +13,8 @@
 //! HMAC-SHA256                                                                                  32 octets
 //! ```
 //!
-//! Numbers are big-endian. Elements that are not known are skipped, so that later versions may say more; type 5 is kept
-//! for handing flows over. A datagram of another cluster, without a valid code, or malformed is dropped and counted, and
+//! Numbers are big-endian. Elements that are not known are skipped, so that later versions may say more; type 5 is free.
+//! A datagram of another cluster, without a valid code, or malformed is dropped and counted, and
 //! nothing in it is believed. What is fresh and what is a replay is decided by `segment.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -99,6 +99,12 @@ impl Wanted {
         self.nodes.iter().filter_map(|(node, addresses)| Some((node.clone(), address(addresses)?))).collect()
     }
 
+    /// Where another node is on the segment, by the family of an address.
+    fn beside(&self, interface: &Interface, node: &str, address: IpAddr) -> Option<IpAddr> {
+        let of_family = |ip: &&IpAddr| ip.is_ipv4() == address.is_ipv4() && interface.reaches(**ip);
+        self.nodes.get(node)?.iter().find(of_family).copied()
+    }
+
     fn offers_on(&self, interface: &str) -> BTreeMap<IpAddr, u16> {
         let here = self.offers.iter().filter(|(_, offered)| offered.is_on(interface));
         here.map(|(address, offered)| (*address, offered.score)).collect()
@@ -120,6 +126,8 @@ pub(crate) struct PortView {
     pub(crate) heard: BTreeSet<Box<str>>,
     /// Nodes that were heard here and count as dead.
     pub(crate) suspects: BTreeSet<Box<str>>,
+    /// What this node took from others, and where those are on the segment.
+    pub(crate) formers: BTreeMap<IpAddr, IpAddr>,
 }
 
 /// All interfaces, by name.
@@ -135,6 +143,15 @@ impl View {
     /// What this node owns on some interface.
     pub(crate) fn owned(&self) -> BTreeSet<IpAddr> {
         self.ports.values().flat_map(|port| port.owned.iter().copied()).collect()
+    }
+
+    /// What this node took from others, and where those are.
+    pub(crate) fn formers(&self) -> BTreeMap<IpAddr, IpAddr> {
+        self.ports
+            .values()
+            .flat_map(|port| &port.formers)
+            .map(|(address, former)| (*address, *former))
+            .collect()
     }
 
     /// The interfaces on which this node owns an address, where an advertisement names some.

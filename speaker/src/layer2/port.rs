@@ -381,6 +381,8 @@ impl Port {
         let owned: BTreeSet<IpAddr> = self.segment.owned().collect();
         let wanted = self.shared.wanted.borrow();
         let named = owned.iter().copied().filter(|address| wanted.names_interfaces(*address)).collect();
+        let former = |(address, node)| Some((address, wanted.beside(&self.interface, node, address)?));
+        let formers = self.segment.formers(self.published).filter_map(former).collect();
         drop(wanted);
         let now = PortView {
             hears: self.segment.hears(),
@@ -389,6 +391,7 @@ impl Port {
             standings: self.segment.standings().collect(),
             heard: self.segment.heard_nodes().collect(),
             suspects: self.segment.suspects().clone(),
+            formers,
         };
         self.shared.metrics.hears(&self.interface.name, now.hears);
         self.shared.view.send_if_modified(|view| {

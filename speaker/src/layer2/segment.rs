@@ -18,6 +18,7 @@
 
 mod copies;
 mod doubts;
+mod formers;
 mod log;
 mod peers;
 mod sending;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use self::copies::Search;
 use self::doubts::Doubts;
+use self::formers::{Former, PREPARE};
 use self::log::Log;
 use self::peers::{Admission, Peers};
 use self::spread::Spread;
@@ -118,6 +120,8 @@ struct Own {
     /// It is being given to another node.
     given: bool,
     claim: Option<u32>,
+    /// Who had it before.
+    former: Option<Former>,
     /// The highest number of a claim that was heard of.
     seen: u32,
     leave_at: Option<Instant>,
@@ -309,6 +313,7 @@ impl Segment {
                 offered: false,
                 given: false,
                 claim: None,
+                former: None,
                 seen: seen(),
                 leave_at: None,
                 probed: None,
@@ -347,6 +352,7 @@ impl Segment {
     /// Asks after those that have fallen silent, and judges them.
     fn doubt(&mut self, now: Instant, out: &mut Vec<Output>) {
         for fallen in self.peers.take_fallen() {
+            self.lost(fallen.participant);
             self.doubts.begin(now, fallen);
         }
         let silent = self.doubts.len();
@@ -439,6 +445,7 @@ impl Segment {
                 }
                 if taken || mine.offer.leaving && (other.is_none() || deadline <= now) {
                     own.claim = None;
+                    own.former = None;
                     own.leave_at = None;
                     own.given = false;
                     self.bursts.end(address);
@@ -454,7 +461,9 @@ impl Segment {
                 own.seen += 1;
                 own.claim = Some(own.seen);
                 own.probed = None;
-                self.bursts.begin(now, address);
+                own.former = Former::of(&self.peers, now, address);
+                let tell = own.former.as_ref().map_or(now, |_| now + PREPARE);
+                self.bursts.begin(tell, address);
                 out.push(Output::Own(address));
             } else if own.probed.is_none() {
                 own.probed = Some(now);

@@ -348,6 +348,18 @@ impl Peers {
         peers.chain(newcomers).collect()
     }
 
+    /// Who claims an address, be it that it leaves or stops; of several the latest.
+    pub(super) fn claimant(&self, address: IpAddr) -> Option<Participant> {
+        let claim = |peer: &Peer| peer.table.offers.get(&address).and_then(|(offer, _)| offer.claim);
+        let claims = self.peers.iter().filter_map(|(participant, peer)| Some((claim(peer)?, *participant)));
+        claims.max().map(|(_, participant)| participant)
+    }
+
+    /// Whether a participant is heard.
+    pub(super) fn hears(&self, participant: Participant) -> bool {
+        self.peers.contains_key(&participant)
+    }
+
     /// Whether a participant, not this one, has been heard for so long.
     pub(super) fn is_steady(&self, participant: Participant, now: Instant, long: Duration) -> bool {
         self.peers.get(&participant).is_some_and(|peer| peer.since + long <= now)

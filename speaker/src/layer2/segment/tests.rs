@@ -181,6 +181,54 @@ fn a_node_that_stops_answers_until_another_one_has_the_address() {
 }
 
 #[test]
+fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_come_back() {
+    let start = Instant::now();
+    let owned = |stopping: bool| {
+        let mut segment = segment(start);
+        segment.handle(start, offers());
+        let mut at = 0;
+        let mut hear = |segment: &mut Segment, sequence, change: &dyn Fn(&mut Hello)| {
+            at += 90;
+            let mut hello = of_another(segment, sequence, true);
+            change(&mut hello);
+            segment.handle(start + MS * at, Event::Hello(hello, None))
+        };
+        let claim = Offer { score: 0, claim: Some(5), leaving: false };
+        let told = |base, offer| Some(Update { base, to: base + 1, offers: vec![(vip(), Some(offer))] });
+        for sequence in 1..10 {
+            hear(&mut segment, sequence, &|hello| {
+                hello.version = 1;
+                hello.update = told(0, claim);
+            });
+            pass(&mut segment, start, MS * (sequence * 90 + 80));
+        }
+        assert!(!segment.owns(&vip()) && segment.formers(start).next().is_none());
+        let out = hear(&mut segment, 11, &|hello| {
+            hello.stopping = stopping;
+            hello.version = 2;
+            hello.update = told(1, Offer { leaving: !stopping, ..claim });
+        });
+        assert!(out.contains(&Output::Own(vip())) && !out.contains(&Output::Tell(vip())), "{out:?}");
+        (segment, MS * at)
+    };
+    let former = |segment: &Segment, at: Duration| {
+        segment.formers(start + at).map(|(address, node)| (address, node.to_owned())).collect::<Vec<_>>()
+    };
+    let node = [(vip(), "node-2".to_owned())];
+
+    let (mut left, at) = owned(false);
+    assert_eq!(pass(&mut left, start, at + MS * 60), [((at + MS * 50).as_millis(), Output::Tell(vip()))]);
+    assert_eq!(former(&left, at), node);
+    pass(&mut left, start, at + MS * 400);
+    assert_eq!(former(&left, at + MS * 400), [], "it fell silent: its kernel may be gone");
+
+    let (mut stopped, at) = owned(true);
+    pass(&mut stopped, start, at + MS * 110_000);
+    assert_eq!(former(&stopped, at + MS * 110_000), node, "its kernel works on");
+    assert_eq!(former(&stopped, at + MS * 120_001), [], "it does not come back");
+}
+
+#[test]
 fn a_node_that_stops_waits_no_longer_than_a_second() {
     let start = Instant::now();
     let mut segment = segment(start);
