@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test's helper cannot do fails the test")]
 
 mod docs;
+mod help;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
