@@ -8,6 +8,7 @@ mod flags;
 mod log;
 mod memory;
 mod offline;
+mod speakers;
 
 use std::io::Write;
 use std::process::ExitCode;

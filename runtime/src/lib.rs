@@ -34,6 +34,14 @@ pub use deadline::sleep_until;
 pub use name::ObjectName;
 pub use tasks::Tasks;
 
+/// Why the API server did not do something: its own words where it has any.
+pub fn said(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        error => chain(&error),
+    }
+}
+
 /// An error with all its causes in one line, for logs: kube's errors alone say only "client error (Connect)".
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut out = error.to_string();

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::core::DynamicObject;
 use serde::Serialize;
 
+use crate::speakers::{NodeFact, Silence};
+
 /// Nodes that are named in a sentence.
 const NAMED: usize = 5;
 const CONDITION: &str = "herald.io/AddressAssigned";
@@ -31,20 +33,6 @@ pub(super) struct Facts {
     pub(super) answers: BTreeMap<String, Result<NodeAnswer, Silence>>,
 }
 
-/// A speaker that says nothing.
-#[derive(Debug)]
-pub(super) struct Silence {
-    pub(super) why: String,
-    /// It could not be asked: the API server does not let whoever asks.
-    pub(super) forbidden: bool,
-}
-
-impl From<String> for Silence {
-    fn from(why: String) -> Self {
-        Self { why, forbidden: false }
-    }
-}
-
 /// A list that the API server does not give.
 #[derive(Debug)]
 pub(super) struct Unread {
@@ -63,15 +51,6 @@ pub(super) struct ServiceFact {
     pub(super) waits: Option<String>,
     /// Somebody else's, by its class.
     pub(super) class: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NodeFact {
-    pub(super) name: String,
-    pub(super) ready: bool,
-    pub(super) ip: Option<IpAddr>,
-    /// Its speaker, if that is a pod.
-    pub(super) pod: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

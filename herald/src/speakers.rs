@@ -1,0 +1,147 @@
+//! The speakers of the whole cluster, asked at once from outside: by the API server's pod proxy where a speaker is a pod, at the node's admin port where
+//! it is not. One that does not answer in time is an answer as well.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::StreamExt;
+use herald_runtime::admin::DEFAULT_PORT;
+use herald_runtime::said;
+use herald_speaker::explain::Failure;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::explain::{ask_speaker, internal_ip};
+
+/// For one speaker.
+const SPEAKER: Duration = Duration::from_secs(5);
+/// For all speakers, however many of them hang.
+const SPEAKERS: Duration = Duration::from_secs(15);
+/// Speakers that are asked at a time.
+const AT_ONCE: usize = 64;
+/// The labels of their pods.
+pub(crate) const PODS: &str = "app.kubernetes.io/name=herald,app.kubernetes.io/component=speaker";
+
+/// A node, and where its speaker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeFact {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
+    pub(crate) ip: Option<IpAddr>,
+    /// Its speaker, if that is a pod.
+    pub(crate) pod: Option<String>,
+}
+
+impl NodeFact {
+    /// Of a Node; `pods` are Herald's.
+    pub(crate) fn of(node: &Node, pods: &[DynamicObject]) -> Self {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let pod = pods
+            .iter()
+            .find(|pod| pod.data["spec"]["nodeName"] == *name && pod.metadata.deletion_timestamp.is_none());
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions
+            .filter(|condition| condition.type_ == "Ready")
+            .any(|condition| condition.status == "True");
+        Self { ready, ip: internal_ip(node), pod: pod.and_then(|pod| pod.metadata.name.clone()), name }
+    }
+}
+
+/// A speaker that says nothing.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    pub(crate) why: String,
+    /// It could not be asked: the API server does not let whoever asks.
+    pub(crate) forbidden: bool,
+}
+
+impl From<String> for Silence {
+    fn from(why: String) -> Self {
+        Self { why, forbidden: false }
+    }
+}
+
+/// What a speaker says.
+#[derive(Debug)]
+pub(crate) struct Heard<A> {
+    pub(crate) answer: A,
+    /// When it was asked, by this machine's clock.
+    pub(crate) asked: Timestamp,
+    /// From then to the answer.
+    pub(crate) took: Duration,
+}
+
+/// What every node's speaker answers to `path`, or why it is not known.
+pub(crate) async fn ask_nodes<A: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    nodes: &[NodeFact],
+    path: &str,
+) -> BTreeMap<String, Result<Heard<A>, Silence>> {
+    let question = |node: &NodeFact| {
+        let (name, node) = (node.name.clone(), node.clone());
+        (name, async move { ask(client, namespace, &node, path).await })
+    };
+    ask_all(nodes.iter().map(question)).await
+}
+
+/// What comes of these questions, by name.
+pub(crate) async fn ask_all<A: DeserializeOwned>(
+    questions: impl Iterator<Item = (String, impl Future<Output = Result<String, Silence>>)>,
+) -> BTreeMap<String, Result<Heard<A>, Silence>> {
+    let end = Instant::now() + SPEAKERS;
+    let questions = questions.map(|(name, question)| async move {
+        let (asked, began) = (Timestamp::now(), Instant::now());
+        let answer = tokio::time::timeout_at(end.min(began + SPEAKER), question).await;
+        let answer = answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned().into()));
+        let took = began.elapsed();
+        (name, answer.and_then(|body| read(&body)).map(|answer| Heard { answer, asked, took }))
+    });
+    futures::stream::iter(questions).buffer_unordered(AT_ONCE).collect().await
+}
+
+fn read<A: DeserializeOwned>(body: &str) -> Result<A, Silence> {
+    serde_json::from_str(body).map_err(|_| match serde_json::from_str::<Failure>(body) {
+        Ok(failure) => failure.error.into(),
+        Err(_) => {
+            "it answers in a form that this herald does not know: is it of another version?".to_owned().into()
+        }
+    })
+}
+
+/// What a node's speaker says.
+async fn ask(client: &Client, namespace: &str, node: &NodeFact, path: &str) -> Result<String, Silence> {
+    match (&node.pod, node.ip) {
+        (Some(pod), _) => {
+            let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{DEFAULT_PORT}/proxy{path}");
+            let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+            client.request_text(request).await.map_err(|error| Silence {
+                forbidden: matches!(&error, kube::Error::Api(status) if status.is_forbidden()),
+                why: said(error),
+            })
+        }
+        (None, Some(ip)) => {
+            let body = ask_speaker(ip, path).await.map_err(|error| format!("{error:#}"))?;
+            Ok(String::from_utf8_lossy(&body).into_owned())
+        }
+        (None, None) => {
+            Err("the Node has no InternalIP, and no speaker runs there as a pod".to_owned().into())
+        }
+    }
+}
+
+/// Objects of which a few fields are read, which is not worth the code for the whole types.
+pub(crate) fn untyped(
+    client: &Client,
+    namespace: &str,
+    (group, version, kind, plural): (&str, &str, &str, &str),
+) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk_with_plural(&kind, plural))
+}
