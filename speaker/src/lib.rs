@@ -39,6 +39,7 @@ mod effects;
 pub mod explain;
 mod floor;
 mod foreign;
+mod history;
 mod index;
 mod kernel;
 mod kernel_version;

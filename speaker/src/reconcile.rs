@@ -136,7 +136,7 @@ impl Reconciler {
                 }
                 Ok(()) = inputs.layer2.changed() => {
                     let view = inputs.layer2.borrow_and_update().clone();
-                    self.reporter.layer2(view);
+                    self.reporter.layer2(Instant::now(), view);
                 }
                 () = inputs.monitoring.changed() => {
                     self.foreign.edited();
@@ -288,9 +288,11 @@ impl Reconciler {
         self.metrics.sync_duration.observe(started.elapsed().as_secs_f64());
         tracing::debug!(services = count, milliseconds = started.elapsed().as_secs_f64() * 1000.0, "applied");
         self.probing.want(plans.iter_mut().map(|(name, plan)| (name, plan.probes.take())));
+        let done = Instant::now();
         for (name, plan) in plans {
-            self.tell(&name, plan);
+            self.tell(done, &name, plan);
         }
+        self.reporter.begun();
         self.metrics.failed_services.set(i64::try_from(self.applier.failed()).unwrap_or(i64::MAX));
         if let Some(settings) = &self.settings {
             self.ports.publish(&settings.health_addresses);
@@ -313,8 +315,11 @@ impl Reconciler {
     }
 
     /// Tells what became of a Service.
-    fn tell(&mut self, name: &ObjectName, mut plan: ServicePlan) {
-        if let Some(failure) = self.applier.failure(name) {
+    fn tell(&mut self, now: Instant, name: &ObjectName, mut plan: ServicePlan) {
+        let failure = self.applier.failure(name);
+        let refused = failure.is_some_and(|failure| failure.reason == Reason::RulesRefused);
+        let programmed = plan.rules.is_some() && self.applier.programmed() && !refused;
+        if let Some(failure) = failure {
             for verdict in plan.verdicts.values_mut() {
                 if !matches!(verdict, Verdict::Skip(_)) {
                     *verdict = Verdict::Skip(failure.reason);
@@ -337,7 +342,7 @@ impl Reconciler {
         self.sync.service(name, plan.rules.as_deref());
         self.ports.service(name, plan.rules.as_deref());
         let uid = self.index.service(name).map(|service| &*service.uid);
-        self.reporter.service(name, uid, plan);
+        self.reporter.service(now, name, uid, plan, programmed);
     }
 
     fn config_news(&self, news: &ConfigNews) {

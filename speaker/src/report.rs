@@ -1,4 +1,4 @@
-//! What the node tells about its Services: log, Events and metrics, each change once.
+//! What the node tells about its Services: log, Events, metrics and history, each change once.
 //!
 //! Remembers what was told, so that a Service that is planned again without a change is silent. Only Services with
 //! load balancer addresses or something to remark are remembered.
@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventRecorder, EventType, regarding};
 use tokio::sync::watch;
 
+use crate::history::{History, Owners, of_service};
 use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
 use crate::plan::{ServicePlan, Verdict};
@@ -36,11 +38,16 @@ pub(crate) struct Reporter {
     named: BTreeMap<IpAddr, BTreeSet<String>>,
     /// For who writes ServiceBGPStatus and ServiceL2Status.
     statuses: [watch::Sender<Announced>; 2],
+    history: History,
+    /// As of the last look.
+    owners: Owners,
+    /// All Services were told once.
+    begun: bool,
 }
 
 impl Reporter {
     /// Nothing was told.
-    pub(crate) fn new(node: &str, events: EventRecorder, metrics: SpeakerMetrics) -> Self {
+    pub(crate) fn new(node: &str, events: EventRecorder, metrics: SpeakerMetrics, history: History) -> Self {
         Self {
             node: node.to_owned(),
             events,
@@ -50,6 +57,9 @@ impl Reporter {
             conflicts: BTreeMap::new(),
             named: BTreeMap::new(),
             statuses: [(); 2].map(|()| watch::Sender::new(Announced::new())),
+            history,
+            owners: Owners::default(),
+            begun: false,
         }
     }
 
@@ -58,20 +68,29 @@ impl Reporter {
         self.statuses.each_ref().map(watch::Sender::subscribe)
     }
 
-    /// A Service is planned like this now. `uid` is `None` when its object is gone.
-    pub(crate) fn service(&mut self, service: &ObjectName, uid: Option<&str>, plan: ServicePlan) {
+    /// A Service is planned like this now, and its rules are in the kernel or not. `uid` is `None` when its object is gone.
+    pub(crate) fn service(
+        &mut self,
+        now: Instant,
+        service: &ObjectName,
+        uid: Option<&str>,
+        plan: ServicePlan,
+        programmed: bool,
+    ) {
+        let at = now;
         let ServicePlan { verdicts, remarks, peers, .. } = plan;
         if *self.peers != peers {
             self.peers = Arc::new(peers);
         }
         let (uid, peers) = (uid.map(Into::into), Arc::clone(&self.peers));
-        let now = Told { uid, verdicts: verdicts.into_iter().collect(), peers, remarks };
+        let now = Told { uid, verdicts: verdicts.into_iter().collect(), programmed, peers, remarks };
         let before = self.told.of(service);
         let owned = self.told.owned();
         let (was, is): (States, States) = (before.states(&owned).collect(), now.states(&owned).collect());
         self.status(service, &now, &is);
         if now != *before {
             self.addresses(service, &was, &is);
+            self.remember(at, service, &before, &now);
             if let Some(uid) = &now.uid {
                 self.events(service, uid, (&before, &was), (&now, &is));
             }
@@ -79,8 +98,14 @@ impl Reporter {
         }
     }
 
+    /// All Services have been told.
+    pub(crate) fn begun(&mut self) {
+        self.begun = true;
+    }
+
     /// The node owns addresses by layer 2 as told here, and so have hosts outside the cluster.
-    pub(crate) fn layer2(&mut self, view: View) {
+    pub(crate) fn layer2(&mut self, now: Instant, view: View) {
+        self.owners.look(now, &self.node, &view, &self.history);
         let (owned, named, conflicts) = (view.owned(), view.named(), view.conflicts);
         let before = self.told.own(owned.clone());
         let mut changed: BTreeSet<IpAddr> = owned.symmetric_difference(&before).copied().collect();
@@ -110,6 +135,11 @@ impl Reporter {
             }
         }
         self.conflicts = conflicts;
+    }
+
+    /// What happened.
+    pub(crate) fn history(&self) -> &History {
+        &self.history
     }
 
     /// What was told of all Services.
@@ -152,6 +182,14 @@ impl Reporter {
         for (service, told) in self.told.all() {
             self.addresses(&service, &told.states(&owned).collect(), &States::new());
             self.told.remember(&service, Told::default());
+        }
+    }
+
+    fn remember(&self, at: Instant, service: &ObjectName, before: &Told, now: &Told) {
+        let addresses = before.verdicts.iter().chain(&now.verdicts).map(|(address, _)| *address);
+        for address in addresses.collect::<BTreeSet<_>>() {
+            let changes = of_service(before.local(&address), now.local(&address), !self.begun);
+            self.history.service(at, service, address, changes);
         }
     }
 
@@ -212,6 +250,10 @@ mod tests {
     use super::*;
     use crate::layer2::PortView;
 
+    fn reporter(metrics: SpeakerMetrics) -> Reporter {
+        Reporter::new("node-1", EventRecorder::disconnected(), metrics, History::new(Instant::now()))
+    }
+
     fn series(registry: &Metrics) -> String {
         registry.encode().unwrap()
     }
@@ -220,12 +262,18 @@ mod tests {
     fn metrics_follow_an_address_from_refused_to_announced_to_gone() {
         let registry = Metrics::new();
         let metrics = SpeakerMetrics::new(&registry, "node-1");
-        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let mut reporter = reporter(metrics);
         let service = ObjectName::new("shop", "web");
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
         let mut tell = |verdict: Option<Verdict>| {
             let verdicts = verdict.map(|verdict| (vip, verdict)).into_iter().collect();
-            reporter.service(&service, Some("1"), ServicePlan { verdicts, ..ServicePlan::default() });
+            reporter.service(
+                Instant::now(),
+                &service,
+                Some("1"),
+                ServicePlan { verdicts, ..ServicePlan::default() },
+                true,
+            );
         };
         let waiting = r#"herald_speaker_not_announced{reason="noEndpoints"} 1"#;
         let announced =
@@ -243,17 +291,20 @@ mod tests {
     fn an_offered_address_is_announced_while_the_node_owns_it() {
         let registry = Metrics::new();
         let metrics = SpeakerMetrics::new(&registry, "node-1");
-        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let mut reporter = reporter(metrics);
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
         let verdicts = BTreeMap::from([(vip, Verdict::Offer { bgp: false })]);
         let plan = ServicePlan { verdicts, ..ServicePlan::default() };
-        reporter.service(&ObjectName::new("shop", "web"), Some("1"), plan);
+        reporter.service(Instant::now(), &ObjectName::new("shop", "web"), Some("1"), plan, true);
         let waiting = r#"herald_speaker_not_announced{reason="notOwner"} 1"#;
         let announced = r#"metallb_speaker_announced{service="shop/web",protocol="layer2",node="node-1",ip="192.0.2.1"} 1"#;
         for owns in [false, true, false] {
             let owned = if owns { BTreeSet::from([vip]) } else { BTreeSet::new() };
             let port = PortView { owned, ..PortView::default() };
-            reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
+            reporter.layer2(
+                Instant::now(),
+                View { ports: [("eth0".to_owned(), port)].into(), ..View::default() },
+            );
             assert_eq!(reporter.statuses().map(|all| all.borrow().len()), [0, usize::from(owns)]);
             assert_eq!(series(&registry).contains(announced), owns);
             assert_eq!(series(&registry).contains(waiting), !owns);
@@ -263,7 +314,7 @@ mod tests {
     #[test]
     fn a_service_is_shown_with_the_peers_that_it_is_told_to_while_it_is() {
         let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
-        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let mut reporter = reporter(metrics);
         let web = ObjectName::new("shop", "web");
         for (verdict, peers) in [
             (Verdict::Announce, &["left", "right"][..]),
@@ -273,7 +324,7 @@ mod tests {
             let verdicts = [("192.0.2.1".parse().unwrap(), verdict)].into();
             let peers: BTreeSet<String> = peers.iter().map(ToString::to_string).collect();
             let plan = ServicePlan { verdicts, peers: peers.clone(), ..ServicePlan::default() };
-            reporter.service(&web, Some("1"), plan);
+            reporter.service(Instant::now(), &web, Some("1"), plan, true);
             let [by_bgp, _] = reporter.statuses();
             let shown = by_bgp.borrow().get(&web).map(|shown| (*shown.names).clone());
             assert_eq!(shown, (!peers.is_empty()).then_some(peers));
@@ -283,14 +334,23 @@ mod tests {
     #[test]
     fn a_service_whose_families_have_two_owners_is_announced_by_neither_alone() {
         let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
-        let mut reporter = Reporter::new("node-1", EventRecorder::disconnected(), metrics);
+        let mut reporter = reporter(metrics);
         let vips = ["192.0.2.1", "2001:db8::1"].map(|vip| vip.parse::<IpAddr>().unwrap());
         let web = ObjectName::new("shop", "web");
         let verdicts = vips.map(|vip| (vip, Verdict::Offer { bgp: false })).into();
-        reporter.service(&web, Some("1"), ServicePlan { verdicts, ..ServicePlan::default() });
+        reporter.service(
+            Instant::now(),
+            &web,
+            Some("1"),
+            ServicePlan { verdicts, ..ServicePlan::default() },
+            true,
+        );
         for (owned, alone) in [(&vips[..1], false), (&vips[..], true), (&vips[1..], false)] {
             let port = PortView { owned: owned.iter().copied().collect(), ..PortView::default() };
-            reporter.layer2(View { ports: [("eth0".to_owned(), port)].into(), ..View::default() });
+            reporter.layer2(
+                Instant::now(),
+                View { ports: [("eth0".to_owned(), port)].into(), ..View::default() },
+            );
             let [_, by_layer2] = reporter.statuses();
             assert_eq!(by_layer2.borrow()[&web].alone, alone, "{owned:?}");
         }

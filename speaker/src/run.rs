@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use herald_proxy::health::{self, BindFailure, HealthPorts, ProxyState};
@@ -36,6 +37,7 @@ use crate::effects::NodeEffects;
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
+use crate::history::History;
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
 use crate::kernel_version;
@@ -154,8 +156,12 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
     // Without a proxy of Herald's it is another's rules that forward, and they know nothing of this restart.
     let predecessor = tables || options.proxy == ProxyMode::Off;
-    let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor)
-        .telling(Notices::new(events.clone(), &options.node_name));
+    let history = History::new(Instant::now());
+    let peers = Peers::new(speaker_metrics.bgp.clone(), predecessor).telling(Notices::new(
+        events.clone(),
+        &options.node_name,
+        history.clone(),
+    ));
     let met = peers.met();
     let (found_keys, keys) = watch::channel(None);
     let source = KeySource { directory: options.layer2_key_directory.clone() };
@@ -179,7 +185,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let component = Component::Speaker(options.node_name.clone());
     let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
     tasks.spawn_until_shutdown("config-report", telling);
-    let reporter = Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone());
+    let reporter = Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone(), history);
     let [bgp, layer2] = reporter.statuses();
     for (name, kind, announced) in
         [("bgp-status", service_status::BGP, bgp), ("l2-status", service_status::LAYER2, layer2)]

@@ -14,6 +14,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use crate::history::Local;
 use crate::plan::{Remark, Verdict};
 use crate::reason::Reason;
 
@@ -50,6 +51,8 @@ pub(crate) struct Told {
     pub(crate) uid: Option<Box<str>>,
     /// By address, in order.
     pub(crate) verdicts: Box<[(IpAddr, Verdict)]>,
+    /// Its rules are in the kernel as they should be.
+    pub(crate) programmed: bool,
     /// By name, to whom its routes are told.
     pub(crate) peers: Arc<BTreeSet<String>>,
     /// For its users.
@@ -60,6 +63,13 @@ impl Told {
     /// Whether it has this address.
     pub(crate) fn has(&self, address: &IpAddr) -> bool {
         self.verdicts.binary_search_by_key(address, |(address, _)| *address).is_ok()
+    }
+
+    /// What it has of an address.
+    pub(crate) fn local(&self, address: &IpAddr) -> Option<Local> {
+        let at = self.verdicts.binary_search_by_key(address, |(address, _)| *address).ok()?;
+        let (_, verdict) = self.verdicts.get(at)?;
+        Some(Local { verdict: *verdict, programmed: self.programmed })
     }
 
     /// What becomes of its addresses, in order, on a node that owns these by layer 2.

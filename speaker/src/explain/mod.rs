@@ -1,4 +1,5 @@
-//! `herald explain` and `herald status`: what this node does with one Service or one packet and why, its BGP sessions, its routes.
+//! `herald explain`, `herald status` and `herald history`: what this node does with one Service or one packet and why, its BGP sessions, its routes,
+//! and what happened to an address.
 //!
 //! ```text
 //!   admin server: GET /explain/…  ──(mpsc, depth QUEUE, answered)──> the reconcile loop, between two batches
@@ -10,6 +11,7 @@
 //! loop is never kept from its work for longer than one plan takes. Read-only; addresses and names are all that is told.
 
 mod advice;
+mod history;
 mod model;
 mod node;
 mod overview;
@@ -24,6 +26,7 @@ mod status_tests;
 #[cfg(test)]
 mod tests;
 
+pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, SESSION_DOWN, SESSION_UP, Subject};
 pub use model::{
     AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
     PacketAnswer, PortAnswer, Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,
@@ -47,6 +50,8 @@ pub const SERVICE_PATH: &str = "/explain/service/";
 pub const PACKET_PATH: &str = "/explain/packet";
 /// Where the sessions are asked about.
 pub const BGP_PATH: &str = "/explain/bgp";
+/// Where an address or a Service's addresses are asked about: `/explain/history/ADDRESS`, `/explain/history/NAMESPACE/NAME`.
+pub const HISTORY_PATH: &str = "/explain/history/";
 /// Where the node as a whole is asked about.
 pub const NODE_PATH: &str = "/explain/node";
 /// Where the routes are asked about.
@@ -65,6 +70,8 @@ pub(crate) enum Question {
     Bgp,
     /// About the routes that peers are told.
     Routes,
+    /// About what happened.
+    History(Subject),
 }
 
 /// Why there is no answer.

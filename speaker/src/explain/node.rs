@@ -8,9 +8,10 @@ use herald_proxy::EndpointsView;
 use herald_runtime::ObjectName;
 use serde::Serialize;
 
+use super::history::{Clock, history};
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
-use super::{Answer, Asked, PacketQuestion, Question, Refusal, overview, status};
+use super::{Answer, Asked, PacketQuestion, Question, Refusal, Subject, overview, status};
 use crate::bgp::{PeerSettings, Seen};
 use crate::index::Index;
 use crate::options::ProxyMode;
@@ -32,6 +33,7 @@ impl Reconciler {
             Question::Node => self.status_node(),
             Question::Bgp => self.status_bgp(),
             Question::Routes => self.status_routes(),
+            Question::History(subject) => self.history(subject),
         };
         // Nobody waits any more: the client is gone.
         let _ = asked.answer.send(answer);
@@ -78,6 +80,12 @@ impl Reconciler {
         let announced = self.reporter.announced_by_bgp();
         let (node, config) = (&settings.node.name, settings.view(&self.index, &self.options).config);
         json(&status::routes(node, peers.avoided(), &peers.routes(), &announced, config))
+    }
+
+    /// Also before everything has been heard: what happened is known all the same.
+    fn history(&self, subject: &Subject) -> Answer {
+        let journal = self.reporter.history().journal();
+        json(&history(&self.options.node_name, Clock::now(), subject, &journal, self.reporter.told()))
     }
 
     fn explain_packet(&self, question: &PacketQuestion, local_addresses: &BTreeSet<IpAddr>) -> Answer {

@@ -96,7 +96,7 @@ pub(crate) fn overview<'s>(
     }
 }
 
-fn word(state: State) -> String {
+pub(super) fn word(state: State) -> String {
     let by = PROTOCOLS.into_iter().zip(state.by).filter(|(_, by)| *by).map(|(protocol, _)| protocol);
     let by = by.collect::<Vec<_>>().join("+");
     if by.is_empty() { state.reason.map_or("unknown", |reason| reason.word()).to_owned() } else { by }

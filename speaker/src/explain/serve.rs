@@ -14,8 +14,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
-    Answer, Asked, BGP_PATH, Failure, NODE_PATH, PACKET_PATH, PacketQuestion, Question, ROUTES_PATH, Refusal,
-    SERVICE_PATH,
+    Answer, Asked, BGP_PATH, Failure, HISTORY_PATH, NODE_PATH, PACKET_PATH, PacketQuestion, Question,
+    ROUTES_PATH, Refusal, SERVICE_PATH, Subject,
 };
 use crate::addresses::AddressList;
 
@@ -70,6 +70,7 @@ pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> J
         Ok(Asking::Node) => asker.ask(Question::Node).await,
         Ok(Asking::Bgp) => asker.ask(Question::Bgp).await,
         Ok(Asking::Routes) => asker.ask(Question::Routes).await,
+        Ok(Asking::History(subject)) => asker.ask(Question::History(subject)).await,
         Ok(Asking::Packet(packet)) => match asker.addresses().await {
             Ok(local) => asker.ask(Question::Packet(packet, local)).await,
             Err(refusal) => Err(refusal),
@@ -97,6 +98,7 @@ enum Asking {
     Node,
     Bgp,
     Routes,
+    History(Subject),
 }
 
 /// Reads path and query. Names of Kubernetes and addresses need no escapes but `%5B`, `%5D`, `%3A` and `%2F`.
@@ -110,6 +112,9 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
             _ => Err(Refusal::Bad(format!("ask for {SERVICE_PATH}NAMESPACE/NAME"))),
         };
     }
+    if let Some(subject) = path.strip_prefix(HISTORY_PATH) {
+        return Subject::parse(&unescape(subject)).map(Asking::History).map_err(Refusal::Bad);
+    }
     match path {
         PACKET_PATH => {}
         NODE_PATH => return Ok(Asking::Node),
@@ -117,7 +122,7 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         ROUTES_PATH => return Ok(Asking::Routes),
         _ => {
             return Err(Refusal::Bad(format!(
-                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {BGP_PATH} and {ROUTES_PATH}"
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
             )));
         }
     }
@@ -164,6 +169,11 @@ mod tests {
             read("/explain/packet", Some("from=2001:db8:c::1&to=%5B2001:db8:1::1%5d:53%2Fudp")),
             Ok(Asking::Packet(packet))
         );
+        let address = Asking::History(Subject::parse("2001:db8:1::1").unwrap());
+        assert_eq!(read("/explain/history/2001%3Adb8:1::1", None), Ok(address));
+        let service = Asking::History(Subject::parse("shop/web").unwrap());
+        assert_eq!(read("/explain/history/shop/web", None), Ok(service));
+        assert!(matches!(read("/explain/history/", None), Err(Refusal::Bad(_))));
         for (path, query) in [
             ("/explain/service/web", None),
             ("/explain/service/a/b/c", None),

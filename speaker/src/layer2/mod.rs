@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use herald_config::Layer2Spread;
 use tokio::sync::{oneshot, watch};
@@ -128,6 +128,8 @@ pub(crate) struct PortView {
     pub(crate) suspects: BTreeSet<Box<str>>,
     /// What this node took from others, and where those are on the segment.
     pub(crate) formers: BTreeMap<IpAddr, IpAddr>,
+    /// Since when it is so; who reads it may be late.
+    pub(crate) since: Option<Instant>,
 }
 
 /// All interfaces, by name.

@@ -384,7 +384,7 @@ impl Port {
         let former = |(address, node)| Some((address, wanted.beside(&self.interface, node, address)?));
         let formers = self.segment.formers(self.published).filter_map(former).collect();
         drop(wanted);
-        let now = PortView {
+        let mut now = PortView {
             hears: self.segment.hears(),
             owned,
             named,
@@ -392,11 +392,17 @@ impl Port {
             heard: self.segment.heard_nodes().collect(),
             suspects: self.segment.suspects().clone(),
             formers,
+            since: None,
         };
         self.shared.metrics.hears(&self.interface.name, now.hears);
         self.shared.view.send_if_modified(|view| {
-            let changed = view.ports.get(&self.interface.name) != Some(&now);
-            view.ports.insert(self.interface.name.clone(), now);
+            let was = view.ports.get(&self.interface.name);
+            now.since = was.and_then(|was| was.since);
+            let changed = was != Some(&now);
+            if changed {
+                now.since = Some(self.published);
+                view.ports.insert(self.interface.name.clone(), now);
+            }
             changed
         });
     }

@@ -24,6 +24,7 @@ use crate::addresses::LocalAddresses;
 use crate::bgp::{Met, Peers, Routers};
 use crate::configured::ConfigObject;
 use crate::conntrack::Housekeeper;
+use crate::history::History;
 use crate::index::{Observed, ServiceObject, SliceObject, fold_service};
 use crate::kernel::KernelThread;
 use crate::layer2::{Layer2, Layer2Metrics};
@@ -98,7 +99,7 @@ impl Lab {
         let reconciler = Reconciler {
             index: Index::default(),
             applier: Applier::new(effects, options.linger, &adopted),
-            reporter: Reporter::new("node-1", events.clone(), metrics.clone()),
+            reporter: Reporter::new("node-1", events.clone(), metrics.clone(), History::new(Instant::now())),
             metrics,
             sync: SyncReport::new(proxy_metrics, proxy_state),
             outputs: Outputs {
