@@ -1,6 +1,7 @@
 //! What Herald's accounts must be allowed, asked of the API server for each: a SubjectAccessReview tells without trying.
 
 use futures::StreamExt;
+use herald_runtime::said;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -74,10 +75,7 @@ fn rights(namespace: &str) -> Vec<Right> {
 /// Those that Herald's accounts lack.
 pub(super) async fn denied(client: &Client, namespace: &str) -> Result<Vec<String>, String> {
     let reviews = rights(namespace).into_iter().map(|right| async move {
-        let allowed = review(client, namespace, &right).await.map_err(|error| match error {
-            kube::Error::Api(status) => status.message,
-            error => herald_runtime::chain(&error),
-        })?;
+        let allowed = review(client, namespace, &right).await.map_err(said)?;
         Ok((!allowed).then(|| format!("{}: {}", right.account, right.what)))
     });
     let answers: Vec<Result<Option<String>, String>> =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use herald_runtime::said;
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
@@ -91,8 +92,8 @@ impl ClusterSeen {
         Ok(Self {
             namespace: namespace.to_owned(),
             lists,
-            secrets: secrets(client, namespace).await.map_err(why),
-            definitions: definitions(client).await.map_err(why),
+            secrets: secrets(client, namespace).await.map_err(said),
+            definitions: definitions(client).await.map_err(said),
             version,
             ahead,
             denied: rights::denied(client, namespace).await,
@@ -152,13 +153,13 @@ impl Source {
         };
         if self.kind == "Namespace" {
             let found = api(client, self.api_version, self.kind, plural, None).get_opt(ours).await;
-            return Ok(found.map_err(why)?.map(value).into_iter().collect());
+            return Ok(found.map_err(said)?.map(value).into_iter().collect());
         }
         let api = api(client, self.api_version, self.kind, plural, namespace);
         let Some(names) = names else { return pages(&api).await };
         let mut found = Vec::new();
         for name in names {
-            found.extend(api.get_opt(name).await.map_err(why)?.map(value));
+            found.extend(api.get_opt(name).await.map_err(said)?.map(value));
         }
         Ok(found)
     }
@@ -170,7 +171,7 @@ async fn pages(api: &Api<DynamicObject>) -> Result<Vec<Value>, String> {
     loop {
         let list = match api.list(&parameters).await {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-            list => list.map_err(why)?,
+            list => list.map_err(said)?,
         };
         found.extend(list.items.into_iter().map(value).filter(of_interest));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -207,13 +208,6 @@ fn of_interest(object: &Value) -> bool {
 fn value(object: DynamicObject) -> Value {
     // Maps with text as keys, and nothing else.
     serde_json::to_value(object).unwrap_or_default()
-}
-
-fn why(error: kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message,
-        error => herald_runtime::chain(&error),
-    }
 }
 
 fn api(
