@@ -162,7 +162,7 @@ pub(crate) async fn ask_speaker(ip: IpAddr, path: &str) -> Result<Bytes> {
     fetched(&SocketAddr::new(ip, DEFAULT_PORT).to_string(), path).await
 }
 
-async fn fetched(server: &str, path: &str) -> Result<Bytes> {
+pub(crate) async fn fetched(server: &str, path: &str) -> Result<Bytes> {
     let (status, body) = fetch::get(server, path).await.map_err(remedy)?;
     if status != StatusCode::OK {
         match serde_json::from_slice::<Failure>(&body) {

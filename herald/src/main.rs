@@ -1,10 +1,11 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`, `doctor`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`, `history`, `doctor`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
 mod cluster;
 mod doctor;
 mod explain;
 mod flags;
+mod history;
 mod log;
 mod memory;
 mod offline;
@@ -22,6 +23,7 @@ use herald_speaker::SpeakerOptions;
 use crate::doctor::DoctorFlags;
 use crate::explain::{ExplainFlags, Output, StatusFlags};
 use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
+use crate::history::HistoryFlags;
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
 
@@ -60,6 +62,8 @@ enum Command {
     Explain(ExplainFlags),
     /// Tells how the whole cluster is, what is wrong first; or a node's BGP sessions, or the routes that it announces.
     Status(StatusFlags),
+    /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
+    History(HistoryFlags),
     /// Looks for what stands in Herald's way, in the cluster or on this node, before it is installed and after. Exit code 0: no
     /// error, perhaps warnings; 1: something does not work, or will not; 2: nothing could be looked at.
     Doctor(DoctorFlags),
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
     let asked = match command {
         Command::Explain(_) => Some(("explain", ExitCode::FAILURE)),
         Command::Status(_) => Some(("status", ExitCode::FAILURE)),
+        Command::History(_) => Some(("history", ExitCode::FAILURE)),
         Command::Doctor(_) => Some(("doctor", ExitCode::from(doctor::BLIND))),
         _ => None,
     };
@@ -149,6 +154,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Crds | Command::Check(_) | Command::Migrate(_) => {}
         Command::Explain(flags) => print(&explain::run(flags).await?),
         Command::Status(flags) => print(&explain::status(flags).await?),
+        Command::History(flags) => print(&history::run(flags).await?),
         Command::Doctor(flags) => {
             let (report, output) = doctor::run(flags).await?;
             match output {
