@@ -4,6 +4,7 @@
 //! label keeps out, so that what is measured is the owner and not its pods.
 
 mod dead_node;
+mod history;
 mod recorder;
 mod walled;
 mod wire;

@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod faults;
 mod graceful_restart;
+mod history;
 mod kernel;
 mod kube_proxy;
 mod layer2;

@@ -213,6 +213,13 @@ fn a_speaker_that_is_a_pod_is_asked_by_the_api_server_and_what_may_not_be_read_i
     })
     .with_context(|| speaker.log_tail())?;
     println!("$ herald status\n{text}");
+    // The same rights do for the history, and addresses of both families are asked about in a path.
+    let (program, kubeconfig) = (herald_program()?.display().to_string(), viewer.display().to_string());
+    for subject in ["192.0.2.1", "2001:db8:1::1", "shop/web"] {
+        let command = [&*program, "history", subject, "--kubeconfig", &kubeconfig];
+        let text = lab.control_plane_ns().exec(&command)?;
+        ensure!(text.contains("no speaker that answers remembers") && !text.contains("! "), "{text}");
+    }
 
     // An address where no speaker is: the question went there, and not to the Node's own.
     lab.kubectl(&pod.map(|word| {
