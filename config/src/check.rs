@@ -5,7 +5,7 @@ use std::fmt;
 use crate::HeraldOptions;
 use crate::assemble::{Assembler, Secrets, Severity};
 use crate::document::parse;
-use crate::manifests::{self, Document, File};
+use crate::manifests::{self, Contents, Document, File};
 use crate::objects::Object;
 use crate::problem::{ConfigError, Warning};
 
@@ -50,6 +50,18 @@ impl Checked {
     pub fn refused(&self) -> bool {
         self.findings.iter().any(|finding| finding.error)
     }
+}
+
+/// What stands in the files; or, where one cannot be read as YAML or has something of an unknown kind, what is wrong.
+pub(crate) fn contents(files: &[File]) -> Result<Vec<Contents>, Vec<Finding>> {
+    let mut checker = Checker { files, findings: Vec::new() };
+    let mut all = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let mut contents = manifests::read(&file.text);
+        checker.errors(index, std::mem::take(&mut contents.errors));
+        all.push(contents);
+    }
+    if checker.findings.is_empty() { Ok(all) } else { Err(checker.findings) }
 }
 
 /// Judges all files together.

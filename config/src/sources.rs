@@ -13,6 +13,7 @@
 //!
 //! Pure and synchronous. Nothing is in force before [`Sources::ready`].
 
+mod files;
 #[cfg(test)]
 mod tests;
 

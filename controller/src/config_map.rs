@@ -4,7 +4,7 @@
 //! Which of the two counts, and what stays in force while something is refused or gone, is decided in
 //! [`herald_config::Sources`]. The controller's leader is the one that tells it by Events; speakers only log.
 
-use herald_config::{Config, Document, Sources, Subject, Watched};
+use herald_config::{Config, Document, File, Finding, Sources, Subject, Watched};
 use herald_runtime::ObjectName;
 use herald_runtime::events::{EventType, regarding};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
@@ -112,6 +112,19 @@ impl ConfigState {
             WatchEvent::Deleted(name) => self.sources.delete_named(event.kind, &name.name),
         }
         self.settle(tells)
+    }
+
+    /// What `kubectl apply -f` would make of files. True if another configuration is in force now.
+    ///
+    /// # Errors
+    /// What cannot be read; nothing is taken then.
+    pub fn apply_files(
+        &mut self,
+        files: &[File],
+        tells: &mut Vec<Tell>,
+    ) -> Result<(usize, bool), Vec<Finding>> {
+        let taken = self.sources.apply_files(files)?;
+        Ok((taken, self.settle(tells)))
     }
 
     fn settle(&mut self, tells: &mut Vec<Tell>) -> bool {

@@ -12,6 +12,7 @@
 
 mod allot;
 mod backoff;
+pub mod forecast;
 mod notes;
 #[cfg(test)]
 mod tests;

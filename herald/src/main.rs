@@ -1,4 +1,4 @@
-//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`, `history`, `doctor`. It reads flags, sets up logs and runs one role; what a role
+//! The Herald binary: `controller`, `speaker`, `cleanup`, `crds`, `check`, `migrate`, `explain`, `status`, `history`, `plan`, `doctor`. It reads flags, sets up logs and runs one role; what a role
 //! does stands in its own crate.
 
 mod cluster;
@@ -9,6 +9,7 @@ mod history;
 mod log;
 mod memory;
 mod offline;
+mod plan;
 mod speakers;
 
 use std::io::Write;
@@ -26,6 +27,7 @@ use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::history::HistoryFlags;
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
+use crate::plan::PlanFlags;
 
 /// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with
 /// it. Without huge pages, which would double what a small cluster takes.
@@ -64,6 +66,9 @@ enum Command {
     Status(StatusFlags),
     /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
     History(HistoryFlags),
+    /// Tells what other configuration would do to the Services' addresses, before it is applied: which would move, go or come, and
+    /// why. Exit code 0: all of it would be taken; 1: something would be refused; 2: a file or the cluster cannot be read.
+    Plan(PlanFlags),
     /// Looks for what stands in Herald's way, in the cluster or on this node, before it is installed and after. Exit code 0: no
     /// error, perhaps warnings; 1: something does not work, or will not; 2: nothing could be looked at.
     Doctor(DoctorFlags),
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         Command::Explain(_) => Some(("explain", ExitCode::FAILURE)),
         Command::Status(_) => Some(("status", ExitCode::FAILURE)),
         Command::History(_) => Some(("history", ExitCode::FAILURE)),
+        Command::Plan(_) => Some(("plan", ExitCode::from(offline::UNREADABLE))),
         Command::Doctor(_) => Some(("doctor", ExitCode::from(doctor::BLIND))),
         _ => None,
     };
@@ -155,6 +161,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(flags) => print(&explain::run(flags).await?),
         Command::Status(flags) => print(&explain::status(flags).await?),
         Command::History(flags) => print(&history::run(flags).await?),
+        Command::Plan(flags) => return plan::run(flags).await,
         Command::Doctor(flags) => {
             let (report, output) = doctor::run(flags).await?;
             match output {

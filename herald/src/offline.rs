@@ -13,8 +13,8 @@ use crate::print;
 
 /// A cluster's whole configuration is far below it.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-const REFUSED: u8 = 1;
-const UNREADABLE: u8 = 2;
+pub(crate) const REFUSED: u8 = 1;
+pub(crate) const UNREADABLE: u8 = 2;
 
 /// `herald check` and `herald migrate`.
 #[derive(Debug, Args)]
@@ -36,7 +36,8 @@ impl FileFlags {
     }
 }
 
-fn read(name: &str) -> std::io::Result<String> {
+/// A file, or `-` for standard input; bounded.
+pub(crate) fn read(name: &str) -> std::io::Result<String> {
     let mut text = String::new();
     let length = match name {
         "-" => std::io::stdin().lock().take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?,

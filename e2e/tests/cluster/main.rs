@@ -18,6 +18,7 @@ mod manifests;
 mod metallb_switch;
 mod objects;
 mod order;
+mod plan;
 mod planned_work;
 mod probe;
 mod rights;
