@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds what the manifests and the chart are tested with, from Go modules. Progress goes to standard error; the last line on
-# standard output is the directory:
+# Gathers what the manifests and the chart are tested with: from Go modules, and from Debian's package of Prometheus, which is
+# unpacked and not installed, so that no service of it is ever started here. Progress goes to standard error; the last line
+# on standard output is the directory:
 #
 #   helm                            the program
+#   prometheus, promtool            the programs
 #   prometheus-operator/*.yaml      the operator's CustomResourceDefinitions, as it publishes them
 #
 #   build.sh           build what is missing, print the directory
@@ -60,6 +62,16 @@ source=$(cd "$work" && go mod download -json "$operator" | sed -n 's/^\t"Dir": "
 mkdir "$work/prometheus-operator"
 # Files of the module cache are read-only; the copies shall not be.
 install -m 0644 "$source"/example/prometheus-operator-crd/*.yaml "$work/prometheus-operator"
+echo "prometheus from Debian's package" >&2
+mkdir "$work/package"
+# The user that apt downloads as has to get there, or it warns.
+chmod 0755 "$work"
+download() { (cd "$work/package" && apt-get download -qq prometheus 2>/dev/null); }
+# A machine that never asked for the lists, or long ago, asks for a package that is there no more.
+download || { apt-get update -qq && download; } || { echo "apt-get cannot download the package prometheus" >&2; exit 1; }
+dpkg-deb --extract "$work"/package/prometheus_*.deb "$work/package"
+mv "$work"/package/usr/bin/{prometheus,promtool} "$work"
+rm -rf "$work/package"
 
 touch "$work/complete"
 chmod 0755 "$work"
