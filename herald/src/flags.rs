@@ -196,6 +196,10 @@ pub(crate) struct SpeakerFlags {
     /// one series). 0: packets are not counted by frontend.
     #[arg(long, default_value_t = 1000, value_name = "FRONTENDS")]
     service_metrics_limit: usize,
+    /// How many addresses at most have series of their own in metallb_speaker_announced and, of those that this node owns
+    /// by layer 2, in metallb_layer2_*. All others are one series each.
+    #[arg(long, default_value_t = 1000, value_name = "ADDRESSES")]
+    address_metrics_limit: usize,
     /// Conntrack entries per core that the kernel shall have room for at least, as kube-proxy has it; 0 leaves
     /// nf_conntrack_max alone. Only with --proxy=full.
     #[arg(long, default_value_t = ConntrackLimits::default().max_per_core, value_name = "ENTRIES")]
@@ -232,6 +236,7 @@ impl SpeakerFlags {
             linger,
             drain,
             service_metrics_limit,
+            address_metrics_limit,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
             layer2_key_directory,
@@ -251,6 +256,7 @@ impl SpeakerFlags {
             linger,
             drain,
             service_metrics_limit,
+            address_metrics_limit,
             conntrack: ConntrackLimits {
                 max_per_core: conntrack_max_per_core,
                 tcp_be_liberal: conntrack_tcp_be_liberal,

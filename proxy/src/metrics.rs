@@ -127,6 +127,10 @@ impl ProxyMetrics {
             healthz: Family::default(),
             livez: Family::default(),
         };
+        // The first failure shall be seen to be more than none.
+        for ip_family in IpFamily::ALL {
+            drop(metrics.sync_failures.get_or_create(&FamilyLabel { ip_family }));
+        }
         metrics.register(registry);
         metrics
     }

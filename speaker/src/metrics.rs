@@ -247,8 +247,8 @@ pub(crate) struct SpeakerMetrics {
 }
 
 impl SpeakerMetrics {
-    /// Registers them.
-    pub(crate) fn new(metrics: &Metrics, node: &str) -> Self {
+    /// Registers them; at most so many announced addresses have series of their own.
+    pub(crate) fn new(metrics: &Metrics, node: &str, addresses: usize) -> Self {
         let duration = || Histogram::new(exponential_buckets(0.000_1, 2.0, 18));
         let not_announced = metrics.register(
             "herald_speaker_not_announced",
@@ -259,7 +259,7 @@ impl SpeakerMetrics {
             not_announced.get_or_create(&ReasonLabel { reason: reason.word() }).set(0);
         }
         let told = AllTold::default();
-        metrics.collect(Announced { node: node.to_owned(), told: told.clone() });
+        metrics.collect(Announced { node: node.to_owned(), told: told.clone(), limit: addresses });
         Self {
             bgp: BgpMetrics::new(metrics),
             sync_duration: metrics.register(
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_peers_messages_have_metallbs_names_and_vanish_with_the_peer() {
         let registry = Metrics::new();
-        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let metrics = SpeakerMetrics::new(&registry, "node-1", 1000);
         let mut peer = metrics.bgp.peer(&crate::bgp::settings(""));
         let counters =
             Counters { opens_sent: 1, updates_sent: 3, keepalives_received: 2, ..Counters::default() };
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn every_reason_has_a_series_from_the_start() {
         let registry = Metrics::new();
-        SpeakerMetrics::new(&registry, "node-1").not_announced(Reason::NoEndpoints, 1);
+        SpeakerMetrics::new(&registry, "node-1", 1000).not_announced(Reason::NoEndpoints, 1);
         let text = registry.encode().unwrap();
         assert!(text.contains(r#"herald_speaker_not_announced{reason="noEndpoints"} 1"#), "{text}");
         assert!(text.contains(r#"herald_speaker_not_announced{reason="noPeer"} 0"#), "{text}");

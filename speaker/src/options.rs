@@ -75,6 +75,8 @@ pub struct SpeakerOptions {
     pub drain: Duration,
     /// How many frontends at most have metrics of their packets and bytes; 0: packets are not counted by frontend.
     pub service_metrics_limit: usize,
+    /// How many announced addresses at most have series of their own, and how many that the node owns by layer 2.
+    pub address_metrics_limit: usize,
     /// The kernel's conntrack settings; in full mode only.
     pub conntrack: ConntrackLimits,
     /// The files of a Secret with the keys of layer 2's hellos; `None`: they are signed with the cluster's name.
@@ -114,6 +116,7 @@ impl SpeakerOptions {
             linger: Duration::from_secs(1),
             drain: Duration::from_secs(10),
             service_metrics_limit: 1000,
+            address_metrics_limit: 1000,
             conntrack: ConntrackLimits::default(),
             layer2_key_directory: None,
             sysctl_directory: SYSCTLS.into(),

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn metrics_follow_an_address_from_refused_to_announced_to_gone() {
         let registry = Metrics::new();
-        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let metrics = SpeakerMetrics::new(&registry, "node-1", 1000);
         let mut reporter = reporter(metrics);
         let service = ObjectName::new("shop", "web");
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn an_offered_address_is_announced_while_the_node_owns_it() {
         let registry = Metrics::new();
-        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let metrics = SpeakerMetrics::new(&registry, "node-1", 1000);
         let mut reporter = reporter(metrics);
         let vip: IpAddr = "192.0.2.1".parse().unwrap();
         let verdicts = BTreeMap::from([(vip, Verdict::Offer { bgp: false })]);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_service_is_shown_with_the_peers_that_it_is_told_to_while_it_is() {
-        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
+        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1", 1000);
         let mut reporter = reporter(metrics);
         let web = ObjectName::new("shop", "web");
         for (verdict, peers) in [
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_service_whose_families_have_two_owners_is_announced_by_neither_alone() {
-        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1");
+        let metrics = SpeakerMetrics::new(&Metrics::new(), "node-1", 1000);
         let mut reporter = reporter(metrics);
         let vips = ["192.0.2.1", "2001:db8::1"].map(|vip| vip.parse::<IpAddr>().unwrap());
         let web = ObjectName::new("shop", "web");

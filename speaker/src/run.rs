@@ -151,7 +151,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         Ok(())
     });
 
-    let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name);
+    let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name, options.address_metrics_limit);
     let names = FrontendNames::default();
     let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
     // Without a proxy of Herald's it is another's rules that forward, and they know nothing of this restart.
@@ -167,7 +167,8 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let source = KeySource { directory: options.layer2_key_directory.clone() };
     let following = layer2::follow_keys(options.client.clone(), source, cluster, found_keys);
     tasks.spawn_until_shutdown("layer2-keys", following);
-    let layer2 = Layer2::start(&options.node_name, keys, Layer2Metrics::new(&metrics))
+    let layer2_metrics = Layer2Metrics::new(&metrics, options.address_metrics_limit);
+    let layer2 = Layer2::start(&options.node_name, keys, layer2_metrics)
         .context("cannot start the thread of layer 2")?;
     let owners = layer2.view();
     let effects = NodeEffects { proxy, addresses: local, peers, layer2 };

@@ -1,7 +1,8 @@
 //! What was last told of each Service, and the metric that shows which addresses the node announces.
 //!
 //! A scrape reads what the reporter remembers in any case: a series of its own for each of a hundred thousand addresses
-//! would take more room than everything else that is known of them. It takes the lock for some Services at a time.
+//! would take more room than everything else that is known of them. It takes the lock for some Services at a time, and
+//! names the first so many addresses, in the order of their Services' names; how many more there are is one series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -150,6 +151,15 @@ pub(crate) struct Announced {
     pub(crate) node: String,
     /// What of.
     pub(crate) told: AllTold,
+    /// So many addresses have series of their own.
+    pub(crate) limit: usize,
+}
+
+impl Announced {
+    /// The series of all that have none: no Service has a name without a namespace.
+    fn others(&self, protocol: &'static str) -> Label {
+        Label { service: "others".to_owned(), protocol, node: self.node.clone(), ip: String::new() }
+    }
 }
 
 impl Collector for Announced {
@@ -160,13 +170,18 @@ impl Collector for Announced {
             None,
             MetricType::Gauge,
         )?;
-        let mut last = None;
+        let (mut last, mut named, mut others) = (None, 0, [0_i64; PROTOCOLS.len()]);
         loop {
             let (services, owned) = self.told.after(last.as_ref());
-            let Some((name, _)) = services.last() else { return Ok(()) };
+            let Some((name, _)) = services.last() else { break };
             last = Some(name.clone());
             for (service, told) in &services {
                 for (address, state) in told.states(&owned) {
+                    if named == self.limit {
+                        others.iter_mut().zip(state.by).for_each(|(others, by)| *others += i64::from(by));
+                        continue;
+                    }
+                    named += usize::from(state.by.contains(&true));
                     for (protocol, _) in PROTOCOLS.into_iter().zip(state.by).filter(|(_, by)| *by) {
                         let (service, node) = (service.to_string(), self.node.clone());
                         let labels = Label { service, protocol, node, ip: address.to_string() };
@@ -175,6 +190,10 @@ impl Collector for Announced {
                 }
             }
         }
+        for (protocol, others) in PROTOCOLS.into_iter().zip(others).filter(|(_, others)| *others > 0) {
+            metric.encode_family(&self.others(protocol))?.encode_gauge(&others)?;
+        }
+        Ok(())
     }
 }
 
@@ -187,7 +206,7 @@ mod tests {
     #[test]
     fn all_announced_addresses_have_metallbs_labels_however_many_they_are() {
         let (registry, told) = (Metrics::new(), AllTold::default());
-        registry.collect(Announced { node: "node-1".to_owned(), told: told.clone() });
+        registry.collect(Announced { node: "node-1".to_owned(), told: told.clone(), limit: 1000 });
         let services = 2 * AT_ONCE + 1;
         let mut expected = BTreeSet::new();
         for n in 0..services {
@@ -202,5 +221,22 @@ mod tests {
         let text = registry.encode().unwrap();
         let series = text.lines().filter(|line| line.starts_with("metallb_")).map(str::to_owned);
         assert_eq!(series.collect::<BTreeSet<_>>(), expected);
+    }
+
+    #[test]
+    fn ten_thousand_services_have_as_many_series_as_are_allowed_and_their_sum_is_right() {
+        let (registry, told) = (Metrics::new(), AllTold::default());
+        registry.collect(Announced { node: "node-1".to_owned(), told: told.clone(), limit: 100 });
+        for n in 0..10_000_u32 {
+            let address = IpAddr::from(std::net::Ipv4Addr::from(0xC612_0000 + n));
+            let verdicts = [(address, Verdict::Announce)].into();
+            told.remember(&ObjectName::new("shop", format!("svc-{n}")), Told { verdicts, ..Told::default() });
+        }
+        let text = registry.encode().unwrap();
+        let values = text.lines().filter(|line| line.starts_with("metallb_speaker_announced{"));
+        let values: Vec<u32> = values.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+        assert_eq!((values.len(), values.iter().sum()), (101, 10_000));
+        let others = r#"metallb_speaker_announced{service="others",protocol="bgp",node="node-1",ip=""} 9900"#;
+        assert!(text.lines().any(|line| line == others));
     }
 }

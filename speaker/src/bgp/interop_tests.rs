@@ -19,7 +19,7 @@ const AGGREGATE: &str = "198.51.100.0/24";
 const DOCUMENT: &str = include_str!("../../../docs/interop.md");
 
 fn started(predecessor: bool) -> Peers {
-    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1").bgp, predecessor)
+    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1", 1000).bgp, predecessor)
 }
 
 /// The words by which each make shows a community, a large community, and a path of these two AS numbers.
@@ -224,7 +224,7 @@ async fn the_router_knows_the_net_and_not_the_node(make: Make) {
 async fn all_routes_are_told_again_when_asked_for(make: Make) {
     let router = Router::start(make, Expects::default());
     let metrics = Metrics::new();
-    let mut peers = Peers::new(SpeakerMetrics::new(&metrics, "node-1").bgp, false);
+    let mut peers = Peers::new(SpeakerMetrics::new(&metrics, "node-1", 1000).bgp, false);
     peers.announce(&route(V4, &[]));
     peers.set(&[settings("")]).await;
     router.until(Question::Route(V4), |answer| !answer.is_empty()).await;

@@ -22,7 +22,7 @@ fn graceful() -> PeerSettings {
 }
 
 fn started(predecessor: bool) -> Peers {
-    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1").bgp, predecessor)
+    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1", 1000).bgp, predecessor)
 }
 
 fn holds(answer: &str, prefixes: &[&str]) -> bool {

@@ -29,7 +29,7 @@ pub(crate) fn settings(more: &str) -> PeerSettings {
 }
 
 fn peers(registry: &Metrics) -> Peers {
-    Peers::new(SpeakerMetrics::new(registry, "node-1").bgp, false)
+    Peers::new(SpeakerMetrics::new(registry, "node-1", 1000).bgp, false)
 }
 
 pub(super) fn route(prefix: &str, communities: &[u32]) -> ByPrefix<Arc<Attributes>> {

@@ -1,6 +1,8 @@
 //! What is counted of layer 2: MetalLB's names for requests, responses and gratuitous frames, `herald_` for the rest.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use herald_runtime::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -25,6 +27,9 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+/// Why a hello is not taken.
+const REFUSED: [&str; 5] = ["foreign", "otherVersion", "otherCluster", "unauthenticated", "malformed"];
+
 /// All of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Layer2Metrics {
@@ -37,6 +42,10 @@ pub(crate) struct Layer2Metrics {
     hellos: Counter,
     refused: Family<ReasonLabel, Counter>,
     hears: Family<InterfaceLabel, Gauge>,
+    /// So many addresses have series of their own.
+    limit: usize,
+    /// Which.
+    own: Arc<Mutex<BTreeSet<IpAddr>>>,
 }
 
 /// Those of one address that is answered for.
@@ -51,8 +60,17 @@ pub(crate) struct AddressMetrics {
 }
 
 impl Layer2Metrics {
-    /// Registers them.
-    pub(crate) fn new(metrics: &Metrics) -> Self {
+    /// Registers them; at most so many addresses have series of their own.
+    pub(crate) fn new(metrics: &Metrics, limit: usize) -> Self {
+        let refused = metrics.register(
+            "herald_layer2_hellos_refused",
+            "Datagrams at the port of hellos that were dropped, by reason",
+            Family::<ReasonLabel, Counter>::default(),
+        );
+        // The first one of a reason shall be seen to be more than none.
+        for reason in REFUSED {
+            drop(refused.get_or_create(&ReasonLabel { reason }));
+        }
         Self {
             requests: metrics.register(
                 "metallb_layer2_requests_received",
@@ -84,21 +102,27 @@ impl Layer2Metrics {
                 "Hellos of other nodes that were signed and well-formed",
                 Counter::default(),
             ),
-            refused: metrics.register(
-                "herald_layer2_hellos_refused",
-                "Datagrams at the port of hellos that were dropped, by reason",
-                Family::default(),
-            ),
+            refused,
             hears: metrics.register(
                 "herald_layer2_peers",
                 "Nodes that are heard on an interface",
                 Family::default(),
             ),
+            limit,
+            own: Arc::default(),
         }
     }
 
+    fn own(&self) -> MutexGuard<'_, BTreeSet<IpAddr>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of an address that this node owns from now on. Beyond the limit they are those of all others together.
     pub(super) fn address(&self, address: IpAddr) -> AddressMetrics {
-        let label = IpLabel { ip: address.to_string() };
+        let mut own = self.own();
+        let named = own.contains(&address) || (own.len() < self.limit && own.insert(address));
+        drop(own);
+        let label = IpLabel { ip: if named { address.to_string() } else { "others".to_owned() } };
         AddressMetrics {
             requests: self.requests.get_or_create(&label).clone(),
             responses: self.responses.get_or_create(&label).clone(),
@@ -106,7 +130,11 @@ impl Layer2Metrics {
         }
     }
 
+    /// It owns the address no more. What was counted of all others stays, so that it never goes back.
     pub(super) fn forget(&self, address: IpAddr) {
+        if !self.own().remove(&address) {
+            return;
+        }
         let label = IpLabel { ip: address.to_string() };
         for family in [&self.requests, &self.responses, &self.gratuitous] {
             family.remove(&label);
@@ -126,12 +154,13 @@ impl Layer2Metrics {
     }
 
     pub(super) fn hello_refused(&self, refused: Refused) {
+        let [foreign, other_version, other_cluster, unauthenticated, malformed] = REFUSED;
         let reason = match refused {
-            Refused::Foreign => "foreign",
-            Refused::OtherVersion(_) => "otherVersion",
-            Refused::OtherCluster => "otherCluster",
-            Refused::Unauthenticated => "unauthenticated",
-            Refused::Malformed => "malformed",
+            Refused::Foreign => foreign,
+            Refused::OtherVersion(_) => other_version,
+            Refused::OtherCluster => other_cluster,
+            Refused::Unauthenticated => unauthenticated,
+            Refused::Malformed => malformed,
         };
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -143,5 +172,45 @@ impl Layer2Metrics {
 
     pub(super) fn gone(&self, interface: &str) {
         self.hears.remove(&InterfaceLabel { interface: interface.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_limit_addresses_are_counted_together_and_what_was_counted_stays() {
+        let registry = Metrics::new();
+        let metrics = Layer2Metrics::new(&registry, 2);
+        let vips = [1, 2, 3, 4].map(|n| IpAddr::from([192, 0, 2, n]));
+        let series = || {
+            let text = registry.encode().unwrap();
+            let series =
+                text.lines().filter_map(|line| line.strip_prefix("metallb_layer2_requests_received"));
+            series.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        for vip in vips {
+            metrics.address(vip).requests.inc();
+        }
+        let own = |n: u8, value: u32| format!(r#"{{ip="192.0.2.{n}"}} {value}"#);
+        let others = r#"{ip="others"} 2"#.to_owned();
+        assert_eq!(series(), [own(1, 1), own(2, 1), others.clone()].into());
+        // One goes, and the next that comes has its room.
+        metrics.forget(vips[0]);
+        metrics.forget(vips[3]);
+        metrics.address(vips[3]).requests.inc();
+        assert_eq!(series(), [own(2, 1), own(4, 1), others].into());
+    }
+
+    #[test]
+    fn every_reason_has_a_series_from_the_start() {
+        let registry = Metrics::new();
+        Layer2Metrics::new(&registry, 0).hello_refused(Refused::OtherVersion(9));
+        let text = registry.encode().unwrap();
+        for (reason, value) in [("unauthenticated", 0), ("otherVersion", 1)] {
+            let line = format!(r#"herald_layer2_hellos_refused_total{{reason="{reason}"}} {value}"#);
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
     }
 }

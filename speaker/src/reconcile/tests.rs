@@ -77,12 +77,12 @@ impl Lab {
         tokio::task::spawn_local(connection);
         let adopted = local.adopt().await.unwrap().clone();
         let registry = Metrics::new();
-        let metrics = SpeakerMetrics::new(&registry, "node-1");
+        let metrics = SpeakerMetrics::new(&registry, "node-1", 1000);
         let proxy_metrics = ProxyMetrics::new(&Metrics::new());
         let conntrack = Housekeeper::start(proxy_metrics.clone(), None).unwrap();
         let failures = Family::default();
         let no_keys = watch::channel(None).1;
-        let layer2 = Layer2::start("node-1", no_keys, Layer2Metrics::new(&registry)).unwrap();
+        let layer2 = Layer2::start("node-1", no_keys, Layer2Metrics::new(&registry, 1000)).unwrap();
         let owners = layer2.view();
         let effects = NodeEffects {
             proxy: Some(

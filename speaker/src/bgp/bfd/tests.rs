@@ -34,7 +34,7 @@ fn with_bfd(milliseconds: u64) -> PeerSettings {
 }
 
 fn peers() -> Peers {
-    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1").bgp, false)
+    Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1", 1000).bgp, false)
 }
 
 async fn up(bird: &Bird) {
@@ -94,7 +94,7 @@ fn a_planned_end_keeps_the_routes_of_a_restart_where_bird_is_told_to_take_it_so(
         assert_eq!(first.leave("restart").await, 1);
         bird.until("show protocols all herald", |answer| answer.contains("graceful restart active")).await;
         assert!(bird.ask("show route").await.contains("192.0.2.1"), "{}", bird.log());
-        let mut second = Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1").bgp, true);
+        let mut second = Peers::new(SpeakerMetrics::new(&Metrics::new(), "node-1", 1000).bgp, true);
         second.announce(&route("192.0.2.1/32", &[]));
         second.set(&[graceful]).await;
         up(&bird).await;
