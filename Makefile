@@ -97,6 +97,12 @@ test-cluster: setup cluster ## Runs the suites on a real API server
 	@e2e/tools/build.sh >/dev/null
 	@HERALD_BIN=$(DEBUG)/herald .ci/test cluster
 
+.PHONY: test-alerts
+test-alerts: setup ## Lets each alert fire with promtool, and checks what alerts and dashboards name
+	@e2e/tools/build.sh >/dev/null
+	@cargo test --locked --workspace --test offline --quiet monitoring
+	@cargo test --locked --workspace --test cluster --quiet -- --ignored monitoring::alerts
+
 .PHONY: test-install
 test-install: ARCHES := amd64
 test-install: cluster image ## Runs the manifests on three real kubelets with containerd (once 10 minutes more: builds them)

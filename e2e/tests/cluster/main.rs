@@ -16,6 +16,7 @@ mod layer2;
 mod local_addresses;
 mod manifests;
 mod metallb_switch;
+mod monitoring;
 mod objects;
 mod order;
 mod plan;

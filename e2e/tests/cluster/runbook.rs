@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::UdpSocket;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +23,7 @@ const OF_RIGHTS: &[u32] = &[7, 27];
 const OF_SESSIONS: &[u32] = &[8, 9, 10, 11, 28];
 const OF_PACKETS: &[u32] = &[12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26];
 const OF_THE_SEGMENT: &[u32] = &[24];
+const OF_WHAT_IS_NOT_BELIEVED: &[u32] = &[29, 30];
 
 const BGP: &str = "\
 peers:
@@ -59,8 +62,9 @@ struct Runbook<'lab> {
 impl<'lab> Runbook<'lab> {
     fn open(lab: &'lab Lab) -> Result<Self> {
         let cases = cases();
-        let provoked = [OF_THE_CONTROLLER, OF_RIGHTS, OF_SESSIONS, OF_PACKETS, OF_THE_SEGMENT].concat();
-        let provoked: BTreeSet<u32> = provoked.into_iter().collect();
+        let provoked =
+            [OF_THE_CONTROLLER, OF_RIGHTS, OF_SESSIONS, OF_PACKETS, OF_THE_SEGMENT, OF_WHAT_IS_NOT_BELIEVED];
+        let provoked: BTreeSet<u32> = provoked.concat().into_iter().collect();
         let written: BTreeSet<u32> = cases.keys().copied().collect();
         ensure!(written == provoked, "{written:?} are in the document, {provoked:?} are provoked");
         ensure!(DOCUMENT.matches("\n### ").count() == written.len(), "a case without command or words");
@@ -314,4 +318,44 @@ fn an_address_that_two_hosts_have_is_told() -> Result<()> {
     };
     runbook.shows_after(24, &[("SERVICE", "web")], asks)?;
     runbook.close(OF_THE_SEGMENT)
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn endpoints_that_are_held_and_rules_that_are_refused_are_told() -> Result<()> {
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    let runbook = Runbook::open(&lab)?;
+    lab.configure_herald(BGP)?;
+    let node = lab.node(1);
+    let _controller = lab.controller("controller", &[])?;
+    let _speaker = lab.speaker(node, &[])?;
+    let pod = lab.pod(node, "web-1", &PodOptions::app("web"))?;
+    // So many are a whole cluster's.
+    let names = ["one", "two", "three", "four", "five"];
+    create(&lab, names.map(|name| service(name, json!({}))))?;
+    for name in names {
+        let address = await_address(&lab, name)?.to_string();
+        await_ok(SHOWN, name, || lab.client().get(at(&address, 80)))?;
+    }
+    pod.set_ready(false)?;
+    runbook.shows(29, &[])?;
+    pod.set_ready(true)?;
+
+    // The table belongs to another program while that runs.
+    let mut owner = node.ns.run(|| {
+        Command::new("nft")
+            .arg("-i")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    })??;
+    let mut input = owner.stdin.take().context("nft's input")?;
+    input.write_all(b"delete table ip herald; add table ip herald { flags owner; }\n")?;
+    create(&lab, [service("six", json!({}))])?;
+    let shown = runbook.shows(30, &[]);
+    drop(input);
+    owner.wait()?;
+    shown?;
+    runbook.close(OF_WHAT_IS_NOT_BELIEVED)
 }

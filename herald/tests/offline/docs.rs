@@ -9,21 +9,21 @@ use super::herald;
 
 /// A document, taken apart.
 #[derive(Default)]
-struct Document {
+pub(super) struct Document {
     links: Vec<String>,
     /// Of its headings.
-    anchors: BTreeSet<String>,
+    pub(super) anchors: BTreeSet<String>,
     yaml: Vec<String>,
     /// Lines of other blocks, and code within sentences.
-    code: Vec<String>,
+    pub(super) code: Vec<String>,
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// What people read, by its path from the root.
-fn documents() -> BTreeMap<String, Document> {
+pub(super) fn documents() -> BTreeMap<String, Document> {
     let in_docs = std::fs::read_dir(root().join("docs")).unwrap();
     let in_docs = in_docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().into_string().unwrap()));
     let names = in_docs.filter(|name| name.ends_with(".md"));
@@ -196,7 +196,7 @@ fn commands(code: &[String]) -> Vec<String> {
 }
 
 /// What of these arguments `herald` does not know. Words in capitals are placeholders.
-fn unknown_to_herald(words: &[&str], known: &mut BTreeMap<String, String>) -> Option<String> {
+pub(super) fn unknown_to_herald(words: &[&str], known: &mut BTreeMap<String, String>) -> Option<String> {
     let is_name =
         |word: &&&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
     let mut path: Vec<&str> = words.iter().take_while(is_name).copied().collect();

@@ -5,6 +5,7 @@
 
 mod docs;
 mod help;
+mod monitoring;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
