@@ -98,8 +98,24 @@ impl Scale {
                 service: serde_json::to_string(&service)?,
                 slice: serde_json::to_value(&slice)?,
                 address: serde_json::to_string(&address)?,
+                vip: None,
             })
         })
+    }
+
+    /// Copies that are made from now on have what was written to the first one meanwhile, and addresses of their own that follow
+    /// on its.
+    pub fn with_addresses(&mut self, lab: &Lab) -> Result<()> {
+        let service = lab.block_on(async |client| {
+            Ok(Api::<Service>::namespaced(client, NAMESPACE).get(&name(0)).await?)
+        })?;
+        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let entry = status.and_then(|balancer| balancer.ingress.as_ref()?.first());
+        let vip = entry.and_then(|entry| entry.ip.as_ref()).context("the first one has no address")?;
+        let pattern = self.pattern.as_mut().context("there is no first one")?;
+        pattern.vip = Some(vip.parse()?);
+        pattern.service = serde_json::to_string(&service)?;
+        Ok(())
     }
 
     /// How many there are.
@@ -136,6 +152,8 @@ struct Pattern {
     service: String,
     slice: Value,
     address: String,
+    /// Its load balancer address, if it has one.
+    vip: Option<Ipv4Addr>,
 }
 
 impl Pattern {
@@ -143,8 +161,11 @@ impl Pattern {
     fn copies(&self, number: u32, endpoints: Value) -> Vec<(String, Value)> {
         let (name, ip) = (name(number), cluster_ip(number));
         let renamed = |text: &str| {
-            let text =
+            let mut text =
                 text.replace(&self::name(0), &name).replace(&cluster_ip(0).to_string(), &ip.to_string());
+            if let Some(vip) = self.vip {
+                text = text.replace(&vip.to_string(), &Ipv4Addr::from(u32::from(vip) + number).to_string());
+            }
             serde_json::from_str::<Value>(&text).unwrap_or_default()
         };
         let mut slice = renamed(&self.slice.to_string());
