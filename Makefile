@@ -158,6 +158,11 @@ lint: ## Clippy, warnings are errors
 doc: ## Builds the documentation, warnings are errors
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 
+.PHONY: soak
+soak: build cluster ## Runs Herald under churn and load for 30 minutes; a page with plots (ARGS="--minutes 600")
+	@cargo build --locked --package herald-e2e --bins
+	@HERALD_BIN=$(RELEASE) $(DEBUG)/soak --page $(OUT)/soak.html --json $(OUT)/soak.json $(ARGS)
+
 .PHONY: site
 site: ## Builds README and docs as a site (mdBook)
 	@.ci/setup site

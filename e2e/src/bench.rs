@@ -23,4 +23,5 @@ pub mod layer2;
 pub mod metallb;
 pub mod proxy;
 pub mod report;
+pub mod soak;
 mod steal;
