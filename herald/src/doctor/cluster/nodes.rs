@@ -97,7 +97,7 @@ fn ready(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
         |nodes| {
             Trouble::warning(
                 format!(
-                    "{nodes}: not Ready; what endpoints are there is not used, and no address is announced from there under policy Local"
+                    "{nodes}: not Ready; its endpoints are not used, and no address is announced from there under policy Local"
                 ),
                 "kubectl describe node, and its kubelet's log",
             )

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::CHECKS;
 use super::seen::ClusterSeen;
+use crate::doctor::report::Report;
 
 fn workload(
     namespace: &str,
@@ -387,4 +388,29 @@ fn without_rights_nothing_is_concluded_and_all_is_told() {
     seen.definitions = Err("forbidden".to_owned());
     let found = found(&seen);
     assert!(found.len() > 20 && found.iter().all(|(_, text)| text.starts_with("unknown: ")), "{found:#?}");
+}
+
+#[test]
+fn the_screen_is_as_its_golden_file() {
+    let screen = |seen: &ClusterSeen| {
+        let checks = CHECKS.into_iter().flatten();
+        Report::of("cluster".to_owned(), checks, seen).to_string()
+    };
+    let mut ill = well();
+    list(&mut ill, "nodes")[0]["status"]["conditions"][0]["status"] = "Unknown".into();
+    list(&mut ill, "leases").clear();
+    list(&mut ill, "daemonsets").push(running(
+        "kube-system",
+        "kube-proxy",
+        "registry.k8s.io/kube-proxy:v1.36.3",
+    ));
+    ill.secrets = Ok(vec!["memberlist".to_owned()]);
+    ill.denied = Err("subjectaccessreviews.authorization.k8s.io is forbidden".to_owned());
+    let text =
+        format!("$ herald doctor cluster\n{}\n$ herald doctor cluster\n{}", screen(&well()), screen(&ill));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/doctor.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "UPDATE_GOLDEN=1 rewrites {path}");
 }
