@@ -14,17 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use herald_runtime::{client, said};
+use herald_runtime::client;
 use herald_speaker::explain::{HISTORY_PATH, HistoryAnswer, Subject};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
-use kube::api::ListParams;
 
 use self::timeline::{Facts, timeline};
 use crate::explain::{Output, fetched};
 use crate::flags::ClientFlags;
-use crate::speakers::{NodeFact, PODS, Silence, ask_all, ask_nodes, untyped};
+use crate::speakers::{Silence, ask_all, ask_nodes, nodes};
 
 /// For the lists.
 const API: Duration = Duration::from_secs(10);
@@ -91,18 +88,4 @@ pub(crate) async fn run(flags: HistoryFlags) -> Result<String> {
         Output::Json => Ok(format!("{:#}\n", serde_json::to_value(&history)?)),
         Output::Text => Ok(history.to_string()),
     }
-}
-
-/// The nodes, and why their pods are not known.
-async fn nodes(client: &kube::Client, namespace: &str) -> Result<(Vec<NodeFact>, Option<String>)> {
-    let nodes = Api::<Node>::all(client.clone());
-    let pods = untyped(client, namespace, ("", "v1", "Pod", "pods"));
-    let (all, herald) = (ListParams::default(), ListParams::default().labels(PODS));
-    let (nodes, pods) = tokio::join!(nodes.list(&all), pods.list(&herald));
-    let nodes = nodes.map_err(|error| anyhow!("the API server does not list Nodes: {}", said(error)))?;
-    let (pods, unread) = match pods {
-        Ok(pods) => (pods.items, None),
-        Err(error) => (Vec::new(), Some(said(error))),
-    };
-    Ok((nodes.items.iter().map(|node| NodeFact::of(node, &pods)).collect(), unread))
 }

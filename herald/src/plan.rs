@@ -1,12 +1,15 @@
-//! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; nothing is written.
+//! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; and what becomes of them when
+//! a node is drained ([`drain`]). Nothing is written.
 
-use std::collections::BTreeMap;
+mod drain;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{Args, Subcommand};
 use herald_config::File;
 use herald_controller::config_map::{ConfigView, watched};
 use herald_controller::namespaces::NamespaceView;
@@ -14,8 +17,9 @@ use herald_controller::planner::forecast::{Cluster, Failure, Forecast, Held, Mov
 use herald_controller::service::ServiceView;
 use herald_runtime::untyped::{CONFIG_MAP, NAMESPACE};
 use herald_runtime::{client, said};
-use herald_speaker::explain::{cells, table};
+use herald_speaker::explain::{NODE_PATH, NodeAnswer, cells, table};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -24,6 +28,7 @@ use crate::explain::Output;
 use crate::flags::ClientFlags;
 use crate::offline::{REFUSED, UNREADABLE, read};
 use crate::print;
+use crate::speakers::{ask_nodes, nodes};
 
 /// For all lists.
 const API: Duration = Duration::from_secs(60);
@@ -34,7 +39,10 @@ const ROWS: usize = 200;
 
 /// `herald plan`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct PlanFlags {
+    #[command(subcommand)]
+    of: Option<Of>,
     /// YAML files as for `kubectl apply -f`, with objects of metallb.io or the ConfigMap; `-` is standard input, can be repeated.
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     files: Vec<String>,
@@ -51,9 +59,30 @@ pub(crate) struct PlanFlags {
     client: ClientFlags,
 }
 
+#[derive(Debug, Subcommand)]
+enum Of {
+    /// What becomes of addresses and endpoints when a node is taken out of load balancing and its pods are evicted: who would announce what it
+    /// announces, and what nobody would. Exit code 1: something would not be reached.
+    Drain {
+        /// The Node.
+        node: String,
+        /// Where Herald's pods are.
+        #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
+        namespace: String,
+        /// Text for people or JSON for scripts.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        #[command(flatten)]
+        client: ClientFlags,
+    },
+}
+
 /// Reads, asks and prints; the exit code is that of `herald check`.
 pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
-    let PlanFlags { files, namespace, lb_class, output, client } = flags;
+    let PlanFlags { of, files, namespace, lb_class, output, client } = flags;
+    if let Some(Of::Drain { node, namespace, output, client }) = of {
+        return plan_drain(node, &namespace, output, &client).await;
+    }
     let files = files
         .into_iter()
         .map(|name| Ok(File { text: read(&name).with_context(|| name.clone())?, name }))
@@ -83,6 +112,85 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
             "there is nothing to plan: name files with objects of metallb.io, or with the ConfigMap"
         )),
     }
+}
+
+async fn plan_drain(node: String, namespace: &str, output: Output, client: &ClientFlags) -> Result<ExitCode> {
+    let client = client::connect(&client.options())
+        .await
+        .context("herald plan drain asks the API server for nodes and Services")?;
+    let (facts, unread) =
+        tokio::time::timeout(API, drain_facts(&client, namespace, node.clone()))
+            .await
+            .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
+    let drained = drain::drained(&facts).ok_or_else(|| match facts.answers.get(&node) {
+        Some(Err(why)) => anyhow!("{node}: no word from its speaker: {why}"),
+        _ => anyhow!(
+            "there is no Node {node}; there are {}",
+            facts.answers.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
+    })?;
+    match output {
+        Output::Text => print(&drained.to_string()),
+        Output::Json => print(&format!("{:#}\n", serde_json::to_value(&drained)?)),
+    }
+    if let Some(why) = unread {
+        eprintln!("herald plan drain: pods are not known ({why}); speakers were asked at their nodes");
+    }
+    Ok(if drained.loses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn drain_facts(
+    client: &Client,
+    namespace: &str,
+    node: String,
+) -> Result<(drain::Facts, Option<String>)> {
+    let (nodes, unread) = nodes(client, namespace).await?;
+    let answers = ask_nodes::<NodeAnswer>(client, namespace, &nodes, NODE_PATH).await;
+    let answers = answers
+        .into_iter()
+        .map(|(node, answer)| (node, answer.map(|heard| heard.answer).map_err(|silence| silence.why)));
+    let services: Vec<Service> = list("Services", &Api::all(client.clone())).await?;
+    let slices: Vec<EndpointSlice> = list("EndpointSlices", &Api::all(client.clone())).await?;
+    Ok((drain::Facts { node, answers: answers.collect(), services: service_facts(services, slices) }, unread))
+}
+
+fn service_facts(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Vec<drain::ServiceFact> {
+    let mut ready: BTreeMap<(String, String), BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for slice in slices {
+        let labels = slice.metadata.labels.unwrap_or_default();
+        let Some(service) = labels.get("kubernetes.io/service-name") else { continue };
+        let of = ready.entry((slice.metadata.namespace.unwrap_or_default(), service.clone())).or_default();
+        for endpoint in slice.endpoints.into_iter().flatten() {
+            let is_ready =
+                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
+            // Of both families it is one pod.
+            let pod = endpoint.target_ref.and_then(|target| target.name);
+            let who = pod.or_else(|| endpoint.addresses.first().cloned());
+            if let (true, Some(node), Some(who)) = (is_ready, endpoint.node_name, who) {
+                of.entry(node).or_default().insert(who);
+            }
+        }
+    }
+    let fact = |service: Service| {
+        let meta = service.metadata;
+        let name = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
+        let ingress =
+            service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
+        let addresses = ingress.into_iter().flatten().filter_map(|entry| entry.ip?.parse().ok());
+        let policy = service.spec.and_then(|spec| spec.external_traffic_policy);
+        drain::ServiceFact {
+            addresses: addresses.collect(),
+            local: policy.as_deref() == Some("Local"),
+            endpoints: ready
+                .remove(&name)
+                .into_iter()
+                .flatten()
+                .map(|(node, pods)| (node, pods.len()))
+                .collect(),
+            name: format!("{}/{}", name.0, name.1),
+        }
+    };
+    services.into_iter().map(fact).collect()
 }
 
 async fn cluster(client: &Client, namespace: &str) -> Result<Cluster> {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use futures::StreamExt;
 use herald_runtime::admin::DEFAULT_PORT;
 use herald_runtime::said;
 use herald_speaker::explain::Failure;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -75,6 +75,20 @@ pub(crate) struct Heard<A> {
     pub(crate) asked: Timestamp,
     /// From then to the answer.
     pub(crate) took: Duration,
+}
+
+/// The nodes, and why their pods are not known.
+pub(crate) async fn nodes(client: &Client, namespace: &str) -> Result<(Vec<NodeFact>, Option<String>)> {
+    let nodes = Api::<Node>::all(client.clone());
+    let pods = untyped(client, namespace, ("", "v1", "Pod", "pods"));
+    let (all, herald) = (ListParams::default(), ListParams::default().labels(PODS));
+    let (nodes, pods) = tokio::join!(nodes.list(&all), pods.list(&herald));
+    let nodes = nodes.map_err(|error| anyhow!("the API server does not list Nodes: {}", said(error)))?;
+    let (pods, unread) = match pods {
+        Ok(pods) => (pods.items, None),
+        Err(error) => (Vec::new(), Some(said(error))),
+    };
+    Ok((nodes.items.iter().map(|node| NodeFact::of(node, &pods)).collect(), unread))
 }
 
 /// What every node's speaker answers to `path`, or why it is not known.

@@ -1,10 +1,11 @@
-//! `herald plan`: what it says is what the controller then does.
+//! `herald plan`: what it says is what then happens.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{Lab, await_ok, herald_program};
+use herald_e2e::{Lab, PodOptions, await_ok, herald_program};
 use serde_json::{Value, json};
 
 use crate::objects::{install, pool};
@@ -65,4 +66,46 @@ fn what_is_planned_is_what_happens_when_it_is_applied() -> Result<()> {
     let again: Value = serde_json::from_str(&plan(&lab, &new, "json")?)?;
     ensure!(again["moved"] == json!([]), "{again:#}");
     Ok(())
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn what_a_drain_is_said_to_take_away_is_what_it_takes_away() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let (_controller, _speakers) = crate::order::herald(&lab, &crate::order::config("192.0.2.0/28"), &[])?;
+    let _here = lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    let _there = lab.pod(lab.node(2), "web-2", &PodOptions::app("web"))?;
+    let _alone = lab.pod(lab.node(1), "alone-1", &PodOptions::app("alone"))?;
+    let local = json!({ "spec": { "externalTrafficPolicy": "Local", "selector": { "app": "alone" } } });
+    create(&lab, [service("web", json!({})), service("alone", local)])?;
+    let [web, alone] =
+        [await_address(&lab, "web")?, await_address(&lab, "alone")?].map(|ip| format!("{ip}/32"));
+    let (first, second) = (IpAddr::from(lab.node(1).ip), IpAddr::from(lab.node(2).ip));
+    lab.router().await_route(&web, &[first, second], SOON)?;
+    lab.router().await_route(&alone, &[first], SOON)?;
+
+    let (program, kubeconfig) = (herald_program()?, lab.kubeconfig());
+    let drain = |output: &str| {
+        lab.control_plane_ns().run(|| {
+            Command::new(&program)
+                .args(["plan", "drain", "node1", "-o", output, "--kubeconfig"])
+                .arg(&kubeconfig)
+                .output()
+        })
+    };
+    let text = drain("text")??;
+    println!("$ herald plan drain node1\n{}", String::from_utf8_lossy(&text.stdout));
+    ensure!(text.status.code() == Some(1), "something would not be reached: {text:?}");
+    let planned: Value = serde_json::from_slice(&drain("json")??.stdout)?;
+    let then = |service: &str| -> Vec<String> {
+        let rows = planned["addresses"].as_array().into_iter().flatten();
+        let row = rows.filter(|row| row["service"] == service);
+        row.flat_map(|row| serde_json::from_value::<Vec<String>>(row["then"].clone()).unwrap_or_default())
+            .collect()
+    };
+    ensure!(then("default/web") == ["node2"] && then("default/alone").is_empty(), "{planned:#}");
+
+    lab.kubectl(&["label", "node", "node1", "node.kubernetes.io/exclude-from-external-load-balancers="])?;
+    lab.router().await_route(&web, &[second], SOON)?;
+    lab.router().await_route(&alone, &[], SOON)
 }

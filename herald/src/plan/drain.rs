@@ -1,0 +1,289 @@
+//! `herald plan drain NODE`: what becomes of addresses and endpoints when a node is taken out of load balancing and its pods are evicted.
+//!
+//! Judged from what every speaker says of each address just now: who announces it by BGP, who owns it by layer 2, and who offers it and would take
+//! it. Pods that come elsewhere later are not foreseen.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use herald_speaker::explain::{NodeAnswer, cells, table};
+use serde::Serialize;
+
+/// The word of a node that offers an address by layer 2 which another one owns.
+const OFFERS: &str = "notOwner";
+/// Nodes that are named in a row.
+const NAMED: usize = 3;
+/// Rows of one table; `-o json` has all.
+const ROWS: usize = 200;
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) node: String,
+    /// What each node's speaker says, or why it says nothing.
+    pub(super) answers: BTreeMap<String, Result<NodeAnswer, String>>,
+    pub(super) services: Vec<ServiceFact>,
+}
+
+/// A Service with endpoints.
+#[derive(Debug, Default, Clone)]
+pub(super) struct ServiceFact {
+    /// `NAMESPACE/NAME`.
+    pub(super) name: String,
+    pub(super) addresses: Vec<IpAddr>,
+    /// `externalTrafficPolicy: Local`.
+    pub(super) local: bool,
+    /// Endpoints that are ready, by node.
+    pub(super) endpoints: BTreeMap<String, usize>,
+}
+
+/// What would change.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Drained {
+    node: String,
+    addresses: Vec<AddressRow>,
+    endpoints: Vec<EndpointRow>,
+    /// Nodes whose speakers say nothing: what they could take over is not known.
+    unknown: BTreeMap<String, String>,
+}
+
+/// An address that the node announces.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AddressRow {
+    service: String,
+    address: IpAddr,
+    /// `bgp`, `layer2` or `bgp+layer2`.
+    by: String,
+    /// Who announces it as well now, or would take it; nobody: it is out of reach.
+    then: Vec<String>,
+    /// Why nobody does.
+    why: Option<String>,
+}
+
+/// A Service with endpoints on the node.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointRow {
+    service: String,
+    here: usize,
+    elsewhere: usize,
+}
+
+/// What becomes of it; `None`: the node's own speaker says nothing.
+pub(super) fn drained(facts: &Facts) -> Option<Drained> {
+    let own = facts.answers.get(&facts.node)?.as_ref().ok()?;
+    let others = || {
+        let answers = facts.answers.iter().filter(|(node, _)| **node != facts.node);
+        answers.filter_map(|(node, answer)| Some((node, answer.as_ref().ok()?)))
+    };
+    let mut addresses = Vec::new();
+    let mut endpoints = Vec::new();
+    for service in &facts.services {
+        let here = service.endpoints.get(&facts.node).copied().unwrap_or(0);
+        let elsewhere: usize = service.endpoints.values().sum::<usize>() - here;
+        if here > 0 {
+            endpoints.push(EndpointRow { service: service.name.clone(), here, elsewhere });
+        }
+        for address in &service.addresses {
+            let Some(by) = own.addresses.get(address).filter(|word| announces(word)) else { continue };
+            let takes = |answer: &NodeAnswer| {
+                answer.addresses.get(address).is_some_and(|word| announces(word) || word == OFFERS)
+            };
+            let then: Vec<String> =
+                others().filter(|(_, answer)| takes(answer)).map(|(node, _)| node.clone()).collect();
+            let alone = match (service.local, elsewhere) {
+                _ if !then.is_empty() => None,
+                (true, 0) => Some("policy Local, and no endpoint is on another node".to_owned()),
+                _ => Some("no other node may announce it now (herald explain service tells why)".to_owned()),
+            };
+            addresses.push(AddressRow {
+                service: service.name.clone(),
+                address: *address,
+                by: by.clone(),
+                then,
+                why: alone,
+            });
+        }
+    }
+    // What is lost comes first.
+    addresses.sort_by_key(|row| (!row.then.is_empty(), row.service.clone(), row.address));
+    endpoints.sort_by_key(|row| (row.elsewhere > 0, row.service.clone()));
+    let unknown = facts
+        .answers
+        .iter()
+        .filter_map(|(node, answer)| Some((node.clone(), answer.as_ref().err()?.clone())));
+    Some(Drained { node: facts.node.clone(), addresses, endpoints, unknown: unknown.collect() })
+}
+
+fn announces(word: &str) -> bool {
+    word.split('+').all(|word| matches!(word, "bgp" | "layer2"))
+}
+
+fn some(nodes: &[String]) -> String {
+    match nodes.len() {
+        0..=NAMED => nodes.join(", "),
+        many => format!("{many} nodes"),
+    }
+}
+
+impl Drained {
+    /// Something would not be reached.
+    pub(super) fn loses(&self) -> bool {
+        self.addresses.iter().any(|row| row.then.is_empty())
+            || self.endpoints.iter().any(|row| row.elsewhere == 0)
+    }
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, addresses, endpoints, unknown } = self;
+        let dark = addresses.iter().filter(|row| row.then.is_empty()).count();
+        let moves = addresses.iter().filter(|row| !row.then.is_empty() && row.by.contains("layer2")).count();
+        let last = endpoints.iter().filter(|row| row.elsewhere == 0).count();
+        let count = addresses.len();
+        writeln!(
+            f,
+            "of {count} addresses that {node} announces, {dark} would be announced by nobody and {moves} would move by layer 2; Services without an \
+             endpoint until their pods run elsewhere: {last}"
+        )?;
+        for (node, why) in unknown {
+            writeln!(f, "! {node}: no word from its speaker ({why}): what it could take over is not known")?;
+        }
+        if !addresses.is_empty() {
+            let row = |row: &AddressRow| {
+                let then = row.why.clone().unwrap_or_else(|| some(&row.then));
+                let then = if row.then.is_empty() { format!("nobody: {then}") } else { then };
+                vec![row.service.clone(), row.address.to_string(), row.by.clone(), then]
+            };
+            table(
+                f,
+                &cells(["Service", "address", "by", "then from"]),
+                &addresses.iter().take(ROWS).map(row).collect::<Vec<_>>(),
+            )?;
+        }
+        if !endpoints.is_empty() {
+            let row = |row: &EndpointRow| {
+                let last = if row.elsewhere == 0 { "none is left" } else { "-" };
+                vec![row.service.clone(), row.here.to_string(), row.elsewhere.to_string(), last.to_owned()]
+            };
+            let rows: Vec<_> = endpoints.iter().take(ROWS).map(row).collect();
+            table(f, &cells(["Service", "endpoints here", "elsewhere", ""]), &rows)?;
+        }
+        writeln!(
+            f,
+            "\nThen: kubectl label node {node} node.kubernetes.io/exclude-from-external-load-balancers=true; kubectl drain {node} --ignore-daemonsets"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(node: &str, addresses: &[(&str, &str)]) -> (String, Result<NodeAnswer, String>) {
+        let addresses =
+            addresses.iter().map(|(address, word)| (address.parse().unwrap(), (*word).to_owned())).collect();
+        let (version, proxy) = ("0.1.0".to_owned(), "full".to_owned());
+        let answer = NodeAnswer {
+            node: node.to_owned(),
+            version,
+            proxy,
+            sessions_up: 1,
+            sessions: 1,
+            findings: Vec::new(),
+            addresses,
+        };
+        (node.to_owned(), Ok(answer))
+    }
+
+    fn service(name: &str, address: &str, local: bool, endpoints: &[(&str, usize)]) -> ServiceFact {
+        ServiceFact {
+            name: name.to_owned(),
+            addresses: vec![address.parse().unwrap()],
+            local,
+            endpoints: endpoints.iter().map(|(node, count)| ((*node).to_owned(), *count)).collect(),
+        }
+    }
+
+    fn facts() -> Facts {
+        let answers = [
+            answer(
+                "node-1",
+                &[
+                    ("192.0.2.1", "bgp"),
+                    ("192.0.2.2", "bgp"),
+                    ("192.0.2.3", "bgp+layer2"),
+                    ("192.0.2.4", "notOwner"),
+                    ("192.0.2.5", "layer2"),
+                ],
+            ),
+            answer(
+                "node-2",
+                &[
+                    ("192.0.2.1", "bgp"),
+                    ("192.0.2.2", "noLocalEndpoints"),
+                    ("192.0.2.3", "notOwner"),
+                    ("192.0.2.4", "layer2"),
+                    ("192.0.2.5", "nodeLabeledExcludeBalancers"),
+                ],
+            ),
+            ("node-3".to_owned(), Err("it does not answer in time".to_owned())),
+        ];
+        Facts {
+            node: "node-1".to_owned(),
+            answers: answers.into(),
+            services: vec![
+                service("shop/web", "192.0.2.1", false, &[("node-1", 1), ("node-2", 2)]),
+                service("shop/local", "192.0.2.2", true, &[("node-1", 2)]),
+                service("shop/both", "192.0.2.3", false, &[("node-2", 1)]),
+                service("shop/elsewhere", "192.0.2.4", false, &[("node-2", 1)]),
+                service("shop/alone", "192.0.2.5", false, &[("node-2", 1)]),
+            ],
+        }
+    }
+
+    #[test]
+    fn who_would_announce_each_address_and_what_would_be_left_of_endpoints() {
+        let drained = drained(&facts()).unwrap();
+        let rows: Vec<(&str, &[String], bool)> =
+            drained.addresses.iter().map(|row| (&*row.service, &*row.then, row.why.is_some())).collect();
+        let node_2 = ["node-2".to_owned()];
+        assert_eq!(
+            rows,
+            [
+                ("shop/alone", &[][..], true),
+                ("shop/local", &[][..], true),
+                ("shop/both", &node_2[..], false),
+                ("shop/web", &node_2[..], false),
+            ]
+        );
+        let left: Vec<(&str, usize)> =
+            drained.endpoints.iter().map(|row| (&*row.service, row.elsewhere)).collect();
+        assert_eq!(left, [("shop/local", 0), ("shop/web", 2)]);
+        assert!(drained.loses());
+    }
+
+    #[test]
+    fn a_node_whose_own_speaker_is_silent_cannot_be_planned_for() {
+        let mut facts = facts();
+        facts.node = "node-3".to_owned();
+        assert_eq!(drained(&facts), None);
+    }
+
+    #[test]
+    fn the_screen_is_as_its_golden_file() {
+        let text = format!("$ herald plan drain node-1\n{}", drained(&facts()).unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plan-drain.txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap_or_default(),
+            text,
+            "UPDATE_GOLDEN=1 rewrites {path}"
+        );
+    }
+}
