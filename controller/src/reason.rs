@@ -169,7 +169,7 @@ impl fmt::Display for Reason {
                 "the pool {pool:?} has no address of the other family, and both come from one pool: add a range to it"
             ),
             Self::OutsidePools(address) => {
-                write!(f, "{address} was requested but is in no pool: add it to one or request another")
+                write!(f, "{address} is in no pool: add it to one or request another")
             }
             Self::OtherPool(address, pool) => {
                 write!(f, "{address} was requested but is not in the requested pool {pool:?}: drop one of the two requests")
