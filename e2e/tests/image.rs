@@ -127,6 +127,35 @@ fn an_image_of_one_architecture_is_no_index() -> Result<()> {
 }
 
 #[test]
+fn a_directory_becomes_all_that_is_in_the_image() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let root = directory.path().join("root");
+    std::fs::create_dir_all(root.join("bin"))?;
+    std::fs::write(root.join("bin/busybox"), "busybox")?;
+    std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+    let made = |entrypoint: &str| -> Result<(Layout, Value)> {
+        let out = directory.path().join("out.tar");
+        let mut command = Command::new(Path::new(ROOT).join("release/image"));
+        command.arg(&out).arg(NAME).arg(format!("amd64={}", root.display()));
+        output(command.env("ENTRYPOINT", entrypoint).env("COMMAND", "sh -l"))?;
+        let layout = Layout::unpack(&std::fs::read(out)?)?;
+        let top = layout.json("index.json")?["manifests"][0].clone();
+        let manifest = layout.json(&layout.blob(&top)?)?;
+        Ok((layout, manifest))
+    };
+    let (layout, manifest) = made("")?;
+    let layer = layout.blob(&manifest["layers"][0])?;
+    let listed = output(Command::new("tar").current_dir(layout.0.path()).args(["-tzf", &layer]))?;
+    ensure!(String::from_utf8(listed)? == "./\n./bin/\n./bin/busybox\n./bin/sh\n");
+    let config = layout.json(&layout.blob(&manifest["config"])?)?["config"].clone();
+    ensure!(config["Entrypoint"].is_null() && config["Cmd"] == serde_json::json!(["sh", "-l"]), "{config}");
+    let (layout, manifest) = made("/bin/busybox -x")?;
+    let config = layout.json(&layout.blob(&manifest["config"])?)?["config"].clone();
+    ensure!(config["Entrypoint"] == serde_json::json!(["/bin/busybox", "-x"]), "{config}");
+    Ok(())
+}
+
+#[test]
 fn a_program_that_is_not_there_is_named() {
     let mut command = Command::new(Path::new(ROOT).join("release/image"));
     let failed = output(command.args(["out.tar", NAME, "amd64=/no/such/program"])).expect_err("no program");
