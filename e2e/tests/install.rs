@@ -3,19 +3,15 @@
 //!
 //! `make test-install` builds what it needs and runs it. The API server stays outside the nodes, as a load balancer's would.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{
-    CONTROL_PLANE, ControlPlaneOptions, Lab, Machine, NAMESPACE, Namespace, Node, PollOptions, Poller, at,
-    await_ok, node_programs,
+    ControlPlaneOptions, Lab, MANIFESTS, Machine, NAMESPACE, Namespace, Node, Overlay, PollOptions, Poller,
+    at, await_ok, herald_image, node_programs, phase,
 };
 use serde_json::Value;
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
-/// Pods are started, probed and ended meanwhile, on a machine that may be busy.
-const ROLLED_OUT: &str = "--timeout=240s";
 const SOON: Duration = Duration::from_secs(60);
 /// Three probes ten seconds apart, then fifteen seconds for an orderly end, then a start.
 const RESTARTED: Duration = Duration::from_secs(180);
@@ -60,29 +56,11 @@ spec:
     args: [inclusterclient, --poll-interval=1]
 ";
 
-fn herald_image() -> Result<PathBuf> {
-    let image = std::env::var_os("HERALD_IMAGE").context("HERALD_IMAGE: run it by `make test-install`")?;
-    ensure!(Path::new(&image).is_file(), "{}: no such file", image.display());
-    Ok(image.into())
-}
-
-/// A phase of the test, told with its time.
-fn phase<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let begin = Instant::now();
-    let done = work().with_context(|| name.to_owned())?;
-    eprintln!("{:6.1} s  {name}", begin.elapsed().as_secs_f64());
-    Ok(done)
-}
-
-fn get(lab: &Lab, arguments: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&lab.kubectl(&[&["get", "-o", "json"], arguments].concat())?)?)
-}
-
 /// Herald's pod of this component on a node.
 fn herald_pod(lab: &Lab, component: &str, node: &str) -> Result<Value> {
     let (label, field) =
         (format!("app.kubernetes.io/component={component}"), format!("spec.nodeName={node}"));
-    let pods = get(lab, &["pods", "-n", NAMESPACE, "-l", &label, "--field-selector", &field])?;
+    let pods = lab.get(&["pods", "-n", NAMESPACE, "-l", &label, "--field-selector", &field])?;
     let pod = pods["items"].as_array().and_then(|pods| pods.first()).context("no such pod")?;
     Ok(pod.clone())
 }
@@ -93,41 +71,16 @@ fn restarts(pod: &Value) -> (u64, bool) {
     (status["restartCount"].as_u64().unwrap_or_default(), status["ready"] == true)
 }
 
-fn rolled_out(lab: &Lab) -> Result<()> {
-    for object in ["daemonset/herald-speaker", "deployment/herald-controller"] {
-        lab.kubectl(&["rollout", "status", "-n", NAMESPACE, object, ROLLED_OUT])?;
-    }
-    Ok(())
-}
-
-/// As docs/install.md says.
-fn install(lab: &Lab) -> Result<()> {
-    let server = format!("--from-literal=api-server=https://{CONTROL_PLANE}:6443");
-    lab.kubectl(&["apply", "-f", &format!("{MANIFESTS}/base/namespace.yaml")])?;
-    lab.kubectl(&["create", "configmap", "-n", NAMESPACE, "herald", &server])?;
-    let key = "--from-literal=secretkey=a-key-of-the-labs-own";
-    lab.kubectl(&["create", "secret", "generic", "-n", NAMESPACE, "memberlist", key])?;
-    lab.kubectl(&[
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "-k",
-        &format!("{MANIFESTS}/overlays/layer2"),
-    ])?;
-    rolled_out(lab)?;
-    lab.kubectl(&["apply", "-f", &format!("{MANIFESTS}/samples/layer2.yaml")]).map(drop)
-}
-
 /// A Service and its pods; its address and its ClusterIP.
 fn service(lab: &Lab) -> Result<(String, String)> {
     lab.apply(WEB)?;
-    lab.kubectl(&["rollout", "status", "deployment/web", ROLLED_OUT])?;
+    lab.rolled_out("default", "deployment/web")?;
     let address = await_ok(SOON, "an address", || -> Result<String> {
-        let web = get(lab, &["service", "web"])?;
+        let web = lab.get(&["service", "web"])?;
         Ok(web["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().context("none yet")?.to_owned())
     })?;
     let cluster =
-        get(lab, &["service", "web"])?["spec"]["clusterIP"].as_str().context("a ClusterIP")?.to_owned();
+        lab.get(&["service", "web"])?["spec"]["clusterIP"].as_str().context("a ClusterIP")?.to_owned();
     Ok((address, cluster))
 }
 
@@ -142,7 +95,7 @@ fn answers(from: &Namespace, address: &str) -> Result<()> {
 /// A pod reaches the API server by the Service that Herald serves, with its ServiceAccount's token.
 fn pod_asks_the_api_server(lab: &Lab, machines: &[Machine]) -> Result<()> {
     await_ok(SOON, "the pod to be told", || {
-        let pod = get(lab, &["pod", "asks"])?;
+        let pod = lab.get(&["pod", "asks"])?;
         let machine = machines.iter().find(|machine| pod["spec"]["nodeName"] == machine.node().name.as_str());
         let log = machine.context("not scheduled yet")?.pod_log("asks")?;
         // What lies between the beginnings of two requests is the first one's whole story.
@@ -164,7 +117,7 @@ fn rolling_update(lab: &Lab, address: &str, cluster: &str) -> Result<()> {
     let outside = Poller::start(lab.client(), at(address, 80), PollOptions::default())?;
     let inside = Poller::start(&lab.node(2).ns, at(cluster, 80), PollOptions::default())?;
     lab.kubectl(&["rollout", "restart", "-n", NAMESPACE, "daemonset/herald-speaker"])?;
-    rolled_out(lab)?;
+    lab.herald_rolled_out()?;
     ensure!(uids()?.iter().all(|uid| !before.contains(uid)), "not every speaker was replaced");
     let (outside, inside) = (outside.stop()?, inside.stop()?);
     eprintln!("          {} connections from outside, {} from a node", outside.attempts, inside.attempts);
@@ -214,7 +167,7 @@ fn reboot(lab: &Lab, machines: &mut Vec<Machine>, address: &str, cluster: &str) 
         ensure!(now > before && ready, "{now} starts, ready: {ready}");
         Ok(())
     })?;
-    lab.kubectl(&["rollout", "status", "deployment/web", ROLLED_OUT])?;
+    lab.rolled_out("default", "deployment/web")?;
     answers(&node.ns, cluster)?;
     answers(&node.ns, address)?;
     outside.await_answers(100, SOON)?;
@@ -241,7 +194,7 @@ fn uninstall(lab: &Lab, machines: &[Machine], before: &[String; 4]) -> Result<()
     let overlay = format!("{MANIFESTS}/overlays/cleanup");
     lab.kubectl(&["delete", "-n", NAMESPACE, "daemonset", "herald-speaker", "--wait", "--timeout=60s"])?;
     lab.kubectl(&["apply", "--server-side", "-k", &overlay])?;
-    lab.kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset/herald-cleanup", ROLLED_OUT])?;
+    lab.rolled_out(NAMESPACE, "daemonset/herald-cleanup")?;
     for machine in machines {
         let after = traces(machine)?;
         ensure!(after == *before, "{}: {before:?} became {after:?}", machine.node().name);
@@ -260,7 +213,7 @@ fn the_manifests_work_on_real_kubelets() -> Result<()> {
         lab.nodes().iter().map(|node| lab.boot(node, &[&herald, &agnhost])).collect::<Result<Vec<_>>>()
     })?;
     let before = traces(&machines[0])?;
-    phase("the manifests are applied and rolled out", || install(&lab))?;
+    phase("the manifests are applied and rolled out", || lab.install(Overlay::Layer2))?;
     let (address, cluster) = phase("a Service has an address and three pods", || service(&lab))?;
     phase("it answers a client outside and every node", || {
         answers(lab.client(), &address)?;
