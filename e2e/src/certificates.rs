@@ -23,7 +23,8 @@ const NAMES: [&str; 9] = [
     "2001:db8:10::10",
 ];
 
-/// Writes `ca.crt`, `server.crt`, `server.key`, `accounts.key` and `accounts.pub`.
+/// Writes `ca.crt`, `server.crt`, `server.key`, `kubelets.crt` and `kubelets.key` (with which the API server asks kubelets),
+/// `accounts.key` and `accounts.pub`.
 pub(crate) fn write(directory: &Path) -> Result<()> {
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::new(Vec::<String>::new())?;
@@ -32,20 +33,27 @@ pub(crate) fn write(directory: &Path) -> Result<()> {
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     let authority_certificate = authority.self_signed(&authority_key)?;
 
-    let server_key = KeyPair::generate()?;
-    let mut server = CertificateParams::new(NAMES.map(str::to_owned).to_vec())?;
-    server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
-    server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let server_certificate =
-        server.signed_by(&server_key, &Issuer::from_params(&authority, &authority_key))?;
+    let issuer = Issuer::from_params(&authority, &authority_key);
+    let sign = |purpose, names: &[&str]| -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut certificate = CertificateParams::new(names)?;
+        certificate.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        certificate.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        certificate.extended_key_usages = vec![purpose];
+        Ok((certificate.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+    };
+    let server = sign(ExtendedKeyUsagePurpose::ServerAuth, &NAMES)?;
+    let kubelets = sign(ExtendedKeyUsagePurpose::ClientAuth, &[])?;
 
     // kube-apiserver reads private keys of this kind to sign with, but wants the public half to verify with.
     let accounts_key = KeyPair::generate()?;
     let files = [
         ("ca.crt", authority_certificate.pem()),
-        ("server.crt", server_certificate.pem()),
-        ("server.key", server_key.serialize_pem()),
+        ("server.crt", server.0),
+        ("server.key", server.1),
+        ("kubelets.crt", kubelets.0),
+        ("kubelets.key", kubelets.1),
         ("accounts.key", accounts_key.serialize_pem()),
         ("accounts.pub", accounts_key.public_key_pem()),
     ];

@@ -81,6 +81,11 @@ pub fn tools() -> Result<PathBuf> {
     built("tools/build.sh")
 }
 
+/// The directory of Kubernetes' own e2e suite, built by `e2e/conformance/build.sh`: `e2e.test`, `ginkgo`, and `images/`.
+pub fn e2e_suite() -> Result<PathBuf> {
+    built("conformance/build.sh")
+}
+
 /// Where a script has put what it builds.
 fn built(script: &str) -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
@@ -225,12 +230,18 @@ impl ControlPlane {
             // A lab's few clients need no fair queues; they cost start-up time.
             "--enable-priority-and-fairness=false".to_owned(),
         ]);
-        command.arg(if self.options.kubelets {
-            "--authorization-mode=Node"
+        if self.options.kubelets {
+            command.args([
+                "--authorization-mode=Node".to_owned(),
+                format!("--kubelet-client-certificate={}", pki("kubelets.crt")),
+                format!("--kubelet-client-key={}", pki("kubelets.key")),
+                // Nobody resolves their names.
+                "--kubelet-preferred-address-types=InternalIP".to_owned(),
+            ]);
         } else {
             // Pods need not wait for their ServiceAccount, and no kubelet would mount its token.
-            "--disable-admission-plugins=ServiceAccount"
-        });
+            command.arg("--disable-admission-plugins=ServiceAccount");
+        }
         command.args(&self.options.api_flags);
         command
     }

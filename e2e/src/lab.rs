@@ -70,6 +70,13 @@ impl LabBuilder {
         self.bird_with(options)
     }
 
+    /// With BIRD on the router, as the sample of the manifests wants it.
+    #[must_use]
+    pub fn bird_of_sample(self) -> Self {
+        let options = RouterOptions::sample(&Topology::describe("", self.nodes).nodes);
+        self.bird_with(options)
+    }
+
     /// With BIRD on the router.
     #[must_use]
     pub fn bird_with(self, options: RouterOptions) -> Self {

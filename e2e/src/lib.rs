@@ -47,7 +47,7 @@ mod topology;
 
 pub use await_until::{await_ok, await_until, holds_for};
 pub use client::{Answer, ClientError, Connection, HttpOptions};
-pub use control_plane::{ControlPlaneOptions, programs, tools};
+pub use control_plane::{ControlPlaneOptions, e2e_suite, programs, tools};
 pub use herald::{NAMESPACE, program as herald_program};
 pub use kubelet::Settled;
 pub use lab::{Lab, LabBuilder, at};
@@ -60,4 +60,4 @@ pub use poller::{Failure, PollOptions, PollReport, Poller};
 pub use process::Process;
 pub use router::{BirdPeer, Router, RouterOptions, Routes};
 pub use sandbox::Port;
-pub use topology::{CLIENT, CLIENT6, CLUSTER_CIDR, CONTROL_PLANE, Node, ROUTER, SERVICE_CIDR};
+pub use topology::{CLIENT, CLIENT6, CLUSTER_CIDR, CLUSTER_DNS, CONTROL_PLANE, Node, ROUTER, SERVICE_CIDR};

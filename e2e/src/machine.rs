@@ -19,7 +19,7 @@ use crate::control_plane;
 use crate::lab::Lab;
 use crate::process::Process;
 use crate::registry::remove_control_group;
-use crate::topology::Node;
+use crate::topology::{CLUSTER_DNS, Node};
 
 /// From a program's start to its first answer; a busy machine may need many times the usual second.
 const START: Duration = Duration::from_secs(90);
@@ -211,7 +211,6 @@ fn only_child(pid: i32) -> Result<i32> {
 
 /// The files that containerd, its CNI plugin and kubelet are configured by.
 fn configuration(programs: &Path, node: &Node, disk: &Path) -> [(&'static str, String); 3] {
-    let (programs, disk) = (programs.display(), disk.display());
     let containerd = format!(
         r#"version = 3
 root = "/var/lib/containerd"
@@ -225,9 +224,11 @@ sandbox = "{SANDBOX_IMAGE}"
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]
-bin_dirs = ["{programs}"]
-conf_dir = "{disk}"
-"#
+bin_dirs = ["{}"]
+conf_dir = "{}"
+"#,
+        programs.display(),
+        disk.display(),
     );
     let network = json!({
         "cniVersion": "1.0.0",
@@ -253,9 +254,16 @@ conf_dir = "{disk}"
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": false,
         "failSwapOn": false,
-        "authentication": { "anonymous": { "enabled": false }, "webhook": { "enabled": false } },
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": false },
+            "x509": { "clientCAFile": disk.join("ca.crt") },
+        },
         "authorization": { "mode": "AlwaysAllow" },
         "resolvConf": "",
+        // Whether anybody answers there is the test's affair.
+        "clusterDNS": [CLUSTER_DNS],
+        "clusterDomain": "cluster.local",
         "volumePluginDir": "/var/lib/kubelet/plugins-of-volumes",
         // The disk is the machine's, and full or not for reasons of its own.
         "evictionHard": { "memory.available": "1Mi" },

@@ -55,14 +55,24 @@ pub struct BirdPeer {
 impl RouterOptions {
     /// As in MetalLB's 0.2.1 example: the router is AS 100, the nodes are AS 42.
     pub fn t4(nodes: &[Node]) -> Self {
+        Self::waiting(100, nodes, 42)
+    }
+
+    /// As in `manifests/samples/bgp.yaml`.
+    pub fn sample(nodes: &[Node]) -> Self {
+        Self::waiting(64_601, nodes, 64_600)
+    }
+
+    /// Waits for all nodes to connect.
+    fn waiting(asn: u32, nodes: &[Node], of_nodes: u32) -> Self {
         let peers = nodes.iter().map(|node| BirdPeer {
             name: node.name.clone(),
             address: node.ip.into(),
-            asn: 42,
+            asn: of_nodes,
             passive: true,
             extra: Vec::new(),
         });
-        Self { asn: 100, peers: peers.collect(), bfd: None }
+        Self { asn, peers: peers.collect(), bfd: None }
     }
 
     /// With this line in every peer's protocol.

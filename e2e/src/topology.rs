@@ -32,6 +32,8 @@ pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0x10
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16,2001:db8:2::/48";
 /// The Services' cluster addresses.
 pub const SERVICE_CIDR: &str = "10.96.0.0/12,2001:db8:3::/112";
+/// Where pods ask for names.
+pub const CLUSTER_DNS: &str = "10.96.0.10";
 
 const NO_DAD: &[(&str, &str)] =
     &[("net/ipv6/conf/default/accept_dad", "0"), ("net/ipv6/conf/all/accept_dad", "0")];
