@@ -110,6 +110,16 @@ test-install: cluster image ## Runs the manifests on three real kubelets with co
 	@e2e/kubelet/build.sh >/dev/null
 	@HERALD_IMAGE=$(OUT)/image/herald-$(VERSION).tar .ci/test install
 
+.PHONY: test-conformance
+test-conformance: ARCHES := amd64
+test-conformance: cluster image ## Runs Kubernetes' own e2e suite (FOCUS="Conntrack" SLOW=1 NODES=6 OVERLAY=bgp; once 15 minutes more: builds it)
+	@.ci/setup kubelet
+	@e2e/kubelet/build.sh >/dev/null
+	@e2e/conformance/build.sh >/dev/null
+	@HERALD_IMAGE=$(OUT)/image/herald-$(VERSION).tar HERALD_CONFORMANCE=$(OUT)/conformance \
+	  HERALD_CONFORMANCE_FOCUS='$(FOCUS)' HERALD_CONFORMANCE_SLOW=$(SLOW) HERALD_CONFORMANCE_NODES=$(NODES) \
+	  HERALD_CONFORMANCE_OVERLAY=$(OVERLAY) .ci/test conformance
+
 .PHONY: bench-create
 bench-create: build cluster ## Times a new Service to its first byte, beside MetalLB and kube-proxy
 	@e2e/peers/build.sh >/dev/null

@@ -90,6 +90,11 @@ for applet in $("$work/files/bin/busybox" --list); do
 done
 ln -sf dash "$work/files/bin/sh"
 ln -sf nc.openbsd "$work/files/bin/nc"
+# As busybox's: where nobody may answer, twenty tries are four minutes.
+echo "tries = 1" >>"$work/files/etc/wgetrc"
+# Beside agnhost in its own image: what its `porter` serves HTTPS with.
+source=$(go list -m -f '{{.Dir}}' "$kubernetes")/test/images/agnhost
+install -m 0644 "$source"/porter/localhost.{crt,key} "$work/files"
 mkdir -p "$work/files"/{tmp,uploads}
 chmod 1777 "$work/files/tmp"
 rm -rf "$work/files"/usr/share/{doc,man,locale,lintian,bug}
@@ -105,8 +110,7 @@ images() {
   done < <(grep -E "/$1\$" <<<"$names")
   [[ $found ]] || { echo "the suite names no image $1" >&2; exit 1; }
 }
-agnhost=$(cat "$(go list -m -f '{{.Dir}}' "$kubernetes")/test/images/agnhost/VERSION")
-ENTRYPOINT=/agnhost COMMAND=pause images "agnhost:$agnhost" "$work/files"
+ENTRYPOINT=/agnhost COMMAND=pause images "agnhost:$(<"$source/VERSION")" "$work/files"
 COMMAND=sh images 'busybox:.*' "$work/files"
 # Whoever wants nginx wants something on port 80.
 ENTRYPOINT=/agnhost COMMAND=test-webserver images 'nginx:.*' "$work/files"
