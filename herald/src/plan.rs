@@ -324,7 +324,11 @@ mod tests {
                 moved(
                     "shop/web",
                     of(&["192.0.2.8", "2001:db8::8"], Some("edge"), None),
-                    of(&["198.51.100.1", "2001:db8::8"], Some("new"), Some("192.0.2.8 is in no pool: add it to one or request another")),
+                    of(
+                        &["198.51.100.1", "2001:db8::8"],
+                        Some("new"),
+                        Some("192.0.2.8 is in no pool: add it to one or request another"),
+                    ),
                 ),
                 moved("test/waits", of(&[], None, None), of(&["198.51.100.2"], Some("new"), None)),
             ],

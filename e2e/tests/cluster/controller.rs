@@ -102,11 +102,7 @@ fn services_get_what_they_ask_for_or_are_told_what_to_do() -> Result<()> {
         ],
     )?;
     for (name, reason, remedy) in [
-        (
-            "outside",
-            "AllocationFailed",
-            "198.51.100.1 is in no pool: add it to one or request another",
-        ),
+        ("outside", "AllocationFailed", "198.51.100.1 is in no pool: add it to one or request another"),
         ("held", "AllocationFailed", "192.0.2.18 was requested but default/by-field has it"),
         ("no-pool", "AllocationFailed", "there is no pool \"nowhere\": correct the annotation"),
         ("no-address", "LoadBalancerFailed", "\"localhost\" is no IP address: request one like 192.0.2.10"),
