@@ -192,10 +192,9 @@ impl Topology {
     pub(crate) fn renew(&self, node: &Node) -> Result<()> {
         let name = [node.ns.name().to_owned()];
         namespace::delete(&name)?;
-        // The kernel takes the old cable away when the last user of the old namespace has gone, and one namespace after the other:
-        // those of another lab's pods may be before it.
+        // The kernel takes the old cable away when the last user of the old namespace has gone.
         await_until(
-            Duration::from_secs(60),
+            Duration::from_secs(10),
             &format!("the switch's port of {} to be free", node.name),
             || self.lan.exec(&["ip", "link", "show", "dev", &node.name]).is_err().then_some(()),
         )?;
