@@ -158,7 +158,8 @@ impl ProxyKernel {
             adopted = self.adopt_these(elements).await;
             if adopted.is_ok() {
                 tracing::warn!(
-                    "the kernel lacks nft_dup_ipv4 or nft_dup_ipv6: connections that are held when their address moves to this                      node by layer 2 are reset; install the kernel's netfilter modules, and restart this speaker"
+                    "the kernel lacks nft_dup_ipv4 or nft_dup_ipv6: connections that are held when their address moves to this \
+                     node by layer 2 are reset; install the kernel's netfilter modules, and restart this speaker"
                 );
             }
         }
@@ -319,6 +320,9 @@ impl ProxyKernel {
                 .collect()
         };
         let changes = Changes { remove: but(&self.formers, &desired), add: but(&desired, &self.formers) };
+        if changes.is_empty() {
+            return;
+        }
         let before = std::mem::replace(&mut self.formers, desired);
         if programmed && let Err(error) = self.commit(changes).await {
             tracing::warn!(error = %chain(&error), "connections that began with the former owner of an address are reset");

@@ -352,7 +352,6 @@ impl Segment {
     /// Asks after those that have fallen silent, and judges them.
     fn doubt(&mut self, now: Instant, out: &mut Vec<Output>) {
         for fallen in self.peers.take_fallen() {
-            self.lost(fallen.participant);
             self.doubts.begin(now, fallen);
         }
         let silent = self.doubts.len();
@@ -461,7 +460,7 @@ impl Segment {
                 own.seen += 1;
                 own.claim = Some(own.seen);
                 own.probed = None;
-                own.former = Former::of(&self.peers, now, address);
+                own.former = Former::of(&self.peers, address);
                 let tell = own.former.as_ref().map_or(now, |_| now + PREPARE);
                 self.bursts.begin(tell, address);
                 out.push(Output::Own(address));

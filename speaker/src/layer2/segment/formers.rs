@@ -11,8 +11,6 @@ use super::Segment;
 use super::peers::Peers;
 use crate::layer2::hello::Participant;
 
-/// How long a speaker that stopped may take to be heard again: an upgrade may have an image to load.
-const STOPPED: Duration = Duration::from_secs(120);
 /// How long the new owner keeps to itself that the address has moved, so that its rules know the former one by then.
 pub(super) const PREPARE: Duration = Duration::from_millis(50);
 
@@ -21,31 +19,22 @@ pub(super) const PREPARE: Duration = Duration::from_millis(50);
 pub(super) struct Former {
     participant: Participant,
     node: Box<str>,
-    until: Instant,
 }
 
 impl Former {
     /// Who has the address just now, of the others; it may be leaving.
-    pub(super) fn of(peers: &Peers, now: Instant, address: IpAddr) -> Option<Self> {
+    pub(super) fn of(peers: &Peers, address: IpAddr) -> Option<Self> {
         let participant = peers.claimant(address)?;
-        Some(Self { participant, node: peers.name(participant)?, until: now + STOPPED })
+        Some(Self { participant, node: peers.name(participant)? })
     }
 }
 
 impl Segment {
-    /// Somebody has fallen silent without a word.
-    pub(super) fn lost(&mut self, participant: Participant) {
-        for own in self.own.values_mut() {
-            own.former.take_if(|former| former.participant == participant);
-        }
-    }
-
     /// What this participant owns and another one had before, with that one's node.
     pub(crate) fn formers(&self, now: Instant) -> impl Iterator<Item = (IpAddr, &str)> {
         self.own.iter().filter(|(_, own)| own.claim.is_some()).filter_map(move |(address, own)| {
             let former = own.former.as_ref()?;
-            let there = now < former.until || self.peers.hears(former.participant);
-            there.then_some((*address, &*former.node))
+            self.peers.works_on(former.participant, now).then_some((*address, &*former.node))
         })
     }
 }

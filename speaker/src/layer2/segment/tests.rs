@@ -225,7 +225,18 @@ fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_c
     let (mut stopped, at) = owned(true);
     pass(&mut stopped, start, at + MS * 110_000);
     assert_eq!(former(&stopped, at + MS * 110_000), node, "its kernel works on");
-    assert_eq!(former(&stopped, at + MS * 120_001), [], "it does not come back");
+    // It comes back, and stops again much later: its time begins anew.
+    let mut at = at + MS * 110_000;
+    for sequence in 1..2_000 {
+        at += MS * 90;
+        let mut again = of_another(&stopped, sequence, true);
+        (again.boot, again.stopping) = (33, sequence > 1_990);
+        stopped.handle(start + at, Event::Hello(again, None));
+        pass(&mut stopped, start, at + MS * 80);
+    }
+    pass(&mut stopped, start, at + MS * 110_000);
+    assert_eq!(former(&stopped, at + MS * 110_000), node, "its kernel works on, again");
+    assert_eq!(former(&stopped, at + MS * 121_000), [], "it does not come back");
 }
 
 #[test]
