@@ -294,7 +294,7 @@ impl Port {
                     self.shared.metrics.owner_changed();
                     changed = true;
                 }
-                Output::Suspects => changed = true,
+                Output::Prepare | Output::Suspects => changed = true,
                 Output::Tell(address) => self.tell(address),
                 Output::Conflict(address, mac) => self.conflict(address, mac),
             }
