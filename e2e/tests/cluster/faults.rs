@@ -2,6 +2,8 @@
 //! What worked goes on working, and what is to be done is said.
 
 mod api;
+mod many;
+mod node;
 mod nonsense;
 
 use std::net::{IpAddr, SocketAddr};

@@ -72,7 +72,7 @@ fn a_session_its_routes_and_a_refusal_are_told_with_their_causes() -> Result<()>
 }
 
 /// What `herald status` prints to the administrator, outside the nodes.
-fn overview(lab: &Lab) -> Result<String> {
+pub(crate) fn overview(lab: &Lab) -> Result<String> {
     overview_for(lab, &lab.kubeconfig())
 }
 

@@ -46,6 +46,7 @@ impl Reconciler {
             proxy: self.options.proxy.to_string(),
             programmed: self.applier.programmed(),
             contested: self.applier.contested(Instant::now()),
+            refusal: settings.refusal,
             drained: self.applier.means().peers.avoided(),
             remembered: self.index.is_remembered(),
             failed: self.applier.failures().collect(),

@@ -7,6 +7,7 @@ use herald_runtime::ObjectName;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::{PeerSettings, Seen};
+use crate::reason::Reason;
 use crate::told::{PROTOCOLS, State};
 
 /// So many Services are named in a sentence.
@@ -53,6 +54,8 @@ pub(crate) struct Node<'a> {
     pub(crate) programmed: bool,
     /// Others edit its tables so often that repairs are held back.
     pub(crate) contested: bool,
+    /// Why nothing is announced from it.
+    pub(crate) refusal: Option<Reason>,
     /// It is being drained.
     pub(crate) drained: bool,
     /// A snapshot stands in for lists that have not come.
@@ -108,6 +111,11 @@ fn own(node: &Node<'_>) -> Vec<Finding> {
     if !node.programmed {
         found("its rules are not in the kernel, so nothing is announced from it".to_owned(), log(node.name));
     }
+    // That a node is kept out by its label or cordoned is what somebody wants.
+    if let Some(reason) = node.refusal.filter(|reason| !reason.is_leaving()) {
+        let text = format!("nothing is announced from it: {}", reason.sentence());
+        found(text, reason.remedy().map(str::to_owned));
+    }
     if node.contested {
         let text = "others edit Herald's nftables tables again and again, and repairs are held back";
         found(text.to_owned(), Some(format!("nft monitor on {}: who is it?", node.name)));
@@ -159,7 +167,6 @@ fn session(node: &str, peer: &PeerSettings, seen: &Seen) -> Finding {
 mod tests {
     use super::*;
     use crate::bgp::{By, Ended, settings};
-    use crate::reason::Reason;
 
     fn node<'a>(failed: Vec<(&'a ObjectName, &'a str)>, silent: &'a BTreeSet<Box<str>>) -> Node<'a> {
         Node {
@@ -167,6 +174,7 @@ mod tests {
             proxy: "full".to_owned(),
             programmed: true,
             contested: false,
+            refusal: None,
             drained: false,
             remembered: false,
             failed,
