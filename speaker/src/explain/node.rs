@@ -13,6 +13,7 @@ use super::packet::{self, Rules};
 use super::service::{self, InForce};
 use super::{Answer, Asked, PacketQuestion, Question, Refusal, Subject, overview, status};
 use crate::bgp::{PeerSettings, Seen};
+use crate::conntrack::Room;
 use crate::index::Index;
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
@@ -47,6 +48,7 @@ impl Reconciler {
             programmed: self.applier.programmed(),
             contested: self.applier.contested(Instant::now()),
             refusal: settings.refusal,
+            conntrack: Room::of(&self.options.sysctl_directory),
             drained: self.applier.means().peers.avoided(),
             remembered: self.index.is_remembered(),
             failed: self.applier.failures().collect(),

@@ -7,6 +7,7 @@ use herald_runtime::ObjectName;
 use serde::{Deserialize, Serialize};
 
 use crate::bgp::{PeerSettings, Seen};
+use crate::conntrack::Room;
 use crate::reason::Reason;
 use crate::told::{PROTOCOLS, State};
 
@@ -56,6 +57,8 @@ pub(crate) struct Node<'a> {
     pub(crate) contested: bool,
     /// Why nothing is announced from it.
     pub(crate) refusal: Option<Reason>,
+    /// Its connection table.
+    pub(crate) conntrack: Option<Room>,
     /// It is being drained.
     pub(crate) drained: bool,
     /// A snapshot stands in for lists that have not come.
@@ -116,6 +119,12 @@ fn own(node: &Node<'_>) -> Vec<Finding> {
         let text = format!("nothing is announced from it: {}", reason.sentence());
         found(text, reason.remedy().map(str::to_owned));
     }
+    if let Some(text) = node.conntrack.and_then(Room::trouble) {
+        found(
+            text,
+            Some(format!("conntrack -S and conntrack -L -o extended on {}: who opens them?", node.name)),
+        );
+    }
     if node.contested {
         let text = "others edit Herald's nftables tables again and again, and repairs are held back";
         found(text.to_owned(), Some(format!("nft monitor on {}: who is it?", node.name)));
@@ -175,6 +184,7 @@ mod tests {
             programmed: true,
             contested: false,
             refusal: None,
+            conntrack: None,
             drained: false,
             remembered: false,
             failed,

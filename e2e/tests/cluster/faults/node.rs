@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{Lab, PodOptions, PollOptions, Poller, Process, at, await_until};
+use herald_e2e::{Lab, PodOptions, PollOptions, Poller, Process, ROUTER, at, await_until};
 use serde_json::json;
 
 use super::CONFIG;
@@ -117,5 +118,44 @@ fn a_speaker_that_has_the_wrong_name_says_so_and_announces_nothing() -> Result<(
     ensure!(overview.contains("compare --node-name of the speaker with kubectl get nodes"), "{overview}");
     ensure!(overview.contains("is announced from no node: nodeUnknown"), "{overview}");
     ensure!(lab.router().next_hops("192.0.2.0/32")?.is_empty());
+    Ok(())
+}
+
+/// With datagrams that nobody answers: the kernel evicts such entries for the sake of connections that begin.
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_connection_table_that_is_full_is_told_and_what_begins_takes_the_place_of_what_nobody_answers()
+-> Result<()> {
+    let strained = Strained::start(|_| "exec \"$@\"".to_owned(), &[])?;
+    let lab = &strained.lab;
+    let node = &lab.node(1).ns;
+    let poller = strained.poll()?;
+    let number = |name: &str| -> Result<u64> {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        Ok(node.exec(&["cat", &path])?.trim().parse()?)
+    };
+    let limit = number("max")?;
+    node.run(|| -> Result<()> {
+        let ports = 1..=60_000;
+        for _ in 0..limit.div_ceil(60_000) + 1 {
+            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            for port in ports.clone() {
+                // Where the table is full the datagram is refused, which is what is wanted.
+                let _ = socket.send_to(&[0], (ROUTER, port));
+            }
+        }
+        Ok(())
+    })??;
+    let overview = overview(lab)?;
+    ensure!(
+        overview.contains(&format!("of {limit} entries: when it is full, new connections are dropped")),
+        "{overview}"
+    );
+    ensure!(number("count")? >= limit / 10 * 9, "{} of {limit}", number("count")?);
+    let metrics = node.curl("http://127.0.0.1:7472/metrics")?;
+    ensure!(metrics.contains(&format!("herald_conntrack_entries_limit {limit}")));
+    strained.works()?;
+    poller.await_answers(100, SOON)?;
+    poller.stop()?.assert_no_loss();
     Ok(())
 }
