@@ -322,8 +322,8 @@ pub(super) mod tests {
             proxy: "full".to_owned(),
             sessions_up: 1,
             sessions: 1,
-            findings: Vec::new(),
             addresses: addresses.iter().map(|(address, said)| (ip(address), (*said).to_owned())).collect(),
+            ..NodeAnswer::default()
         }
     }
 

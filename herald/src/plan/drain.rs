@@ -186,16 +186,7 @@ mod tests {
     fn answer(node: &str, addresses: &[(&str, &str)]) -> (String, Result<NodeAnswer, String>) {
         let addresses =
             addresses.iter().map(|(address, word)| (address.parse().unwrap(), (*word).to_owned())).collect();
-        let (version, proxy) = ("0.1.0".to_owned(), "full".to_owned());
-        let answer = NodeAnswer {
-            node: node.to_owned(),
-            version,
-            proxy,
-            sessions_up: 1,
-            sessions: 1,
-            findings: Vec::new(),
-            addresses,
-        };
+        let answer = NodeAnswer { node: node.to_owned(), addresses, ..NodeAnswer::default() };
         (node.to_owned(), Ok(answer))
     }
 

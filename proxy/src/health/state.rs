@@ -65,6 +65,12 @@ impl ProxyState {
         self.v4.healthy(now) && self.v6.healthy(now)
     }
 
+    /// How long the oldest change has waited for the kernel; zero: none waits.
+    pub fn behind(&self, now: Instant) -> Duration {
+        let waiting = self.v4.waiting.into_iter().chain(self.v6.waiting).min();
+        waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Status and body of `/livez`, and with `eligibility` of `/healthz`.
     pub(super) fn answer(&self, eligibility: bool, now: Instant, time: Timestamp) -> (u16, Value) {
         let healthy = self.healthy(now) && (!eligibility || self.node_eligible);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use herald_runtime::ObjectName;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::told::{PROTOCOLS, State};
 const NAMED: usize = 3;
 
 /// A node, as its speaker sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAnswer {
     /// Who answers.
@@ -24,6 +25,15 @@ pub struct NodeAnswer {
     pub version: String,
     /// `full`, `external` or `off`.
     pub proxy: String,
+    /// Its rules are in the kernel; `null`: it is too old to say.
+    #[serde(default)]
+    pub programmed: Option<bool>,
+    /// So many seconds the oldest change has waited for the kernel; 0: none waits. `null`: it has no proxy, or is too old to say.
+    #[serde(default)]
+    pub behind_seconds: Option<u64>,
+    /// So many seconds ago the speaker began; `null`: it is too old to say.
+    #[serde(default)]
+    pub up_seconds: Option<u64>,
     /// How many BGP sessions are up.
     pub sessions_up: usize,
     /// How many there are to be.
@@ -49,6 +59,10 @@ pub struct Finding {
 pub(crate) struct Node<'a> {
     /// Its name.
     pub(crate) name: &'a str,
+    /// Since it began.
+    pub(crate) up: Duration,
+    /// How long the oldest change has waited for the kernel.
+    pub(crate) behind: Option<Duration>,
     /// `--proxy`.
     pub(crate) proxy: String,
     /// Its rules are in the kernel.
@@ -95,6 +109,9 @@ pub(crate) fn overview<'s>(
         node: node.name.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         proxy: node.proxy.clone(),
+        programmed: Some(node.programmed),
+        behind_seconds: node.behind.map(|behind| behind.as_secs()),
+        up_seconds: Some(node.up.as_secs()),
         sessions_up: up,
         sessions: sessions.len(),
         findings,
@@ -180,6 +197,8 @@ mod tests {
     fn node<'a>(failed: Vec<(&'a ObjectName, &'a str)>, silent: &'a BTreeSet<Box<str>>) -> Node<'a> {
         Node {
             name: "node-1",
+            up: Duration::from_secs(60),
+            behind: Some(Duration::ZERO),
             proxy: "full".to_owned(),
             programmed: true,
             contested: false,

@@ -385,6 +385,7 @@ impl Port {
         let formers = self.segment.formers(self.published).filter_map(former).collect();
         drop(wanted);
         let mut now = PortView {
+            mac: self.interface.mac,
             hears: self.segment.hears(),
             owned,
             named,
