@@ -10,8 +10,8 @@ mod screen;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
-use herald_runtime::{client, said};
+use anyhow::{Result, anyhow};
+use herald_runtime::said;
 use herald_speaker::explain::NODE_PATH;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::jiff::Timestamp;
@@ -20,7 +20,7 @@ use kube::{Api, Client};
 use serde_json::Value;
 
 use self::judge::{Facts, PoolFact, ServiceFact, Unread, judge};
-use crate::flags::ClientFlags;
+use crate::flags::{ClusterFlags, Output};
 use crate::speakers::{NodeFact, PODS, ask_nodes, untyped};
 
 /// For all lists.
@@ -28,20 +28,16 @@ const API: Duration = Duration::from_secs(10);
 const LEASE: &str = "herald-controller";
 
 /// Looks at everything, and returns what to print.
-pub(crate) async fn status(flags: &ClientFlags, namespace: &str, json: bool) -> Result<String> {
-    let client = client::connect(&flags.options()).await.context(
-        "herald status asks the API server (one node alone: herald status bgp, herald status routes)",
-    )?;
+pub(crate) async fn status(flags: &ClusterFlags, output: Output) -> Result<String> {
+    let why = "herald status asks the API server (one node alone: herald status bgp, herald status routes)";
+    let (client, namespace) = (flags.connect(why).await?, &flags.namespace);
     let mut facts = tokio::time::timeout(API, lists(&client, namespace)).await.map_err(|_| {
         anyhow!("the API server does not answer: ask a node itself, by herald status bgp --speaker HOST:7472")
     })??;
     let answers = ask_nodes(&client, namespace, &facts.nodes, NODE_PATH).await.into_iter();
     facts.answers = answers.map(|(node, heard)| (node, heard.map(|heard| heard.answer))).collect();
     let overview = judge(&facts);
-    match json {
-        true => Ok(format!("{:#}\n", serde_json::to_value(&overview)?)),
-        false => Ok(overview.to_string()),
-    }
+    output.of(&overview, &overview)
 }
 
 /// All but what the speakers say.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
 use herald_runtime::fetch::{self, Bytes, FetchError};
 use herald_runtime::{ObjectName, client};
@@ -21,7 +21,7 @@ use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
 use crate::cluster;
-use crate::flags::ClientFlags;
+use crate::flags::{ClientFlags, Output, ReportFlags};
 
 /// How long the API server may take.
 const API: Duration = Duration::from_secs(10);
@@ -65,14 +65,8 @@ enum What {
 pub(crate) struct StatusFlags {
     #[command(subcommand)]
     of: Option<Of>,
-    /// Where Herald's pods and configuration are.
-    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-    namespace: String,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
     #[command(flatten)]
-    client: ClientFlags,
+    report: ReportFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,9 +85,9 @@ enum Of {
 
 /// Asks for a status, and returns what to print.
 pub(crate) async fn status(flags: StatusFlags) -> Result<String> {
-    let StatusFlags { of, namespace, output, client } = flags;
+    let StatusFlags { of, report: ReportFlags { output, cluster } } = flags;
     match of {
-        None => cluster::status(&client, &namespace, output == Output::Json).await,
+        None => cluster::status(&cluster, output).await,
         Some(Of::Bgp { ask }) => answer::<BgpAnswer>(&ask, BGP_PATH).await,
         Some(Of::Routes { ask }) => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
     }
@@ -113,13 +107,6 @@ struct AskFlags {
     output: Output,
     #[command(flatten)]
     client: ClientFlags,
-}
-
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Text,
-    Json,
 }
 
 /// Asks, and returns what to print.

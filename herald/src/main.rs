@@ -11,6 +11,8 @@ mod memory;
 mod offline;
 mod plan;
 mod speakers;
+#[cfg(test)]
+mod testing;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
 use crate::doctor::DoctorFlags;
-use crate::explain::{ExplainFlags, Output, StatusFlags};
+use crate::explain::{ExplainFlags, StatusFlags};
 use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::history::HistoryFlags;
 use crate::log::LogFlags;
@@ -164,10 +166,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(flags) => return plan::run(flags).await,
         Command::Doctor(flags) => {
             let (report, output) = doctor::run(flags).await?;
-            match output {
-                Output::Text => print(&report.to_string()),
-                Output::Json => print(&format!("{:#}\n", serde_json::to_value(&report)?)),
-            }
+            print(&output.of(&report, &report)?);
             return Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
     }

@@ -86,6 +86,7 @@ impl fmt::Display for Overview {
 mod tests {
     use super::super::judge::tests::{facts, service};
     use super::super::judge::{PoolFact, judge};
+    use crate::testing::{documented, golden};
 
     #[test]
     fn the_screen_is_as_in_its_golden_file() {
@@ -100,7 +101,8 @@ mod tests {
             service("lab/new", &[], Some("pool edge is full")),
         ];
         facts.pools = vec![PoolFact { name: "edge".to_owned(), assigned: 3, available: 0 }];
-        let expected = include_str!("../../testdata/status.txt");
-        assert_eq!(judge(&facts).to_string(), expected);
+        let text = judge(&facts).to_string();
+        golden("status.txt", &text);
+        documented(include_str!("../../../docs/explain.md"), &format!("$ herald status\n{text}"));
     }
 }
