@@ -1,4 +1,4 @@
-//! `herald explain` and `herald status`: ask a node's speaker and print the answer.
+//! `herald explain`, and one node's part of `herald status`: ask a node's speaker and print the answer.
 //!
 //! The speaker decides and answers in JSON (`herald_speaker::explain`); text and `-o json` are made of the same bytes.
 //! Every wait has a deadline, and every failure is one sentence that says what to do.
@@ -12,16 +12,14 @@ use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
 use herald_runtime::fetch::{self, Bytes, FetchError};
 use herald_runtime::{ObjectName, client};
 use herald_speaker::explain::{
-    BGP_PATH, BgpAnswer, Failure, PACKET_PATH, PacketAnswer, PacketQuestion, ROUTES_PATH, RoutesAnswer,
-    SERVICE_PATH, ServiceAnswer,
+    Failure, PACKET_PATH, PacketAnswer, PacketQuestion, SERVICE_PATH, ServiceAnswer,
 };
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
-use crate::cluster;
-use crate::flags::{ClientFlags, Output, ReportFlags};
+use crate::flags::{ClientFlags, Output};
 
 /// How long the API server may take.
 const API: Duration = Duration::from_secs(10);
@@ -59,49 +57,29 @@ enum What {
     },
 }
 
-/// `herald status`.
+/// Which speaker is asked.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct StatusFlags {
-    #[command(subcommand)]
-    of: Option<Of>,
-    #[command(flatten)]
-    report: ReportFlags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Of {
-    /// A node's BGP sessions: state, what was agreed, routes out, how each ended last, and the likely cause.
-    Bgp {
-        #[command(flatten)]
-        ask: AskFlags,
-    },
-    /// The routes that a node announces, and the Services that make each.
-    Routes {
-        #[command(flatten)]
-        ask: AskFlags,
-    },
-}
-
-/// Asks for a status, and returns what to print.
-pub(crate) async fn status(flags: StatusFlags) -> Result<String> {
-    let StatusFlags { of, report: ReportFlags { output, cluster } } = flags;
-    match of {
-        None => cluster::status(&cluster, output).await,
-        Some(Of::Bgp { ask }) => answer::<BgpAnswer>(&ask, BGP_PATH).await,
-        Some(Of::Routes { ask }) => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
-    }
-}
-
-/// Who is asked, and how it is printed.
-#[derive(Debug, Args)]
-struct AskFlags {
+pub(crate) struct SpeakerFlags {
     /// The node whose speaker is asked, at port 7472 of its InternalIP; without it, the speaker on this machine.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// The admin address of the speaker that is asked.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "node")]
     speaker: Option<String>,
+}
+
+impl SpeakerFlags {
+    /// Whether one is named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.node.is_some() || self.speaker.is_some()
+    }
+}
+
+/// Who is asked, and how it is printed.
+#[derive(Debug, Args)]
+struct AskFlags {
+    #[command(flatten)]
+    speaker: SpeakerFlags,
     /// Text for people or JSON for scripts.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -114,20 +92,32 @@ pub(crate) async fn run(flags: ExplainFlags) -> Result<String> {
     match flags.what {
         What::Service { name, ask } => {
             let path = format!("{SERVICE_PATH}{name}");
-            answer::<ServiceAnswer>(&ask, &path).await
+            ask.answer::<ServiceAnswer>(&path).await
         }
         What::Packet { from, to, ask } => {
             // Read here as well: a mistake is told without asking anybody.
             let PacketQuestion { from, to } =
                 PacketQuestion::parse(&from, &to).map_err(|text| anyhow!(text))?;
             let to = to.to_string().replace('[', "%5B").replace(']', "%5D");
-            answer::<PacketAnswer>(&ask, &format!("{PACKET_PATH}?from={from}&to={to}")).await
+            ask.answer::<PacketAnswer>(&format!("{PACKET_PATH}?from={from}&to={to}")).await
         }
     }
 }
 
-async fn answer<A: DeserializeOwned + std::fmt::Display>(ask: &AskFlags, path: &str) -> Result<String> {
-    let AskFlags { node, speaker, output, client } = ask;
+impl AskFlags {
+    async fn answer<A: DeserializeOwned + std::fmt::Display>(&self, path: &str) -> Result<String> {
+        let Self { speaker, output, client } = self;
+        answer::<A>(speaker, *output, client, path).await
+    }
+}
+
+/// Asks one speaker, and returns what to print.
+pub(crate) async fn answer<A: DeserializeOwned + std::fmt::Display>(
+    SpeakerFlags { node, speaker }: &SpeakerFlags,
+    output: Output,
+    client: &ClientFlags,
+    path: &str,
+) -> Result<String> {
     let server = match (node, speaker) {
         (Some(node), _) => address_of(node, client).await?.to_string(),
         (None, Some(speaker)) => speaker.clone(),

@@ -29,6 +29,11 @@ pub(crate) struct ClientFlags {
 }
 
 impl ClientFlags {
+    /// Whether a cluster is named: it is asked from outside, and not in a pod of its own.
+    pub(crate) fn is_named(&self) -> bool {
+        self.kubeconfig.is_some()
+    }
+
     /// The same for the client.
     pub(crate) fn options(&self) -> ClientOptions {
         let Self { kubeconfig, api_servers } = self;
