@@ -161,6 +161,7 @@ impl Services {
                     if state.peers.is_empty() { "-".to_owned() } else { state.peers.join(", ") },
                     if macs.is_empty() { "-".to_owned() } else { macs.join(", ") },
                     dash(state.pool.as_ref()),
+                    dash(state.why.as_ref()),
                 ],
             }
         };
@@ -176,8 +177,9 @@ impl Services {
                 "peers",
                 "MAC",
                 "pool",
+                "why",
             ],
-            wide: 3,
+            wide: 4,
             rows: self.services.iter().map(row).collect(),
             shown: None,
         };

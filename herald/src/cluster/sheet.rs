@@ -28,8 +28,13 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Messages are others' words: what would move a terminal's cursor or colour it is left out.
     fn new(tone: Tone, text: impl Into<String>) -> Self {
-        Self { tone, text: text.into() }
+        let mut text = text.into();
+        if text.contains(char::is_control) {
+            text = text.replace(char::is_control, " ");
+        }
+        Self { tone, text }
     }
 }
 
@@ -184,6 +189,13 @@ mod tests {
             plain = plain.replace(&format!("\x1b[{code}m"), "");
         }
         assert_eq!(plain, narrow);
+    }
+
+    #[test]
+    fn a_message_of_several_lines_or_with_escapes_is_one_line_of_text() {
+        let mut sheet = sheet();
+        sheet.findings[0].text = "it is\ndark\x1b[2J".to_owned();
+        assert!(sheet.text(false, false).contains("\n! it is dark [2J\n"), "{}", sheet.text(false, false));
     }
 
     #[test]
