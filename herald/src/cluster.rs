@@ -6,7 +6,7 @@
 //! cluster that is broken is when this is typed.
 //!
 //! ```text
-//!   look (here) ──Facts──> services.rs, nodes.rs, … (pure) ──Told──> sheet.rs ──lines──> standard output
+//!   look (here) ──Facts──> services.rs, nodes.rs, … (pure) ──Told──> sheet.rs ──lines──> standard output, or watch.rs
 //! ```
 
 mod bgp;
@@ -20,6 +20,7 @@ mod screen;
 mod services;
 mod sheet;
 mod told;
+mod watch;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use serde_json::Value;
 use self::facts::{Answers, Facts, PoolFact, ServiceFact, Unread};
 use self::told::Told;
 pub(crate) use self::told::{Subject, Wanted};
+pub(crate) use self::watch::watch;
 use crate::flags::{ClusterFlags, json};
 use crate::speakers::{NodeFact, PODS, ask_nodes, untyped};
 use crate::status::Form;
@@ -50,6 +52,7 @@ const TRIED: usize = 3;
 const LEASE: &str = "herald-controller";
 
 /// Whom to ask.
+#[derive(Clone)]
 struct Cluster {
     client: Client,
     namespace: String,

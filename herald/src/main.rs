@@ -66,7 +66,7 @@ enum Command {
     Migrate(FileFlags),
     /// Asks a running speaker what it does with one Service or one packet, and why.
     Explain(ExplainFlags),
-    /// Tells how the whole cluster is, what is wrong first; or one subject of it in full.
+    /// Tells how the whole cluster is, what is wrong first; or one subject of it in full; or keeps looking (--watch).
     Status(StatusFlags),
     /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
     History(HistoryFlags),
@@ -80,7 +80,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::parse();
-    log.init();
+    if !matches!(&command, Command::Status(flags) if flags.is_live()) {
+        log.init();
+    }
     match &command {
         Command::Check(flags) => return offline::check(flags),
         Command::Migrate(flags) => return offline::migrate(flags),

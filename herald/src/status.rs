@@ -1,5 +1,6 @@
 //! `herald status`: its flags, and who answers: the whole cluster, or one speaker.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -11,6 +12,9 @@ use crate::cluster::{self, Subject, Wanted};
 use crate::explain::{SpeakerFlags, answer};
 use crate::flags::{ClusterFlags, Output};
 use crate::print;
+
+/// Exit code where a live view has no terminal.
+const NO_TERMINAL: u8 = 2;
 
 /// `herald status`.
 #[derive(Debug, Args)]
@@ -87,6 +91,9 @@ struct LookFlags {
     /// `text` is for people and `wide` has more columns; `json` is for scripts; `name` is a name a line, as other commands take it.
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     output: Form,
+    /// A live view on the whole terminal, that looks anew every 2 s; `q` ends it.
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
     cluster: ClusterFlags,
 }
@@ -98,6 +105,27 @@ pub(crate) enum Form {
     Wide,
     Json,
     Name,
+}
+
+impl StatusFlags {
+    /// The screen is the view's: no log goes there.
+    pub(crate) fn is_live(&self) -> bool {
+        let Self { of, look } = self;
+        of.as_ref().map_or(look, Of::look).watch
+    }
+}
+
+impl Of {
+    fn look(&self) -> &LookFlags {
+        match self {
+            Self::Services { look, .. }
+            | Self::Nodes { look, .. }
+            | Self::Pools { look, .. }
+            | Self::Bgp { look, .. }
+            | Self::Layer2 { look, .. }
+            | Self::Routes { look, .. } => look,
+        }
+    }
 }
 
 /// Asks for a status, and prints it.
@@ -120,8 +148,17 @@ pub(crate) async fn run(flags: StatusFlags) -> Result<ExitCode> {
             false => (Subject::Routes, Wanted::default(), look),
         },
     };
-    let LookFlags { output, cluster } = look;
-    print(&cluster::status(&cluster, subject, &wanted, output).await?);
+    let LookFlags { output, watch, cluster } = look;
+    if !watch {
+        print(&cluster::status(&cluster, subject, &wanted, output).await?);
+    } else if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        cluster::watch(&cluster, subject, wanted, output == Form::Wide).await?;
+    } else {
+        eprintln!(
+            "herald status: --watch draws on a terminal, and there is none; without it the answer is printed once"
+        );
+        return Ok(ExitCode::from(NO_TERMINAL));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -135,10 +172,13 @@ async fn one<A: DeserializeOwned + std::fmt::Display>(
     look: &LookFlags,
     path: &str,
 ) -> Result<ExitCode> {
-    let output = match look.output {
-        Form::Text | Form::Wide => Output::Text,
-        Form::Json => Output::Json,
-        Form::Name => {
+    let output = match (look.watch, look.output) {
+        (true, _) => bail!(
+            "--watch looks at the whole cluster: it needs a kubeconfig, and neither --node nor --speaker"
+        ),
+        (_, Form::Text | Form::Wide) => Output::Text,
+        (_, Form::Json) => Output::Json,
+        (_, Form::Name) => {
             bail!("-o name is of the whole cluster: it needs a kubeconfig, and neither --node nor --speaker")
         }
     };

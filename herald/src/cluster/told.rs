@@ -28,6 +28,10 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// In the order in which a live screen has them.
+    pub(super) const ALL: [Self; 7] =
+        [Self::All, Self::Services, Self::Nodes, Self::Pools, Self::Bgp, Self::Layer2, Self::Routes];
+
     /// As it is typed; of everything what a live screen calls it.
     pub(super) fn word(self) -> &'static str {
         match self {
