@@ -49,10 +49,25 @@ pub(crate) async fn watch(flags: &ClusterFlags, subject: Subject, wanted: Wanted
         .boxed_local()
     };
     // Its hook puts the terminal back before a panic is told.
-    let mut terminal = ratatui::try_init().context("the terminal cannot be drawn on")?;
-    let result = live(&mut terminal, View::new(subject, wide), look).await;
+    let result = match ratatui::try_init() {
+        Ok(mut terminal) => {
+            show_cursor_after_panic();
+            live(&mut terminal, View::new(subject, wide), look).await
+        }
+        Err(error) => Err(error).context("the terminal cannot be drawn on"),
+    };
     ratatui::restore();
     result
+}
+
+/// The cursor is shown when the terminal is dropped, and a panic that aborts drops nothing.
+fn show_cursor_after_panic() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // Nothing is left to do where that fails.
+        let _ = crossterm::execute!(std::io::stdout(), crossterm::cursor::Show);
+        hook(panic);
+    }));
 }
 
 async fn live(
