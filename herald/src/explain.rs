@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use herald_runtime::ObjectName;
 use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
 use herald_runtime::fetch::{self, Bytes, FetchError};
-use herald_runtime::{ObjectName, client};
 use herald_speaker::explain::{
     Failure, PACKET_PATH, PacketAnswer, PacketQuestion, SERVICE_PATH, ServiceAnswer,
 };
@@ -19,7 +19,8 @@ use kube::Api;
 use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
-use crate::flags::{ClientFlags, Output};
+use crate::flags::{ClusterFlags, Output, ReportFlags};
+use crate::speakers::{self, NodeFact, PODS, speaker_pods};
 
 /// How long the API server may take.
 const API: Duration = Duration::from_secs(10);
@@ -60,7 +61,8 @@ enum What {
 /// Which speaker is asked.
 #[derive(Debug, Args)]
 pub(crate) struct SpeakerFlags {
-    /// The node whose speaker is asked, at port 7472 of its InternalIP; without it, the speaker on this machine.
+    /// The node whose speaker is asked: by the API server's pod proxy where it is a pod, else at port 7472 of its InternalIP. Without it, the speaker on
+    /// this machine.
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// The admin address of the speaker that is asked.
@@ -80,11 +82,8 @@ impl SpeakerFlags {
 struct AskFlags {
     #[command(flatten)]
     speaker: SpeakerFlags,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
     #[command(flatten)]
-    client: ClientFlags,
+    report: ReportFlags,
 }
 
 /// Asks, and returns what to print.
@@ -106,8 +105,8 @@ pub(crate) async fn run(flags: ExplainFlags) -> Result<String> {
 
 impl AskFlags {
     async fn answer<A: DeserializeOwned + std::fmt::Display>(&self, path: &str) -> Result<String> {
-        let Self { speaker, output, client } = self;
-        answer::<A>(speaker, *output, client, path).await
+        let Self { speaker, report: ReportFlags { output, cluster } } = self;
+        answer::<A>(speaker, *output, cluster, path).await
     }
 }
 
@@ -115,15 +114,14 @@ impl AskFlags {
 pub(crate) async fn answer<A: DeserializeOwned + std::fmt::Display>(
     SpeakerFlags { node, speaker }: &SpeakerFlags,
     output: Output,
-    client: &ClientFlags,
+    cluster: &ClusterFlags,
     path: &str,
 ) -> Result<String> {
-    let server = match (node, speaker) {
-        (Some(node), _) => address_of(node, client).await?.to_string(),
-        (None, Some(speaker)) => speaker.clone(),
-        (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).to_string(),
+    let body = match (node, speaker) {
+        (Some(node), _) => by_node(node, cluster, path).await?,
+        (None, Some(speaker)) => fetched(speaker, path).await?,
+        (None, None) => ask_speaker(Ipv4Addr::LOCALHOST.into(), path).await?,
     };
-    let body = fetched(&server, path).await?;
     let other = "the speaker answers in a form that this herald does not know: use the speaker's version";
     match output {
         Output::Json => {
@@ -165,17 +163,23 @@ fn remedy(error: FetchError) -> anyhow::Error {
     anyhow!("{}; {hint}", herald_runtime::chain(&error))
 }
 
-/// Where the speaker of a node listens.
-async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
-    let client = client::connect(&flags.options()).await.context("--node needs the API server")?;
-    let nodes: Api<Node> = Api::all(client);
+/// What the speaker of a node answers: by the API server's pod proxy where it is a pod and that is allowed, which needs no way to the node.
+async fn by_node(name: &str, cluster: &ClusterFlags, path: &str) -> Result<Bytes> {
+    let client = cluster.connect("--node needs the API server").await?;
+    let (nodes, pods) = (Api::<Node>::all(client.clone()), speaker_pods(&client, &cluster.namespace));
+    let (this, here) = (format!("metadata.name={name}"), format!("spec.nodeName={name}"));
+    let (this, here) =
+        (ListParams::default().fields(&this), ListParams::default().labels(PODS).fields(&here));
     let asked = async {
-        match nodes.get_opt(name).await? {
-            Some(node) => Ok((Some(node), Vec::new())),
-            None => Ok((None, nodes.list_metadata(&ListParams::default().limit(500)).await?.items)),
+        match nodes.list(&this).await?.items.pop() {
+            Some(node) => Ok((Some(node), pods.list(&here).await, Vec::new())),
+            None => {
+                let others = nodes.list_metadata(&ListParams::default().limit(500)).await?;
+                Ok((None, pods.list(&here).await, others.items))
+            }
         }
     };
-    let (node, others) = tokio::time::timeout(API, asked)
+    let (node, pods, others) = tokio::time::timeout(API, asked)
         .await
         .map_err(|_| {
             anyhow!("the API server does not answer: ask on the node itself, or by --speaker HOST:PORT")
@@ -187,9 +191,23 @@ async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
         let names: Vec<String> = others.into_iter().filter_map(|node| node.metadata.name).collect();
         bail!(unknown_node(name, &names));
     };
-    internal_ip(&node)
-        .map(|ip| SocketAddr::new(ip, DEFAULT_PORT))
-        .with_context(|| format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT"))
+    let fact = NodeFact::of(&node, &pods.map(|pods| pods.items).unwrap_or_default());
+    let mut by_proxy = None;
+    if let Some(pod) = &fact.pod {
+        let answer =
+            tokio::time::timeout(API, speakers::by_proxy(&client, &cluster.namespace, pod, path)).await;
+        match answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned().into())) {
+            Ok(body) => return Ok(body.into()),
+            Err(silence) if silence.own => bail!(silence.why),
+            Err(silence) => by_proxy = Some(silence.why),
+        }
+    }
+    // What the proxy said counts where the node itself cannot be reached either.
+    let proxied = by_proxy.map(|why| format!("; by the API server's pod proxy: {why}")).unwrap_or_default();
+    let ip = fact.ip.with_context(|| {
+        format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT{proxied}")
+    })?;
+    ask_speaker(ip, path).await.map_err(|error| anyhow!("{error:#}{proxied}"))
 }
 
 pub(crate) fn internal_ip(node: &Node) -> Option<IpAddr> {

@@ -182,6 +182,6 @@ async fn one<A: DeserializeOwned + std::fmt::Display>(
             bail!("-o name is of the whole cluster: it needs a kubeconfig, and neither --node nor --speaker")
         }
     };
-    print(&answer::<A>(speaker, output, &look.cluster.client, path).await?);
+    print(&answer::<A>(speaker, output, &look.cluster, path).await?);
     Ok(ExitCode::SUCCESS)
 }
