@@ -118,14 +118,17 @@ mod tests {
         let start = Instant::now();
         let mut state = ProxyState { node_eligible: true, ..ProxyState::default() };
         assert!(state.healthy(start), "starting up counts as healthy");
+        assert_eq!(state.behind(start + TIMEOUT), Duration::ZERO, "nothing waits");
         state.queued(IpFamily::V6, start);
         state.queued(IpFamily::V6, start + TIMEOUT);
         assert!(state.healthy(start + TIMEOUT));
         assert!(!state.healthy(start + TIMEOUT + Duration::from_millis(1)), "the oldest change counts");
         state.updated(IpFamily::V4, at(50));
         assert!(!state.healthy(start + TIMEOUT * 2), "the other family is no help");
+        assert_eq!(state.behind(start + TIMEOUT * 2), TIMEOUT * 2);
         state.updated(IpFamily::V6, at(60));
         assert!(state.healthy(start + TIMEOUT * 20), "with nothing queued time does not matter");
+        assert_eq!(state.behind(start + TIMEOUT * 20), Duration::ZERO);
     }
 
     #[test]
