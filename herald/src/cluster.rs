@@ -31,17 +31,16 @@ use herald_speaker::explain::{
     ANNOUNCED_PATH, BGP_PATH, ENDPOINTS_PATH, EndpointsAnswer, NODE_PATH, ROUTES_PATH,
 };
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ListParams, ObjectList};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use self::facts::{Answers, Facts, PoolFact, ServiceFact, Unread};
 use self::told::Told;
 pub(crate) use self::told::{Subject, Wanted};
 pub(crate) use self::watch::watch;
 use crate::flags::{ClusterFlags, json};
+use crate::leader::leader;
 use crate::speakers::{NodeFact, PODS, ask_nodes, speaker_pods, untyped};
 use crate::status::Form;
 
@@ -151,8 +150,11 @@ impl Cluster {
         let pools = or_told("ipaddresspools.metallb.io", pools);
         let states = or_told("configurationstates.metallb.io", states);
         if let Some(lease) = lease {
-            facts.leader =
-                lease.map(|lease| lease.as_ref().and_then(|lease| leader(&lease.data))).map_err(said);
+            facts.leader = match lease {
+                Ok(Some(lease)) => Ok(leader(client, &lease.data).await),
+                Ok(None) => Ok(None),
+                Err(error) => Err(said(error)),
+            };
         }
         facts.services = services.iter().flat_map(|list| &list.items).filter_map(ServiceFact::of).collect();
         facts.nodes =
@@ -208,13 +210,4 @@ fn refused(what: &str, error: &kube::Error) -> anyhow::Error {
         cause = deeper;
     }
     anyhow!("the API server cannot be asked for {what}: {cause}")
-}
-
-/// Who leads now, by a Lease that has not run out.
-pub(crate) fn leader(lease: &Value) -> Option<String> {
-    let spec = lease.get("spec")?;
-    let holder = spec.get("holderIdentity")?.as_str().filter(|holder| !holder.is_empty())?;
-    let renewed: Timestamp = spec.get("renewTime")?.as_str()?.parse().ok()?;
-    let lasts = spec.get("leaseDurationSeconds")?.as_i64()?;
-    (Timestamp::now().as_second() <= renewed.as_second() + lasts).then(|| holder.to_owned())
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod explain;
 mod flags;
 mod history;
+mod leader;
 mod log;
 mod memory;
 mod offline;

@@ -43,8 +43,9 @@ fn what_is_planned_is_what_happens_when_it_is_applied() -> Result<()> {
     }
     let before = held(&lab)?;
 
-    // Two addresses go, and another pool has one for those that lose theirs and the one that waits.
-    let new = format!("{}\n---\n{}", pool("edge", &["192.0.2.0/31"]), pool("more", &["198.51.100.7/32"]));
+    // Two addresses go, and one comes for those that lose theirs and the one that waits. In one object: between two the
+    // controller may act.
+    let new = pool("edge", &["192.0.2.0/31", "198.51.100.7/32"]);
     let text = plan(&lab, &new, "text")?;
     println!("$ herald plan -f new.yaml\n{text}");
     let planned: Value = serde_json::from_str(&plan(&lab, &new, "json")?)?;
@@ -54,7 +55,7 @@ fn what_is_planned_is_what_happens_when_it_is_applied() -> Result<()> {
         let then: Vec<IpAddr> = serde_json::from_value(moved["then"]["addresses"].clone())?;
         expected.insert(moved["service"].as_str().context("a name")?.to_owned(), then);
     }
-    ensure!(expected != before && text.contains("edge") && text.contains("198.51.100.7 (more)"), "{text}");
+    ensure!(expected != before && text.contains("edge") && text.contains("198.51.100.7 (edge)"), "{text}");
 
     lab.apply(&new)?;
     await_ok(SOON, "what was planned", || {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::nodes::{name, names, words};
 use super::seen::ClusterSeen;
 use crate::doctor::report::{Check, Trouble};
+use crate::leader::Held;
 
 pub(super) const CHECKS: &[Check<ClusterSeen>] = &[
     Check {
@@ -88,7 +90,9 @@ fn controllers(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
 
 fn leader(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     let lease = seen.object("leases", "herald-controller")?;
-    Ok(match lease.and_then(crate::cluster::leader) {
+    let now = Timestamp::now() + SignedDuration::from_secs(seen.ahead.unwrap_or(0));
+    let held = lease.and_then(Held::of);
+    Ok(match held.as_ref().and_then(|held| held.leader(now)) {
         None => vec![Trouble::error(
             "the Lease herald-controller has no holder who renews it: no controller leads",
             format!("kubectl -n {} logs -l app.kubernetes.io/component=controller --tail 50", seen.namespace),

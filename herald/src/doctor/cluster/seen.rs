@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use herald_runtime::said;
-use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
 use super::rights;
+use crate::leader::version;
 
 /// Objects in one answer of the API server.
 const PAGE: u32 = 500;
@@ -223,22 +223,4 @@ fn api(
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     }
-}
-
-/// The API server's version, and how far its clock is before ours.
-async fn version(client: &Client) -> Result<(String, Option<i64>)> {
-    let request = http::Request::get("/version").body(kube::client::Body::empty())?;
-    let asked = Timestamp::now();
-    let answer = client.send(request).await?;
-    let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
-    let told = date.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp());
-    // Its date has whole seconds: the middle of that one, against the middle of the question.
-    let waited = Timestamp::now().duration_since(asked);
-    let ahead = told.map(|told| {
-        let ours = asked.duration_since(Timestamp::UNIX_EPOCH) + waited / 2;
-        (told.duration_since(Timestamp::UNIX_EPOCH) + SignedDuration::from_millis(500) - ours).as_secs()
-    });
-    let body = answer.into_body().collect_bytes().await?;
-    let body: Value = serde_json::from_slice(&body).context("it is no JSON")?;
-    Ok((body["gitVersion"].as_str().unwrap_or("unknown").to_owned(), ahead))
 }
