@@ -1,6 +1,9 @@
 //! An upgrade as the DaemonSet rolls it out: every speaker is stopped and started again, one after the other, while 500 new
 //! connections a second come in by every way that leads to a Service.
 
+mod route_changes;
+mod without_graceful_restart;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
