@@ -34,6 +34,8 @@ pub(crate) struct Reporter {
     peers: Arc<BTreeSet<String>>,
     /// Hosts that have an address of a pool, in words.
     conflicts: BTreeMap<IpAddr, String>,
+    /// Nodes whose hellos are of another version, in words.
+    other_versions: BTreeMap<Box<str>, String>,
     /// The interfaces of those that it owns, where an advertisement names some.
     named: BTreeMap<IpAddr, BTreeSet<String>>,
     /// For who writes ServiceBGPStatus and ServiceL2Status.
@@ -55,6 +57,7 @@ impl Reporter {
             metrics,
             peers: Arc::default(),
             conflicts: BTreeMap::new(),
+            other_versions: BTreeMap::new(),
             named: BTreeMap::new(),
             statuses: [(); 2].map(|()| watch::Sender::new(Announced::new())),
             history,
@@ -106,6 +109,7 @@ impl Reporter {
     /// The node owns addresses by layer 2 as told here, and so have hosts outside the cluster.
     pub(crate) fn layer2(&mut self, now: Instant, view: View) {
         self.owners.look(now, &self.node, &view, &self.history);
+        self.other_versions(&view);
         let (owned, named, conflicts) = (view.owned(), view.named(), view.conflicts);
         let before = self.told.own(owned.clone());
         let mut changed: BTreeSet<IpAddr> = owned.symmetric_difference(&before).copied().collect();
@@ -135,6 +139,19 @@ impl Reporter {
             }
         }
         self.conflicts = conflicts;
+    }
+
+    /// Tells of nodes whose hellos cannot be read, on their Nodes. The log has it already.
+    fn other_versions(&mut self, view: &View) {
+        let now = view.other_versions();
+        let new = now.iter().filter(|(node, text)| self.other_versions.get(**node) != Some(*text));
+        // Once for all that see it.
+        for (node, text) in new.filter(|_| view.is_first(&self.node)) {
+            let object = regarding("Node", &ObjectName::new("", *node), node);
+            let text = format!("as node {} sees it: {text}", self.node);
+            self.events.publish(object, EventType::Warning, "HellosOfOtherVersion", text);
+        }
+        self.other_versions = now.into_iter().map(|(node, text)| (node.into(), text)).collect();
     }
 
     /// What happened.

@@ -7,6 +7,8 @@ mod dead_node;
 mod history;
 mod recorder;
 mod strangers;
+mod translator;
+mod versions;
 mod walled;
 mod wire;
 

@@ -31,7 +31,8 @@ pub(crate) const MAX_HEARD: usize = 32;
 pub(crate) const OFFERS_BUDGET: usize = 800;
 
 const MAGIC: &[u8; 4] = b"HRLD";
-const VERSION: u8 = 1;
+/// Of what is sent, and the only one that is read.
+pub(super) const VERSION: u8 = 1;
 const HMAC_LEN: usize = 32;
 const SENDER: u8 = 1;
 const STATE: u8 = 2;

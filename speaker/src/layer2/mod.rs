@@ -23,6 +23,7 @@ mod metrics;
 mod port;
 mod segment;
 mod sockets;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -37,6 +38,7 @@ use tokio::task::JoinSet;
 pub(crate) use self::keys::{KeySource, follow as follow_keys};
 pub(crate) use self::metrics::Layer2Metrics;
 pub(crate) use self::segment::Standing;
+pub(crate) use self::versions::OtherVersions;
 
 use self::hello::Keys;
 use self::interfaces::{Interface, Interfaces};
@@ -130,6 +132,8 @@ pub(crate) struct PortView {
     pub(crate) suspects: BTreeSet<Box<str>>,
     /// What this node took from others, and where those are on the segment.
     pub(crate) formers: BTreeMap<IpAddr, IpAddr>,
+    /// Nodes whose hellos are of another version.
+    pub(crate) other_versions: OtherVersions,
     /// Since when it is so; who reads it may be late.
     pub(crate) since: Option<Instant>,
 }
@@ -174,6 +178,11 @@ impl View {
         let heard = |node: &str| self.ports.values().any(|port| port.heard.contains(node));
         let all = self.ports.values().flat_map(|port| &port.suspects);
         all.filter(|node| !heard(node)).cloned().collect()
+    }
+
+    /// Nodes whose hellos cannot be read on some interface, and what is to be told of them.
+    pub(crate) fn other_versions(&self) -> BTreeMap<&str, String> {
+        self.ports.values().flat_map(|port| port.other_versions.told()).collect()
     }
 
     /// Whether of all that are heard this node is the one that speaks for them.

@@ -25,7 +25,7 @@ use super::segment::{Event, Output, Segment};
 use super::sockets::{
     Frames, Groups, HELLO_PORT, hello_socket, packet_socket, receive, receive_from, send_frame,
 };
-use super::{PortView, View, Wanted};
+use super::{OtherVersions, PortView, View, Wanted};
 
 /// Frames taken at a time.
 const BATCH: usize = 64;
@@ -70,8 +70,7 @@ pub(super) struct Port {
     answers: (Instant, u32),
     published: Instant,
     taken: Instant,
-    /// What was last told of hellos that cannot be read.
-    told: Option<Refused>,
+    other_versions: OtherVersions,
     buffer: Box<[u8; 2048]>,
 }
 
@@ -97,7 +96,7 @@ impl Port {
             answers: (now, 0),
             published: now,
             taken: now,
-            told: None,
+            other_versions: OtherVersions::default(),
             buffer: Box::new([0; 2048]),
             shared,
             interface,
@@ -201,20 +200,16 @@ impl Port {
                 match read {
                     Some(Ok(hello)) => {
                         self.heard_v6 |= v6;
+                        self.other_versions.understood(&hello.sender.node);
                         self.shared.metrics.hello_received();
                         self.feed(Event::Hello(hello, from));
                     }
                     Some(Err(refused)) => {
                         self.shared.metrics.hello_refused(refused);
-                        if matches!(refused, Refused::OtherVersion(_)) && self.told != Some(refused) {
-                            self.told = Some(refused);
-                            let from = from.map(|from| from.to_string());
-                            tracing::error!(
-                                interface = self.interface.name,
-                                from,
-                                "a speaker's hellos are {refused}: they do not hear each other, and both may own an address; \
-                                 upgrade the older one"
-                            );
+                        let Refused::OtherVersion(version) = refused else { continue };
+                        let nodes = Arc::clone(&self.shared.wanted.borrow().nodes);
+                        if let Some(told) = self.other_versions.refused(from, version, &nodes) {
+                            tracing::error!(interface = self.interface.name, "{told}");
                         }
                     }
                     None => {}
@@ -393,6 +388,7 @@ impl Port {
             heard: self.segment.heard_nodes().collect(),
             suspects: self.segment.suspects().clone(),
             formers,
+            other_versions: self.other_versions.clone(),
             since: None,
         };
         self.shared.metrics.hears(&self.interface.name, now.hears);
