@@ -2,6 +2,7 @@
 //! connections a second come in by every way that leads to a Service.
 
 mod route_changes;
+mod tables;
 mod without_graceful_restart;
 
 use std::time::Duration;
