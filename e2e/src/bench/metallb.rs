@@ -36,7 +36,7 @@ pub struct MetalLb {
 impl MetalLb {
     /// Starts both with one pool of this prefix, announced to the lab's BIRD, and waits for the sessions.
     pub fn start(lab: &Lab, pool: &str) -> Result<Self> {
-        install(lab, &bgp(pool))?;
+        install_bgp(lab, pool)?;
         Self::run(lab)
     }
 
@@ -73,6 +73,11 @@ impl MetalLb {
     pub fn logs(&self) -> String {
         logs(&self.processes)
     }
+}
+
+/// All objects for announcing a pool to the lab's BIRD.
+pub fn install_bgp(lab: &Lab, pool: &str) -> Result<()> {
+    install(lab, &bgp(pool))
 }
 
 /// All objects for announcing a pool by layer 2.
@@ -164,25 +169,32 @@ fn pod_name(node: &Node) -> String {
 
 /// Each speaker's and the controller's: they read their own.
 fn make_pods(lab: &Lab) -> Result<()> {
+    lab.nodes().iter().try_for_each(|node| make_speaker_pod(lab, node))?;
+    make_pod(lab, CONTROLLER, CONTROLLER, lab.node(1))
+}
+
+/// The Pod of a node's speaker.
+pub fn make_speaker_pod(lab: &Lab, node: &Node) -> Result<()> {
+    make_pod(lab, &pod_name(node), "speaker", node)
+}
+
+fn make_pod(lab: &Lab, name: &str, component: &str, node: &Node) -> Result<()> {
     lab.block_on(async |client| {
         let api: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-        let speakers = lab.nodes().iter().map(|node| (pod_name(node), "speaker", node));
-        for (name, component, node) in speakers.chain([(CONTROLLER.to_owned(), CONTROLLER, lab.node(1))]) {
-            let pod: Pod = serde_json::from_value(json!({
-                "metadata": { "name": name, "labels": { "app": "metallb", "component": component } },
-                "spec": {
-                    "nodeName": node.name, "hostNetwork": true,
-                    "containers": [{ "name": component, "image": "lab.example/metallb" }],
-                },
-            }))?;
-            let created = api.create(&PostParams::default(), &pod).await?;
-            report_running(&client, &created, node, [node.ip.into(), node.ip6.into()], true).await?;
-        }
-        Ok(())
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "app": "metallb", "component": component } },
+            "spec": {
+                "nodeName": node.name, "hostNetwork": true,
+                "containers": [{ "name": component, "image": "lab.example/metallb" }],
+            },
+        }))?;
+        let created = api.create(&PostParams::default(), &pod).await?;
+        report_running(&client, &created, node, [node.ip.into(), node.ip6.into()], true).await
     })
 }
 
-pub(super) fn start_controller(lab: &Lab) -> Result<Process> {
+/// MetalLB's controller, beside the API server.
+pub fn start_controller(lab: &Lab) -> Result<Process> {
     let mut controller = Command::new(programs()?.join("metallb/controller"));
     controller
         .args(["--webhook-mode=disabled", "--disable-cert-rotation=true"])
@@ -193,7 +205,8 @@ pub(super) fn start_controller(lab: &Lab) -> Result<Process> {
     lab.start_process(lab.control_plane_ns(), "metallb-controller", controller)
 }
 
-pub(super) fn start_speaker(lab: &Lab, node: &Node) -> Result<Process> {
+/// MetalLB's speaker on a node.
+pub fn start_speaker(lab: &Lab, node: &Node) -> Result<Process> {
     let secret = lab.directory().join("memberlist");
     std::fs::create_dir_all(&secret)?;
     std::fs::write(secret.join("secretkey"), "herald-bench-memberlist")?;
@@ -212,7 +225,8 @@ pub(super) fn start_speaker(lab: &Lab, node: &Node) -> Result<Process> {
     lab.start_process(&node.ns, &format!("metallb-{}", pod_name(node)), command)
 }
 
-pub(super) fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
+/// kube-proxy on a node.
+pub fn start_kube_proxy(lab: &Lab, node: &Node) -> Result<Process> {
     let name = format!("bench-kube-proxy-{}", node.name);
     let file = lab.directory().join(format!("{name}.json"));
     let configuration = json!({

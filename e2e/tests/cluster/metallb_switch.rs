@@ -1,5 +1,7 @@
 //! From a running MetalLB to Herald and back, as docs/from-metallb.md tells it: every Service keeps its address.
 
+mod node_by_node;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -88,14 +90,19 @@ fn every_service_keeps_its_address_from_metallb_to_herald_and_back() -> Result<(
         lab.router().await_route(&format!("{born}/32"), &hops, PATIENCE)?;
         lab.delete("v1/Service", "default", "born-here")
     })?;
+    assert_kept(&history, &before);
+    Ok(())
+}
+
+/// Every Service had one address all the time: what it had before, or the first that it got.
+fn assert_kept(history: &History, before: &BTreeMap<String, Vec<IpAddr>>) {
     let mut has: BTreeMap<&str, &[IpAddr]> = BTreeMap::new();
     for (name, addresses) in &history.changes {
         let Some(addresses) = addresses else { continue };
         let had = has.insert(name, addresses).unwrap_or_default();
         assert!(had.is_empty() || had == addresses.as_slice(), "{name} had {had:?} and then {addresses:?}");
     }
-    for (name, held) in &before {
+    for (name, held) in before {
         assert_eq!(has[name.as_str()], held.as_slice(), "{name}");
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! An upgrade as the DaemonSet rolls it out: every speaker is stopped and started again, one after the other, while 500 new
 //! connections a second come in by every way that leads to a Service.
 
-mod route_changes;
+pub(crate) mod route_changes;
 mod tables;
 mod without_graceful_restart;
 
