@@ -31,6 +31,11 @@ pub(crate) enum CallError {
     Start(#[source] io::Error),
 }
 
+/// Others' chains in the network namespace of the calling thread that drop what is forwarded unless a rule of theirs accepts it.
+pub fn forward_drops() -> anyhow::Result<Vec<String>> {
+    Ok(Kernel::open()?.forward_drops()?)
+}
+
 impl KernelThread {
     /// Starts the thread and opens the socket. The thread ends with this value.
     pub(crate) async fn start() -> Result<Self, CallError> {

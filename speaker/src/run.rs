@@ -257,6 +257,12 @@ async fn start_proxy(
     if tables {
         tracing::info!("tables of an earlier run serve until they are replaced");
     }
+    for chain in kernel.call(Kernel::forward_drops).await.unwrap_or_default() {
+        tracing::warn!(
+            chain,
+            "drops what is forwarded unless a rule of its own accepts it: let the pods' network pass there, both ways"
+        );
+    }
     let limits = (options.proxy == ProxyMode::Full).then(|| (options.conntrack.clone(), sysctls.clone()));
     let conntrack = Housekeeper::start(metrics.clone(), limits)
         .context("cannot start the thread that deletes stale conntrack entries")?;

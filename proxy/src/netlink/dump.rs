@@ -106,13 +106,24 @@ impl Kernel {
         kind: u16,
         family: IpFamily,
         body: impl FnOnce(&mut Writer),
+        each: impl FnMut(&[u8]),
+    ) -> Result<Listing, KernelError> {
+        self.list_in(kind, protocol_family(family), body, each)
+    }
+
+    /// [`Self::list`] of any family, by its number in `struct nfgenmsg`.
+    pub(super) fn list_in(
+        &mut self,
+        kind: u16,
+        family: u8,
+        body: impl FnOnce(&mut Writer),
         mut each: impl FnMut(&[u8]),
     ) -> Result<Listing, KernelError> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         let mut writer = Writer::default();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        writer.message(message_type(kind), flags, sequence, protocol_family(family), 0, body);
+        writer.message(message_type(kind), flags, sequence, family, 0, body);
         self.send(writer.as_slice())?;
         let mut disturbed = false;
         let answer = self.answer(|reply| {

@@ -16,6 +16,7 @@ mod dump;
 mod error;
 mod expressions;
 mod fill;
+mod forward;
 mod monitor;
 mod neighbours;
 mod objects;

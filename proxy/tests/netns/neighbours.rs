@@ -113,6 +113,30 @@ fn a_chain_that_somebody_elses_chain_uses_stays_with_what_it_uses() {
     }
 }
 
+#[test]
+#[ignore = "needs a network namespace"]
+fn chains_that_drop_what_is_forwarded_are_named_and_no_others() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    assert_eq!(kernel.forward_drops().unwrap(), Vec::<String>::new());
+    let chain = |table: &str, name: &str, hook: &str, policy: &str| {
+        format!(
+            "add table {table}; add chain {table} {name} {{ type filter hook {hook} priority 0; policy {policy}; }}; "
+        )
+    };
+    namespace.nft(
+        &[
+            chain("inet filter", "forward", "forward", "drop"),
+            chain("ip6 filter", "FORWARD", "forward", "drop"),
+            chain("ip filter", "FORWARD", "forward", "accept"),
+            chain("ip filter", "INPUT", "input", "drop"),
+            "add chain inet filter plain".to_owned(),
+        ]
+        .concat(),
+    );
+    assert_eq!(kernel.forward_drops().unwrap(), ["inet filter forward", "ip6 filter FORWARD"]);
+}
+
 /// NodeLocal DNS holds the address of `kube-dns` on the node, and takes packets to it and from it out of tracking.
 #[test]
 #[ignore = "needs a network namespace"]

@@ -123,6 +123,11 @@ pub(super) const CHECKS: &[Check<NodeSeen>] = &[
         judge: programs::firewall,
     },
     Check {
+        id: "forward-policy",
+        holds: "nobody's chain drops what is forwarded unless a rule accepts it",
+        judge: programs::forward_policy,
+    },
+    Check {
         id: "state-directory",
         holds: "what a speaker keeps on the disk is root's alone",
         judge: programs::state_directory,

@@ -34,6 +34,8 @@ pub(super) struct NodeSeen {
     pub(super) state: Option<StateDirectory>,
     /// Its ufw is switched on.
     pub(super) ufw: bool,
+    /// Others' chains of nftables that drop what is forwarded and not accepted: `ip filter FORWARD`.
+    pub(super) forward_drops: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +106,7 @@ impl NodeSeen {
                 })
             }),
             ufw: text(&root.join("etc/ufw/ufw.conf")).lines().any(|line| line.trim() == "ENABLED=yes"),
+            forward_drops: Vec::new(),
         }
     }
 

@@ -185,6 +185,22 @@ pub(super) fn firewall(seen: &NodeSeen) -> Verdict {
     Ok(troubles)
 }
 
+pub(super) fn forward_policy(seen: &NodeSeen) -> Verdict {
+    let trouble = |chain: &String| {
+        Trouble::warning(
+            format!(
+                "chain {chain} drops what is forwarded unless a rule of its own accepts it: packets to Services pass it with the \
+                 endpoint's address"
+            ),
+            format!(
+                "nft list chain {chain}, and let the pods' network pass there, both ways (docs/install.md, \"firewalld, ufw and \
+                 nftables.service\")"
+            ),
+        )
+    };
+    Ok(seen.forward_drops.iter().map(trouble).collect())
+}
+
 pub(super) fn state_directory(seen: &NodeSeen) -> Verdict {
     let Some(state) = &seen.state else { return Ok(Vec::new()) };
     let path = state.path.display();

@@ -58,6 +58,7 @@ fn fit() -> NodeSeen {
         uplink: Some("eth0".to_owned()),
         state: Some(StateDirectory { path: PathBuf::from("/var/lib/herald"), mode: 0o700, owner: 0 }),
         ufw: false,
+        forward_drops: Vec::new(),
     }
 }
 
@@ -110,6 +111,11 @@ fn every_check_finds_its_trouble_and_no_other_does() {
         ("bgp-port", |n| n.sockets.push(socket("tcp", 179, "bird")), "bird listens at port 179"),
         ("firewall", |n| n.ufw = true, "ufw"),
         ("firewall", |n| n.processes.push(process("python3 -Es /usr/sbin/firewalld")), "firewalld"),
+        (
+            "forward-policy",
+            |n| n.forward_drops.push("inet filter forward".to_owned()),
+            "chain inet filter forward drops what is forwarded",
+        ),
         ("state-directory", |n| n.state.as_mut().unwrap().mode = 0o755, "mode 755"),
     ];
     for (id, harm, word) in cases {
