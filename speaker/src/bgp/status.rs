@@ -193,7 +193,8 @@ pub(crate) fn advice(reason: &DownReason, peer: &Peer) -> Option<String> {
             format!("look for the path to {address} and for filters on TCP port {}", peer.port)
         }
         DownReason::Disconnected(None) => {
-            "a peer that has no neighbour with this node's address may close at once: look at its log"
+            "a peer closes at once that has no neighbour with this node's address, or has a session with another BGP speaker at it (a \
+             network plugin's): look at its log, and give this session a sourceAddress of its own"
                 .to_owned()
         }
         _ => return None,
@@ -228,6 +229,7 @@ mod tests {
             (silent.clone(), ", password: x", "wrong one"),
             (silent, "", "TCP port 179"),
             (DownReason::ConnectFailed("Connection refused".to_owned()), "", "nothing listens"),
+            (DownReason::Disconnected(None), "", "another BGP speaker"),
         ] {
             let text = advised(&reason, more);
             assert!(text.contains(words), "{reason}: {text}");
