@@ -3,6 +3,7 @@
 //! One binary, so that labs run side by side. Each module is one subject; each test brings up its own lab.
 
 mod bfd;
+mod coexistence;
 mod conntrack;
 mod controller;
 mod doctor;
