@@ -60,6 +60,6 @@ pub use nix::sys::signal::Signal;
 pub use pod::{Pod, PodOptions};
 pub use poller::{Failure, PollOptions, PollReport, Poller};
 pub use process::Process;
-pub use router::{BirdPeer, Router, RouterOptions, Routes};
+pub use router::{BirdPeer, Router, RouterOptions, Routes, bird_program};
 pub use sandbox::Port;
 pub use topology::{CLIENT, CLIENT6, CLUSTER_CIDR, CLUSTER_DNS, CONTROL_PLANE, Node, ROUTER, SERVICE_CIDR};

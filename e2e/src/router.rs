@@ -295,7 +295,8 @@ impl Router {
     }
 }
 
-fn bird_program() -> &'static str {
+/// BIRD's program.
+pub fn bird_program() -> &'static str {
     // Debian keeps it where the path of an ordinary user does not look.
     if std::path::Path::new("/usr/sbin/bird").exists() { "/usr/sbin/bird" } else { "bird" }
 }

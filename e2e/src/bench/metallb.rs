@@ -81,7 +81,7 @@ pub fn install_bgp(lab: &Lab, pool: &str) -> Result<()> {
 }
 
 /// All objects for announcing a pool by layer 2.
-pub(super) fn install_layer2(lab: &Lab, pool: &str) -> Result<()> {
+pub fn install_layer2(lab: &Lab, pool: &str) -> Result<()> {
     install(lab, &layer2(pool))
 }
 

@@ -1,5 +1,6 @@
 //! From a running MetalLB to Herald and back, as docs/from-metallb.md tells it: every Service keeps its address.
 
+mod by_layer2;
 mod node_by_node;
 
 use std::collections::BTreeMap;

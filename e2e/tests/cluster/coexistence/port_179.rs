@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{BirdPeer, Lab, Node, PodOptions, Process, RouterOptions, await_ok};
+use herald_e2e::{BirdPeer, Lab, Node, PodOptions, Process, RouterOptions, await_ok, bird_program};
 
 use super::{doctor, herald, through};
 use crate::order::{SOON, address, ready, service};
@@ -21,7 +21,7 @@ fn bird(lab: &Lab, node: &Node, dials: bool) -> Result<Process> {
     );
     let file = lab.directory().join("other-bird.conf");
     std::fs::write(&file, config)?;
-    let mut command = Command::new("/usr/sbin/bird");
+    let mut command = Command::new(bird_program());
     command.arg("-f").arg("-c").arg(file).arg("-s").arg(lab.directory().join("other-bird.sock"));
     let process = lab.start_process(&node.ns, "other-bird", command)?;
     await_ok(SOON, "somebody at port 179", || {
