@@ -323,6 +323,7 @@ pub(super) mod tests {
             sessions_up: 1,
             sessions: 1,
             findings: Vec::new(),
+            availability: None,
             addresses: addresses.iter().map(|(address, said)| (ip(address), (*said).to_owned())).collect(),
         }
     }

@@ -188,6 +188,7 @@ mod tests {
             addresses.iter().map(|(address, word)| (address.parse().unwrap(), (*word).to_owned())).collect();
         let (version, proxy) = ("0.1.0".to_owned(), "full".to_owned());
         let answer = NodeAnswer {
+            availability: None,
             node: node.to_owned(),
             version,
             proxy,

@@ -11,6 +11,7 @@
 //! loop is never kept from its work for longer than one plan takes. Read-only; addresses and names are all that is told.
 
 mod advice;
+mod availability;
 mod history;
 mod model;
 mod node;
@@ -26,6 +27,7 @@ mod status_tests;
 #[cfg(test)]
 mod tests;
 
+pub use availability::{AvailabilityAnswer, ProbedAnswer};
 pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, SESSION_DOWN, SESSION_UP, Subject};
 pub use model::{
     AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
