@@ -15,8 +15,6 @@ use crate::layer2::rank;
 
 /// Nodes that probe an address.
 const PROBERS: usize = 2;
-/// Addresses whose nodes are found at a time.
-const AT_ONCE: usize = 256;
 
 /// An address that this node probes, or would.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +45,33 @@ pub(crate) fn probes<'a>(node: &str, nodes: impl Iterator<Item = &'a str>, addre
 }
 
 impl Assignment {
-    /// Takes what is wanted; false: there is more to find out, call again.
-    pub(crate) fn settle(&mut self, node: &str, wanted: &Wanted) -> bool {
+    /// The addresses of which is to be found out who probes them: with thousands of addresses and hundreds of nodes a while.
+    pub(crate) fn unknown(&mut self, wanted: &Wanted) -> Vec<IpAddr> {
         if self.nodes != wanted.nodes {
             self.nodes.clone_from(&wanted.nodes);
             self.ranked.clear();
         }
+        let all =
+            wanted.services.values().flat_map(|addresses| addresses.iter().map(|(address, _)| *address));
+        all.filter(|address| !self.ranked.contains_key(address))
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
+    /// Finds it out.
+    pub(crate) fn rank(&mut self, node: &str, addresses: &[IpAddr]) {
+        for address in addresses {
+            let mine = probes(node, self.nodes.iter().map(|node| &**node), *address);
+            self.ranked.insert(*address, mine);
+        }
+    }
+
+    /// Takes what is wanted.
+    pub(crate) fn settle(&mut self, node: &str, wanted: &Wanted) {
+        // What has come since it was asked for.
+        let unknown = self.unknown(wanted);
+        self.rank(node, &unknown);
         let mut all: BTreeMap<IpAddr, (&ObjectName, Probed)> = BTreeMap::new();
         for (service, addresses) in &wanted.services {
             for (address, probed) in addresses {
@@ -64,15 +83,6 @@ impl Assignment {
             }
         }
         self.ranked.retain(|address, _| all.contains_key(address));
-        let unknown = all.keys().filter(|address| !self.ranked.contains_key(*address));
-        let unknown: Vec<IpAddr> = unknown.take(AT_ONCE).copied().collect();
-        for address in &unknown {
-            let mine = probes(node, self.nodes.iter().map(|node| &**node), *address);
-            self.ranked.insert(*address, mine);
-        }
-        if self.ranked.len() < all.len() {
-            return false;
-        }
         let is_mine =
             |address: &IpAddr| self.ranked.get(address) == Some(&true) && !wanted.owned.contains(address);
         let mine = all.into_iter().filter(|(address, _)| is_mine(address));
@@ -83,7 +93,6 @@ impl Assignment {
                 (address, Mine { service, probed })
             })
             .collect();
-        true
     }
 
     /// All that are this node's to probe.
@@ -156,8 +165,7 @@ mod tests {
     fn wanted(services: &[(&str, u8, Probed)]) -> Wanted {
         let mut wanted = Wanted { nodes: ["a".into(), "b".into()].into(), ..Wanted::default() };
         for (name, address, probed) in services {
-            let of = wanted.services.entry(ObjectName::new("shop", *name)).or_default();
-            of.insert(vip(*address), *probed);
+            wanted.services.insert(ObjectName::new("shop", *name), [(vip(*address), *probed)].into());
         }
         wanted
     }
@@ -169,32 +177,30 @@ mod tests {
             [("dns", 1, udp), ("web", 1, Probed::At(80)), ("www", 1, Probed::At(81)), ("log", 2, udp)];
         let mut assignment = Assignment::default();
         let mut wanted = wanted(&services);
-        assert!(assignment.settle("a", &wanted));
+        assignment.settle("a", &wanted);
         assert_eq!(assignment.sockets(), [(vip(1), 80)].into());
         assert_eq!(&*assignment.mine()[&vip(1)].service.name, "web");
         assert_eq!(assignment.mine()[&vip(2)].probed, udp);
         wanted.owned = [vip(1)].into();
-        assert!(assignment.settle("a", &wanted));
+        assignment.settle("a", &wanted);
         assert_eq!(assignment.sockets(), BTreeMap::new());
         // The other one is gone.
         wanted.owned.clear();
         wanted.nodes = ["a".into()].into();
-        assert!(assignment.settle("a", &wanted));
+        assignment.settle("a", &wanted);
         assert!(assignment.mine().is_empty());
     }
 
     #[test]
-    fn many_addresses_are_found_in_steps() {
-        let mut wanted = wanted(&[]);
-        for n in 0..600_u16 {
-            let address = IpAddr::from([10, 1, (n >> 8) as u8, n as u8]);
-            wanted
-                .services
-                .insert(ObjectName::new("shop", n.to_string()), [(address, Probed::At(80))].into());
-        }
+    fn what_is_known_of_an_address_is_found_out_once_and_anew_with_other_nodes() {
+        let mut wanted = wanted(&[("web", 1, Probed::At(80)), ("www", 2, Probed::At(80))]);
         let mut assignment = Assignment::default();
-        let steps = (0..).take_while(|_| !assignment.settle("a", &wanted)).count();
-        assert_eq!((steps, assignment.mine().len()), (2, 600));
-        assert!(assignment.settle("a", &wanted), "the second time all is known");
+        assert_eq!(assignment.unknown(&wanted), [vip(1), vip(2)]);
+        assignment.rank("a", &[vip(1)]);
+        assert_eq!(assignment.unknown(&wanted), [vip(2)]);
+        assignment.settle("a", &wanted);
+        assert!(assignment.unknown(&wanted).is_empty());
+        wanted.nodes.insert("c".into());
+        assert_eq!(assignment.unknown(&wanted), [vip(1), vip(2)]);
     }
 }

@@ -20,8 +20,10 @@ pub(crate) enum Answer {
     Answered(Duration),
     /// A reset, or "port unreachable".
     Refused,
-    /// Nothing within a second, or "host unreachable".
+    /// Nothing within a second.
     Unanswered,
+    /// "Host unreachable", by a router or for want of an answer to ARP or neighbour discovery.
+    Unreachable,
     /// It says nothing about the address.
     Skipped(Skipped),
 }
@@ -50,7 +52,7 @@ impl Answer {
         match self {
             Self::Answered(_) => 0,
             Self::Refused => 1,
-            Self::Unanswered => 2,
+            Self::Unanswered | Self::Unreachable => 2,
             Self::Skipped(_) => 3,
         }
     }
@@ -59,7 +61,7 @@ impl Answer {
     pub(crate) fn is_answered(self) -> Option<bool> {
         match self {
             Self::Answered(_) => Some(true),
-            Self::Refused | Self::Unanswered => Some(false),
+            Self::Refused | Self::Unanswered | Self::Unreachable => Some(false),
             Self::Skipped(_) => None,
         }
     }
@@ -70,6 +72,9 @@ impl Answer {
             Self::Answered(_) => "the connection was made",
             Self::Refused => "the connection was refused",
             Self::Unanswered => "no answer within a second",
+            Self::Unreachable => {
+                "unreachable: a router on the way has no route, or nobody answers ARP or neighbour discovery"
+            }
             Self::Skipped(Skipped::Returned) => {
                 "each probe came back to this node, which a router may choose as well: that says nothing"
             }
@@ -152,7 +157,8 @@ fn failed(error: &io::Error) -> Answer {
         // A filter in the node's output hook.
         io::ErrorKind::PermissionDenied => Answer::Skipped(Skipped::NotSent),
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => Answer::Skipped(Skipped::NotSent),
-        // There was a route, so somebody on the way says so; or nobody answers ARP or neighbour discovery.
+        // There was a route of this node, so it is another's word.
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Answer::Unreachable,
         _ => Answer::Unanswered,
     }
 }
@@ -162,6 +168,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::testing::far::Mirror;
     use crate::testing::in_namespace;
 
     #[test]
@@ -170,6 +177,7 @@ mod tests {
             (Answer::Answered(WITHIN), "answered"),
             (Answer::Refused, "refused"),
             (Answer::Unanswered, "unanswered"),
+            (Answer::Unreachable, "unanswered"),
             (Answer::Skipped(Skipped::Own), "skipped"),
         ] {
             assert_eq!(Answer::WORDS[answer.place()], word);
@@ -178,7 +186,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs a network namespace"]
-    fn what_has_no_route_or_is_the_nodes_own_is_skipped_and_nobody_is_unanswered() {
+    fn what_has_no_route_or_is_the_nodes_own_is_skipped_and_what_others_say_is_told_apart() {
         in_namespace(|| async {
             let skipped = |to: &str| match Attempt::open(to.parse().unwrap()) {
                 Err(Answer::Skipped(why)) => why,
@@ -194,6 +202,9 @@ mod tests {
             assert!(matches!(ends(to).await, Answer::Answered(_)));
             drop(listener);
             assert_eq!(ends(to).await, Answer::Refused);
+            let _router = Mirror::new();
+            let attempt = Attempt::open(([192, 0, 2, 9], 80).into()).unwrap();
+            assert_eq!(attempt.ends().await.1, Answer::Unreachable);
         });
     }
 

@@ -326,6 +326,11 @@ mod tests {
     }
 
     #[test]
+    fn an_address_takes_less_than_two_hundred_octets() {
+        assert!(size_of::<Record>() < 200, "{}", size_of::<Record>());
+    }
+
+    #[test]
     fn what_fails_again_and_again_is_told_with_since_when_and_what_says_nothing_changes_nothing() {
         let (book, begin) = (Book::new(10), Instant::now());
         book.set(&mine(1), Duration::from_secs(10));

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::book::{Book, Seen};
 pub(crate) use self::echo::Echo;
-pub(crate) use self::targets::{Probed, targets};
+pub(crate) use self::targets::{Probed, Targets, targets};
 
 use self::assignment::Assignment;
 use self::attempt::{Answer, Attempt};
@@ -48,12 +48,14 @@ use crate::layer2::View;
 const TRIES: u32 = 5;
 /// Changes of what is to be probed are gathered so long.
 const GATHERED: Duration = Duration::from_millis(200);
+/// Addresses of which it is found out at a time who probes them.
+const AT_ONCE: usize = 256;
 
 /// What there is to probe, and who may.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
     /// By Service, its load balancer addresses.
-    pub(crate) services: BTreeMap<ObjectName, BTreeMap<IpAddr, Probed>>,
+    pub(crate) services: BTreeMap<ObjectName, Targets>,
     /// All nodes that are not known to be dead, with this one.
     pub(crate) nodes: BTreeSet<Box<str>>,
     /// The addresses that this node owns by layer 2.
@@ -85,10 +87,7 @@ impl Availability {
     }
 
     /// These Services have these addresses; nobody finds that out where nothing is probed.
-    pub(crate) fn want<'a>(
-        &self,
-        services: impl FnOnce() -> Vec<(&'a ObjectName, BTreeMap<IpAddr, Probed>)>,
-    ) {
+    pub(crate) fn want<'a>(&self, services: impl FnOnce() -> Vec<(&'a ObjectName, Targets)>) {
         self.change(|wanted| {
             let mut changed = false;
             for (name, addresses) in services() {
@@ -199,10 +198,12 @@ pub(crate) async fn run(
 impl Prober {
     /// Takes what is wanted by now.
     async fn settle(&mut self, wanted: &mut watch::Receiver<Wanted>) {
-        while !self.assignment.settle(&self.node, &wanted.borrow_and_update()) {
-            // Thousands of addresses on hundreds of nodes take a while.
+        let unknown = self.assignment.unknown(&wanted.borrow_and_update());
+        for some in unknown.chunks(AT_ONCE) {
+            self.assignment.rank(&self.node, some);
             tokio::task::yield_now().await;
         }
+        self.assignment.settle(&self.node, &wanted.borrow());
         let now = Instant::now();
         self.schedule.set(now, self.assignment.sockets());
         self.book.set(self.assignment.mine(), self.schedule.interval());
@@ -240,7 +241,8 @@ impl Prober {
         let address = key.1.ip();
         let probed = || {
             let mine = self.assignment.mine().get(&address)?;
-            wanted.services.get(&*mine.service)?.get(&address)
+            let addresses = wanted.services.get(&*mine.service)?;
+            addresses.iter().find(|(of, _)| *of == address).map(|(_, probed)| probed)
         };
         let stands = || !wanted.owned.contains(&address) && matches!(probed(), Some(Probed::At(_)));
         match answer.is_answered() {

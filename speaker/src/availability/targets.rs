@@ -3,13 +3,15 @@
 //! Load balancer addresses of pools, while some endpoint is ready: an address without one is not announced, and that is told
 //! elsewhere. The first TCP port with a ready endpoint stands for the address.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use herald_proxy::{EndpointsView, IpFamily, Protocol, ServiceRules};
 
 use crate::index::ServiceObject;
 use crate::plan::{ServicePlan, View};
+
+/// Addresses of a Service, each once.
+pub(crate) type Targets = Box<[(IpAddr, Probed)]>;
 
 /// Whether an address is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,16 +56,16 @@ impl Unprobed {
     }
 }
 
-/// The addresses of a Service that may be probed.
+/// The addresses of a Service that have something to probe.
 pub(crate) fn targets(
     view: &View<'_>,
     service: &ServiceObject,
     endpoints: &EndpointsView,
     plan: &ServicePlan,
-) -> BTreeMap<IpAddr, Probed> {
-    let Ok((proxied, _)) = &service.view else { return BTreeMap::new() };
+) -> Targets {
+    let Ok((proxied, _)) = &service.view else { return Box::default() };
     if service.class.as_deref() != view.class {
-        return BTreeMap::new();
+        return Box::default();
     }
     let ready = |family, name: &str, protocol| {
         endpoints.of_port(family, name, protocol, &view.node.name).iter().any(|endpoint| endpoint.ready)
@@ -112,7 +114,7 @@ mod tests {
         let targets =
             case.planned(true, |view, service, endpoints, plan| targets(view, service, endpoints, &plan));
         assert!(targets.len() <= 1);
-        targets.into_values().next()
+        targets.first().map(|(_, probed)| *probed)
     }
 
     #[test]

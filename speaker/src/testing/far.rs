@@ -50,11 +50,12 @@ impl Drop for Far {
     }
 }
 
-/// A router that sends 192.0.2.1 and 2001:db8:1::1 back to where it has them from, as one does that chooses the sender itself.
+/// A router that sends 192.0.2.1 and 2001:db8:1::1 back to where it has them from, as one does that chooses the sender itself, and has
+/// no way to 192.0.2.9.
 pub(crate) struct Mirror(Child);
 
 impl Mirror {
-    /// Lays it out, as the way of the test's namespace to both addresses.
+    /// Lays it out, as the way of the test's namespace to these addresses.
     pub(crate) fn new() -> Self {
         let mirror = Self(namespace());
         let place = Some(mirror.0.id());
@@ -71,6 +72,8 @@ impl Mirror {
             run(&mut within(place, "ip", &["route", "add", "192.0.2.1", "via", &v4]));
             run(&mut within(place, "ip", &["-6", "route", "add", "2001:db8:1::1", "via", &v6]));
         }
+        run(&mut within(None, "ip", &["route", "add", "192.0.2.9", "via", "10.9.3.2"]));
+        run(&mut within(place, "ip", &["route", "add", "unreachable", "192.0.2.9"]));
         mirror
     }
 }
