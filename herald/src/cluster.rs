@@ -4,6 +4,7 @@
 //! API server's pod proxy where the speaker is a pod, at the node's admin port where it is not. Without Services and Nodes there is nothing
 //! to tell; what else cannot be had is a finding, never the end: a cluster that is broken is when this is typed.
 
+mod availability;
 mod judge;
 mod screen;
 

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::core::DynamicObject;
 use serde::Serialize;
 
+use super::availability::Availability;
 use crate::speakers::{NodeFact, Silence};
 
 /// Nodes that are named in a sentence.
@@ -70,6 +71,8 @@ pub(super) struct Overview {
     pub(super) services: Vec<ServiceRow>,
     pub(super) nodes: Vec<NodeRow>,
     pub(super) pools: Vec<PoolFact>,
+    /// What probes of addresses say; `null`: there are none.
+    pub(super) availability: Option<Availability>,
     /// The controller that leads. `null`: none, or it is not known.
     pub(super) leader: Option<String>,
 }
@@ -166,6 +169,7 @@ pub(super) fn judge(facts: &Facts) -> Overview {
         services,
         nodes: facts.nodes.iter().map(node).collect(),
         pools: facts.pools.clone(),
+        availability: Availability::of(facts.answers.values().filter_map(|answer| answer.as_ref().ok())),
         leader: facts.leader.clone().unwrap_or_default(),
     }
 }

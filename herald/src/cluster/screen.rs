@@ -34,8 +34,9 @@ impl Overview {
             many => format!("{many} things are wrong"),
         };
         let addresses = if with == 1 { "address" } else { "addresses" };
+        let probes = self.availability.as_ref().map(|all| format!(", {all}")).unwrap_or_default();
         format!(
-            "{wrong}: {with} {addresses} of Services, {answering} of {} speakers answer{sessions}",
+            "{wrong}: {with} {addresses} of Services, {answering} of {} speakers answer{sessions}{probes}",
             self.nodes.len()
         )
     }
