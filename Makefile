@@ -156,6 +156,10 @@ bench-bgp: build cluster ## Measures BGP and BFD, beside BIRD, GoBGP and FRR (AR
 	@HERALD_BIN=$(RELEASE) $(dir $(RELEASE))bench-bgp \
 	  --json $(OUT)/bench-bgp.json $(ARGS)
 
+.PHONY: bench-status
+bench-status: build ## Times herald status with 1,000 Services and 100 nodes
+	@HERALD_STATUS_BIN=$(RELEASE) cargo test --locked --workspace --test offline --quiet -- --nocapture scale
+
 .PHONY: fmt
 fmt: ## Checks the formatting
 	@cargo fmt --all --check

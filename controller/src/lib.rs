@@ -53,7 +53,7 @@ pub use webhook::WebhookOptions;
 /// Name of the Lease, and of the controller in Events.
 pub const NAME: &str = "herald-controller";
 /// No write takes longer, even with a long lease.
-const LONGEST_WRITE: Duration = Duration::from_secs(4);
+const LONGEST_WRITE: Duration = Duration::from_secs(7);
 /// How long the tasks have to stop.
 const GRACE: Duration = Duration::from_secs(10);
 

@@ -20,7 +20,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// The same while the objects do not show what was written.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one write may take.
-const DEADLINE: Duration = Duration::from_secs(4);
+const DEADLINE: Duration = Duration::from_secs(7);
 
 /// `status` of an IPAddressPool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -180,6 +180,10 @@ impl ControlPlane {
         }
     }
 
+    pub(crate) fn etcd(&self) -> &Process {
+        &self.etcd
+    }
+
     /// Starts kube-controller-manager, when it does not run.
     pub(crate) fn start_controllers(&self) -> Result<()> {
         let mut controllers = self.controllers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,6 +27,11 @@ impl Lab {
 
     /// Starts `herald speaker` on a node, with `--proxy=full` unless told otherwise; its log is `speaker-<node>`.
     pub fn speaker(&self, node: &Node, arguments: &[&str]) -> Result<Process> {
+        let command = self.speaker_command(node, arguments)?;
+        self.start_process(&node.ns, &format!("speaker-{}", node.name), command)
+    }
+
+    fn speaker_command(&self, node: &Node, arguments: &[&str]) -> Result<Command> {
         let usual = [
             ("--node-name", node.name.clone()),
             ("--kubeconfig", self.account_kubeconfig(SPEAKER).display().to_string()),
@@ -37,11 +42,15 @@ impl Lab {
             ("--proxy", "full".to_owned()),
             ("--state-directory", self.state_directory(node).display().to_string()),
         ];
-        self.start_process(
-            &node.ns,
-            &format!("speaker-{}", node.name),
-            command("speaker", &usual, arguments)?,
-        )
+        command("speaker", &usual, arguments)
+    }
+
+    /// [`Self::speaker`] by a line of sh(1), to which the command is `"$@"`.
+    pub fn speaker_by(&self, shell: &str, node: &Node, arguments: &[&str]) -> Result<Process> {
+        let speaker = self.speaker_command(node, arguments)?;
+        let mut command = Command::new("sh");
+        command.args(["-ec", shell, "sh"]).arg(speaker.get_program()).args(speaker.get_args());
+        self.start_process(&node.ns, &format!("speaker-{}", node.name), command)
     }
 
     /// Where a node's speakers keep their snapshot: a node of the lab has no disk of its own.

@@ -220,6 +220,18 @@ impl Lab {
         self.plane()?.start_api()
     }
 
+    /// Stops etcd where it stands, as a disk that hangs does.
+    pub fn freeze_etcd(&self) -> Result<()> {
+        self.plane()?.etcd().freeze();
+        Ok(())
+    }
+
+    /// Ends [`Self::freeze_etcd`].
+    pub fn thaw_etcd(&self) -> Result<()> {
+        self.plane()?.etcd().thaw();
+        Ok(())
+    }
+
     /// Kills kube-controller-manager: slices no longer follow pods.
     pub fn stop_controllers(&self) -> Result<()> {
         self.plane()?.stop_controllers();

@@ -7,13 +7,11 @@ mod cluster;
 mod node;
 mod report;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
-use herald_runtime::client;
 
 pub(crate) use self::report::Report;
-use crate::explain::Output;
-use crate::flags::{ClientFlags, StateFlags};
+use crate::flags::{Output, ReportFlags, StateFlags};
 
 /// Exit code where nothing could be looked at.
 pub(crate) const BLIND: u8 = 2;
@@ -29,14 +27,8 @@ pub(crate) struct DoctorFlags {
 enum Of {
     /// The cluster, from outside, with a kubeconfig: Nodes, Herald's own parts and rights, pools, and whoever else does its work.
     Cluster {
-        /// Where Herald's pods and configuration are, or will be.
-        #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-        namespace: String,
-        /// Text for people or JSON for scripts.
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
         #[command(flatten)]
-        client: ClientFlags,
+        report: ReportFlags,
     },
     /// This machine, as root: kernel, settings, ports, and other programs that announce addresses or translate connections.
     Node {
@@ -51,11 +43,11 @@ enum Of {
 /// Looks, and returns what was found and how it is to be printed.
 pub(crate) async fn run(flags: DoctorFlags) -> Result<(Report, Output)> {
     match flags.of {
-        Of::Cluster { namespace, output, client } => {
-            let client = client::connect(&client.options()).await.context(
-                "herald doctor cluster asks the API server (one node alone, without it: herald doctor node)",
-            )?;
-            Ok((cluster::report(&client, &namespace).await?, output))
+        Of::Cluster { report: ReportFlags { output, cluster } } => {
+            let why =
+                "herald doctor cluster asks the API server (one node alone, without it: herald doctor node)";
+            let client = cluster.connect(why).await?;
+            Ok((cluster::report(&client, &cluster.namespace).await?, output))
         }
         Of::Node { state, output } => Ok((node::report(state.directory().as_deref()), output)),
     }

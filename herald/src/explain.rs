@@ -1,4 +1,4 @@
-//! `herald explain` and `herald status`: ask a node's speaker and print the answer.
+//! `herald explain`, and one node's part of `herald status`: ask a node's speaker and print the answer.
 //!
 //! The speaker decides and answers in JSON (`herald_speaker::explain`); text and `-o json` are made of the same bytes.
 //! Every wait has a deadline, and every failure is one sentence that says what to do.
@@ -7,21 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use herald_runtime::ObjectName;
 use herald_runtime::admin::{DEFAULT_PORT, StatusCode};
 use herald_runtime::fetch::{self, Bytes, FetchError};
-use herald_runtime::{ObjectName, client};
 use herald_speaker::explain::{
-    BGP_PATH, BgpAnswer, Failure, PACKET_PATH, PacketAnswer, PacketQuestion, ROUTES_PATH, RoutesAnswer,
-    SERVICE_PATH, ServiceAnswer,
+    Failure, PACKET_PATH, PacketAnswer, PacketQuestion, SERVICE_PATH, ServiceAnswer,
 };
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
-use crate::cluster;
-use crate::flags::ClientFlags;
+use crate::flags::{ClusterFlags, Output, ReportFlags};
+use crate::speakers::{self, NodeFact, PODS, speaker_pods};
 
 /// How long the API server may take.
 const API: Duration = Duration::from_secs(10);
@@ -59,67 +58,32 @@ enum What {
     },
 }
 
-/// `herald status`.
+/// Which speaker is asked.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct StatusFlags {
-    #[command(subcommand)]
-    of: Option<Of>,
-    /// Where Herald's pods and configuration are.
-    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-    namespace: String,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-    #[command(flatten)]
-    client: ClientFlags,
+pub(crate) struct SpeakerFlags {
+    /// The node whose speaker is asked: by the API server's pod proxy where it is a pod, else at port 7472 of its InternalIP. Without it, the speaker on
+    /// this machine.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// The admin address of the speaker that is asked.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "node")]
+    speaker: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
-enum Of {
-    /// A node's BGP sessions: state, what was agreed, routes out, how each ended last, and the likely cause.
-    Bgp {
-        #[command(flatten)]
-        ask: AskFlags,
-    },
-    /// The routes that a node announces, and the Services that make each.
-    Routes {
-        #[command(flatten)]
-        ask: AskFlags,
-    },
-}
-
-/// Asks for a status, and returns what to print.
-pub(crate) async fn status(flags: StatusFlags) -> Result<String> {
-    let StatusFlags { of, namespace, output, client } = flags;
-    match of {
-        None => cluster::status(&client, &namespace, output == Output::Json).await,
-        Some(Of::Bgp { ask }) => answer::<BgpAnswer>(&ask, BGP_PATH).await,
-        Some(Of::Routes { ask }) => answer::<RoutesAnswer>(&ask, ROUTES_PATH).await,
+impl SpeakerFlags {
+    /// Whether one is named.
+    pub(crate) fn is_given(&self) -> bool {
+        self.node.is_some() || self.speaker.is_some()
     }
 }
 
 /// Who is asked, and how it is printed.
 #[derive(Debug, Args)]
 struct AskFlags {
-    /// The node whose speaker is asked, at port 7472 of its InternalIP; without it, the speaker on this machine.
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
-    /// The admin address of the speaker that is asked.
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "node")]
-    speaker: Option<String>,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
     #[command(flatten)]
-    client: ClientFlags,
-}
-
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Text,
-    Json,
+    speaker: SpeakerFlags,
+    #[command(flatten)]
+    report: ReportFlags,
 }
 
 /// Asks, and returns what to print.
@@ -127,26 +91,37 @@ pub(crate) async fn run(flags: ExplainFlags) -> Result<String> {
     match flags.what {
         What::Service { name, ask } => {
             let path = format!("{SERVICE_PATH}{name}");
-            answer::<ServiceAnswer>(&ask, &path).await
+            ask.answer::<ServiceAnswer>(&path).await
         }
         What::Packet { from, to, ask } => {
             // Read here as well: a mistake is told without asking anybody.
             let PacketQuestion { from, to } =
                 PacketQuestion::parse(&from, &to).map_err(|text| anyhow!(text))?;
             let to = to.to_string().replace('[', "%5B").replace(']', "%5D");
-            answer::<PacketAnswer>(&ask, &format!("{PACKET_PATH}?from={from}&to={to}")).await
+            ask.answer::<PacketAnswer>(&format!("{PACKET_PATH}?from={from}&to={to}")).await
         }
     }
 }
 
-async fn answer<A: DeserializeOwned + std::fmt::Display>(ask: &AskFlags, path: &str) -> Result<String> {
-    let AskFlags { node, speaker, output, client } = ask;
-    let server = match (node, speaker) {
-        (Some(node), _) => address_of(node, client).await?.to_string(),
-        (None, Some(speaker)) => speaker.clone(),
-        (None, None) => SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)).to_string(),
+impl AskFlags {
+    async fn answer<A: DeserializeOwned + std::fmt::Display>(&self, path: &str) -> Result<String> {
+        let Self { speaker, report: ReportFlags { output, cluster } } = self;
+        answer::<A>(speaker, *output, cluster, path).await
+    }
+}
+
+/// Asks one speaker, and returns what to print.
+pub(crate) async fn answer<A: DeserializeOwned + std::fmt::Display>(
+    SpeakerFlags { node, speaker }: &SpeakerFlags,
+    output: Output,
+    cluster: &ClusterFlags,
+    path: &str,
+) -> Result<String> {
+    let body = match (node, speaker) {
+        (Some(node), _) => by_node(node, cluster, path).await?,
+        (None, Some(speaker)) => fetched(speaker, path).await?,
+        (None, None) => ask_speaker(Ipv4Addr::LOCALHOST.into(), path).await?,
     };
-    let body = fetched(&server, path).await?;
     let other = "the speaker answers in a form that this herald does not know: use the speaker's version";
     match output {
         Output::Json => {
@@ -188,17 +163,23 @@ fn remedy(error: FetchError) -> anyhow::Error {
     anyhow!("{}; {hint}", herald_runtime::chain(&error))
 }
 
-/// Where the speaker of a node listens.
-async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
-    let client = client::connect(&flags.options()).await.context("--node needs the API server")?;
-    let nodes: Api<Node> = Api::all(client);
+/// What the speaker of a node answers: by the API server's pod proxy where it is a pod and that is allowed, which needs no way to the node.
+async fn by_node(name: &str, cluster: &ClusterFlags, path: &str) -> Result<Bytes> {
+    let client = cluster.connect("--node needs the API server").await?;
+    let (nodes, pods) = (Api::<Node>::all(client.clone()), speaker_pods(&client, &cluster.namespace));
+    let (this, here) = (format!("metadata.name={name}"), format!("spec.nodeName={name}"));
+    let (this, here) =
+        (ListParams::default().fields(&this), ListParams::default().labels(PODS).fields(&here));
     let asked = async {
-        match nodes.get_opt(name).await? {
-            Some(node) => Ok((Some(node), Vec::new())),
-            None => Ok((None, nodes.list_metadata(&ListParams::default().limit(500)).await?.items)),
+        match nodes.list(&this).await?.items.pop() {
+            Some(node) => Ok((Some(node), pods.list(&here).await, Vec::new())),
+            None => {
+                let others = nodes.list_metadata(&ListParams::default().limit(500)).await?;
+                Ok((None, pods.list(&here).await, others.items))
+            }
         }
     };
-    let (node, others) = tokio::time::timeout(API, asked)
+    let (node, pods, others) = tokio::time::timeout(API, asked)
         .await
         .map_err(|_| {
             anyhow!("the API server does not answer: ask on the node itself, or by --speaker HOST:PORT")
@@ -210,9 +191,23 @@ async fn address_of(name: &str, flags: &ClientFlags) -> Result<SocketAddr> {
         let names: Vec<String> = others.into_iter().filter_map(|node| node.metadata.name).collect();
         bail!(unknown_node(name, &names));
     };
-    internal_ip(&node)
-        .map(|ip| SocketAddr::new(ip, DEFAULT_PORT))
-        .with_context(|| format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT"))
+    let fact = NodeFact::of(&node, &pods.map(|pods| pods.items).unwrap_or_default());
+    let mut by_proxy = None;
+    if let Some(pod) = &fact.pod {
+        let answer =
+            tokio::time::timeout(API, speakers::by_proxy(&client, &cluster.namespace, pod, path)).await;
+        match answer.unwrap_or_else(|_| Err("it does not answer in time".to_owned().into())) {
+            Ok(body) => return Ok(body.into()),
+            Err(silence) if silence.own => bail!(silence.why),
+            Err(silence) => by_proxy = Some(silence.why),
+        }
+    }
+    // What the proxy said counts where the node itself cannot be reached either.
+    let proxied = by_proxy.map(|why| format!("; by the API server's pod proxy: {why}")).unwrap_or_default();
+    let ip = fact.ip.with_context(|| {
+        format!("Node {name} has no InternalIP: ask its speaker by --speaker HOST:PORT{proxied}")
+    })?;
+    ask_speaker(ip, path).await.map_err(|error| anyhow!("{error:#}{proxied}"))
 }
 
 pub(crate) fn internal_ip(node: &Node) -> Option<IpAddr> {

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use anyhow::Context;
+use clap::{ArgAction, Args, ValueEnum};
 use herald_config::parse_duration;
 use herald_controller::{ControllerOptions, WebhookOptions};
-use herald_runtime::client::ClientOptions;
+use herald_runtime::client::{self, ClientOptions};
 use herald_runtime::lease::Timings;
 use herald_speaker::{ConntrackLimits, NodePortAddresses, ProxyMode, SpeakerOptions};
 use ipnet::IpNet;
+use kube::Client;
+use serde::Serialize;
 
 /// Where the API server is.
 #[derive(Debug, Args)]
@@ -26,11 +29,65 @@ pub(crate) struct ClientFlags {
 }
 
 impl ClientFlags {
+    /// Whether a cluster is named: it is asked from outside, and not in a pod of its own.
+    pub(crate) fn is_named(&self) -> bool {
+        self.kubeconfig.is_some()
+    }
+
     /// The same for the client.
     pub(crate) fn options(&self) -> ClientOptions {
         let Self { kubeconfig, api_servers } = self;
         ClientOptions { kubeconfig: kubeconfig.clone(), api_servers: api_servers.clone() }
     }
+}
+
+/// The cluster that is asked about.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterFlags {
+    /// Where Herald's pods and configuration are, or will be.
+    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) client: ClientFlags,
+}
+
+impl ClusterFlags {
+    /// A client of its API server; `why` says what for, and what does without.
+    pub(crate) async fn connect(&self, why: &'static str) -> anyhow::Result<Client> {
+        client::connect(&self.client.options()).await.context(why)
+    }
+}
+
+/// What is asked of a cluster, and how it is printed.
+#[derive(Debug, Args)]
+pub(crate) struct ReportFlags {
+    /// Text for people or JSON for scripts.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterFlags,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+impl Output {
+    /// What is printed of an answer with this text.
+    pub(crate) fn of(self, answer: &impl Serialize, text: impl ToString) -> anyhow::Result<String> {
+        match self {
+            Self::Text => Ok(text.to_string()),
+            Self::Json => json(answer),
+        }
+    }
+}
+
+/// An answer for scripts.
+pub(crate) fn json(answer: &impl Serialize) -> anyhow::Result<String> {
+    Ok(format!("{:#}\n", serde_json::to_value(answer)?))
 }
 
 /// What both roles share.
@@ -100,10 +157,10 @@ pub(crate) struct ControllerFlags {
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
     /// How long an unchanged Lease keeps others from taking over.
-    #[arg(long, default_value = "15s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     lease_duration: Duration,
     /// How long a leader that cannot renew its Lease goes on.
-    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "12s", value_parser = parse_duration, value_name = "DURATION")]
     lease_renew_deadline: Duration,
     /// How often a Lease is renewed.
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
@@ -228,7 +285,7 @@ pub(crate) struct SpeakerFlags {
 
 impl SpeakerFlags {
     /// The same for the role.
-    pub(crate) fn into_options(self, client: kube::Client) -> SpeakerOptions {
+    pub(crate) fn into_options(self, client: Client) -> SpeakerOptions {
         let Self {
             client: _,
             role,

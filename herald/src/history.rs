@@ -12,15 +12,14 @@ mod timeline;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::Args;
-use herald_runtime::client;
 use herald_speaker::explain::{HISTORY_PATH, HistoryAnswer, Subject};
 use k8s_openapi::jiff::Timestamp;
 
 use self::timeline::{Facts, timeline};
-use crate::explain::{Output, fetched};
-use crate::flags::ClientFlags;
+use crate::explain::fetched;
+use crate::flags::ReportFlags;
 use crate::speakers::{Silence, ask_all, ask_nodes, nodes};
 
 /// For the lists.
@@ -41,14 +40,8 @@ pub(crate) struct HistoryFlags {
     /// The admin address of a speaker that is asked instead of all that the API server knows of; can be repeated.
     #[arg(long = "speaker", value_name = "HOST:PORT")]
     speakers: Vec<String>,
-    /// Where Herald's pods are.
-    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-    namespace: String,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
     #[command(flatten)]
-    client: ClientFlags,
+    report: ReportFlags,
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
@@ -57,21 +50,20 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 
 /// Asks all, and returns what to print.
 pub(crate) async fn run(flags: HistoryFlags) -> Result<String> {
-    let HistoryFlags { subject, at, since, speakers, namespace, output, client } = flags;
+    let HistoryFlags { subject, at, since, speakers, report: ReportFlags { output, cluster } } = flags;
     let path = format!("{HISTORY_PATH}{subject}");
     let mut unread = None;
     let answers = if speakers.is_empty() {
-        let client = client::connect(&client.options()).await.context(
-            "herald history asks the API server which nodes there are (without it: --speaker HOST:7472 for each)",
-        )?;
-        let nodes = tokio::time::timeout(API, nodes(&client, &namespace)).await.map_err(|_| {
+        let why = "herald history asks the API server which nodes there are (without it: --speaker HOST:7472 for each)";
+        let client = cluster.connect(why).await?;
+        let nodes = tokio::time::timeout(API, nodes(&client, &cluster.namespace)).await.map_err(|_| {
             anyhow!(
                 "the API server does not answer: ask the nodes themselves, by --speaker HOST:7472 for each"
             )
         })?;
         let (nodes, pods) = nodes?;
         unread = pods;
-        ask_nodes::<HistoryAnswer>(&client, &namespace, &nodes, &path).await
+        ask_nodes::<HistoryAnswer>(&client, &cluster.namespace, &nodes, &path).await
     } else {
         let question = |server: &String| {
             let (name, server, path) = (server.clone(), server.clone(), path.clone());
@@ -84,8 +76,5 @@ pub(crate) async fn run(flags: HistoryFlags) -> Result<String> {
         ask_all::<HistoryAnswer>(speakers.iter().map(question)).await
     };
     let history = timeline(Facts { subject: subject.to_string(), at, since, unread, answers });
-    match output {
-        Output::Json => Ok(format!("{:#}\n", serde_json::to_value(&history)?)),
-        Output::Text => Ok(history.to_string()),
-    }
+    output.of(&history, &history)
 }

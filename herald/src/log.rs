@@ -1,10 +1,16 @@
 //! Structured logs on standard error: text for people, JSON for collectors.
 
+mod patient;
+
+use std::sync::Mutex;
+
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{fmt, registry};
+
+use self::patient::Patient;
 
 /// How logs look and how much of them there is.
 #[derive(Debug, Args)]
@@ -33,11 +39,21 @@ impl LogFlags {
     /// Installs the subscriber; called once, before anything is logged.
     pub(crate) fn init(self) {
         let Self { log_level, log_format } = self;
-        let logs = fmt::layer().with_writer(std::io::stderr);
+        let note = match log_format {
+            LogFormat::Text => |lost| format!(" WARN {}\n", lost_lines(lost)),
+            LogFormat::Json => {
+                |lost| format!("{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{}\"}}}}\n", lost_lines(lost))
+            }
+        };
+        let logs = fmt::layer().with_writer(Mutex::new(Patient::new(std::io::stderr(), note)));
         let filtered = registry().with(log_level);
         match log_format {
             LogFormat::Text => filtered.with(logs).init(),
             LogFormat::Json => filtered.with(logs.json()).init(),
         }
     }
+}
+
+fn lost_lines(lost: u64) -> String {
+    format!("{lost} lines of the log are lost: whoever reads standard error did not keep up")
 }

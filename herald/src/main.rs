@@ -11,6 +11,9 @@ mod memory;
 mod offline;
 mod plan;
 mod speakers;
+mod status;
+#[cfg(test)]
+mod testing;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,12 +25,13 @@ use herald_runtime::shutdown;
 use herald_speaker::SpeakerOptions;
 
 use crate::doctor::DoctorFlags;
-use crate::explain::{ExplainFlags, Output, StatusFlags};
+use crate::explain::ExplainFlags;
 use crate::flags::{CleanupFlags, ControllerFlags, SpeakerFlags};
 use crate::history::HistoryFlags;
 use crate::log::LogFlags;
 use crate::offline::FileFlags;
 use crate::plan::PlanFlags;
+use crate::status::StatusFlags;
 
 /// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with
 /// it. Without huge pages, which would double what a small cluster takes.
@@ -62,7 +66,7 @@ enum Command {
     Migrate(FileFlags),
     /// Asks a running speaker what it does with one Service or one packet, and why.
     Explain(ExplainFlags),
-    /// Tells how the whole cluster is, what is wrong first; or a node's BGP sessions, or the routes that it announces.
+    /// Tells how the whole cluster is, what is wrong first; or one subject of it in full; or keeps looking (--watch).
     Status(StatusFlags),
     /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
     History(HistoryFlags),
@@ -76,7 +80,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { log, command } = Cli::parse();
-    log.init();
+    if !matches!(&command, Command::Status(flags) if flags.is_live()) {
+        log.init();
+    }
     match &command {
         Command::Check(flags) => return offline::check(flags),
         Command::Migrate(flags) => return offline::migrate(flags),
@@ -159,15 +165,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         // Answered before there is a runtime.
         Command::Crds | Command::Check(_) | Command::Migrate(_) => {}
         Command::Explain(flags) => print(&explain::run(flags).await?),
-        Command::Status(flags) => print(&explain::status(flags).await?),
+        Command::Status(flags) => return status::run(flags).await,
         Command::History(flags) => print(&history::run(flags).await?),
         Command::Plan(flags) => return plan::run(flags).await,
         Command::Doctor(flags) => {
             let (report, output) = doctor::run(flags).await?;
-            match output {
-                Output::Text => print(&report.to_string()),
-                Output::Json => print(&format!("{:#}\n", serde_json::to_value(&report)?)),
-            }
+            print(&output.of(&report, &report)?);
             return Ok(if report.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
     }

@@ -15,8 +15,8 @@ use herald_controller::config_map::{ConfigView, watched};
 use herald_controller::namespaces::NamespaceView;
 use herald_controller::planner::forecast::{Cluster, Failure, Forecast, Held, Moved, forecast};
 use herald_controller::service::ServiceView;
+use herald_runtime::said;
 use herald_runtime::untyped::{CONFIG_MAP, NAMESPACE};
-use herald_runtime::{client, said};
 use herald_speaker::explain::{NODE_PATH, NodeAnswer, cells, table};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -24,8 +24,7 @@ use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
-use crate::explain::Output;
-use crate::flags::ClientFlags;
+use crate::flags::ReportFlags;
 use crate::offline::{REFUSED, UNREADABLE, read};
 use crate::print;
 use crate::speakers::{ask_nodes, nodes};
@@ -46,17 +45,11 @@ pub(crate) struct PlanFlags {
     /// YAML files as for `kubectl apply -f`, with objects of metallb.io or the ConfigMap; `-` is standard input, can be repeated.
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     files: Vec<String>,
-    /// Where the configuration is.
-    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-    namespace: String,
     /// As the controller's.
     #[arg(long, value_name = "CLASS")]
     lb_class: Option<String>,
-    /// Text for people or JSON for scripts.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
     #[command(flatten)]
-    client: ClientFlags,
+    report: ReportFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,42 +59,31 @@ enum Of {
     Drain {
         /// The Node.
         node: String,
-        /// Where Herald's pods are.
-        #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
-        namespace: String,
-        /// Text for people or JSON for scripts.
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
         #[command(flatten)]
-        client: ClientFlags,
+        report: ReportFlags,
     },
 }
 
 /// Reads, asks and prints; the exit code is that of `herald check`.
 pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
-    let PlanFlags { of, files, namespace, lb_class, output, client } = flags;
-    if let Some(Of::Drain { node, namespace, output, client }) = of {
-        return plan_drain(node, &namespace, output, &client).await;
+    let PlanFlags { of, files, lb_class, report: ReportFlags { output, cluster: asked } } = flags;
+    if let Some(Of::Drain { node, report }) = of {
+        return plan_drain(node, &report).await;
     }
     let files = files
         .into_iter()
         .map(|name| Ok(File { text: read(&name).with_context(|| name.clone())?, name }))
         .collect::<Result<Vec<File>>>()?;
-    let client = client::connect(&client.options())
-        .await
-        .context("herald plan asks the API server for all Services")?;
-    let cluster = tokio::time::timeout(API, cluster(&client, &namespace))
+    let client = asked.connect("herald plan asks the API server for all Services").await?;
+    let cluster = tokio::time::timeout(API, cluster(&client, &asked.namespace))
         .await
         .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
     let judged = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
-        forecast((lb_class, &namespace), cluster, &files, Instant::now())
+        forecast((lb_class, &asked.namespace), cluster, &files, Instant::now())
     });
     match judged {
         Ok(forecast) => {
-            match output {
-                Output::Text => print(&Screen(&forecast).to_string()),
-                Output::Json => print(&format!("{:#}\n", serde_json::to_value(&forecast)?)),
-            }
+            print(&output.of(&forecast, Screen(&forecast))?);
             Ok(if forecast.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
         }
         Err(Failure::Unreadable(findings)) => {
@@ -114,14 +96,11 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
     }
 }
 
-async fn plan_drain(node: String, namespace: &str, output: Output, client: &ClientFlags) -> Result<ExitCode> {
-    let client = client::connect(&client.options())
+async fn plan_drain(node: String, ReportFlags { output, cluster }: &ReportFlags) -> Result<ExitCode> {
+    let client = cluster.connect("herald plan drain asks the API server for nodes and Services").await?;
+    let (facts, unread) = tokio::time::timeout(API, drain_facts(&client, &cluster.namespace, node.clone()))
         .await
-        .context("herald plan drain asks the API server for nodes and Services")?;
-    let (facts, unread) =
-        tokio::time::timeout(API, drain_facts(&client, namespace, node.clone()))
-            .await
-            .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
+        .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
     let drained = drain::drained(&facts).ok_or_else(|| match facts.answers.get(&node) {
         Some(Err(why)) => anyhow!("{node}: no word from its speaker: {why}"),
         _ => anyhow!(
@@ -129,10 +108,7 @@ async fn plan_drain(node: String, namespace: &str, output: Output, client: &Clie
             facts.answers.keys().cloned().collect::<Vec<_>>().join(", ")
         ),
     })?;
-    match output {
-        Output::Text => print(&drained.to_string()),
-        Output::Json => print(&format!("{:#}\n", serde_json::to_value(&drained)?)),
-    }
+    print(&output.of(&drained, &drained)?);
     if let Some(why) = unread {
         eprintln!("herald plan drain: pods are not known ({why}); speakers were asked at their nodes");
     }
@@ -294,6 +270,7 @@ mod tests {
     use herald_controller::planner::forecast::PoolUse;
 
     use super::*;
+    use crate::testing::golden;
 
     fn of(addresses: &[&str], pool: Option<&str>, why: Option<&str>) -> Held {
         Held {
@@ -346,14 +323,6 @@ mod tests {
             Screen(&changes),
             Screen(&nothing)
         );
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/plan.txt");
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(path, &text).unwrap();
-        }
-        assert_eq!(
-            std::fs::read_to_string(path).unwrap_or_default(),
-            text,
-            "UPDATE_GOLDEN=1 rewrites {path}"
-        );
+        golden("plan.txt", &text);
     }
 }

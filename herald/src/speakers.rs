@@ -13,6 +13,8 @@ use herald_speaker::explain::Failure;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::client::Body;
+use kube::core::Status;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -25,6 +27,8 @@ const SPEAKER: Duration = Duration::from_secs(5);
 const SPEAKERS: Duration = Duration::from_secs(15);
 /// Speakers that are asked at a time.
 const AT_ONCE: usize = 64;
+/// Characters of an answer that nobody understands.
+const SHOWN: usize = 200;
 /// The labels of their pods.
 pub(crate) const PODS: &str = "app.kubernetes.io/name=herald,app.kubernetes.io/component=speaker";
 
@@ -57,13 +61,15 @@ impl NodeFact {
 #[derive(Debug)]
 pub(crate) struct Silence {
     pub(crate) why: String,
+    /// It was reached, and these are its own words.
+    pub(crate) own: bool,
     /// It could not be asked: the API server does not let whoever asks.
     pub(crate) forbidden: bool,
 }
 
 impl From<String> for Silence {
     fn from(why: String) -> Self {
-        Self { why, forbidden: false }
+        Self { why, own: false, forbidden: false }
     }
 }
 
@@ -80,7 +86,7 @@ pub(crate) struct Heard<A> {
 /// The nodes, and why their pods are not known.
 pub(crate) async fn nodes(client: &Client, namespace: &str) -> Result<(Vec<NodeFact>, Option<String>)> {
     let nodes = Api::<Node>::all(client.clone());
-    let pods = untyped(client, namespace, ("", "v1", "Pod", "pods"));
+    let pods = speaker_pods(client, namespace);
     let (all, herald) = (ListParams::default(), ListParams::default().labels(PODS));
     let (nodes, pods) = tokio::join!(nodes.list(&all), pods.list(&herald));
     let nodes = nodes.map_err(|error| anyhow!("the API server does not list Nodes: {}", said(error)))?;
@@ -132,14 +138,7 @@ fn read<A: DeserializeOwned>(body: &str) -> Result<A, Silence> {
 /// What a node's speaker says.
 async fn ask(client: &Client, namespace: &str, node: &NodeFact, path: &str) -> Result<String, Silence> {
     match (&node.pod, node.ip) {
-        (Some(pod), _) => {
-            let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{DEFAULT_PORT}/proxy{path}");
-            let request = http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
-            client.request_text(request).await.map_err(|error| Silence {
-                forbidden: matches!(&error, kube::Error::Api(status) if status.is_forbidden()),
-                why: said(error),
-            })
-        }
+        (Some(pod), _) => by_proxy(client, namespace, pod, path).await,
         (None, Some(ip)) => {
             let body = ask_speaker(ip, path).await.map_err(|error| format!("{error:#}"))?;
             Ok(String::from_utf8_lossy(&body).into_owned())
@@ -150,6 +149,42 @@ async fn ask(client: &Client, namespace: &str, node: &NodeFact, path: &str) -> R
     }
 }
 
+/// What a speaker that is a pod says, by the API server's pod proxy.
+pub(crate) async fn by_proxy(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    path: &str,
+) -> Result<String, Silence> {
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{DEFAULT_PORT}/proxy{path}");
+    let request = http::Request::get(path).body(Body::empty()).map_err(|error| error.to_string())?;
+    // Not by what makes a Status of each refusal: a speaker's own is another kind of JSON, and would be one without words.
+    let answer = client.send(request).await.map_err(said)?;
+    let status = answer.status();
+    let body = answer.into_body().collect_bytes().await.map_err(said)?;
+    let body = String::from_utf8_lossy(&body);
+    if status.is_success() { Ok(body.into_owned()) } else { Err(refusal(status.as_u16(), &body)) }
+}
+
+/// Why there is no answer, in the words of the speaker, or of the API server that did not reach it.
+fn refusal(code: u16, body: &str) -> Silence {
+    if let Ok(Failure { error }) = serde_json::from_str(body) {
+        return Silence { own: true, ..error.into() };
+    }
+    let status: Option<Status> = serde_json::from_str(body).ok();
+    let told = status.map(|status| status.message).filter(|message| !message.is_empty());
+    let why = told.unwrap_or_else(|| {
+        let start: String = body.trim().chars().take(SHOWN).collect();
+        format!("HTTP {code}: {start}")
+    });
+    Silence { why, own: false, forbidden: code == 403 }
+}
+
+/// Where the speakers' pods are.
+pub(crate) fn speaker_pods(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    untyped(client, namespace, ("", "v1", "Pod", "pods"))
+}
+
 /// Objects of which a few fields are read, which is not worth the code for the whole types.
 pub(crate) fn untyped(
     client: &Client,
@@ -158,4 +193,23 @@ pub(crate) fn untyped(
 ) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk(group, version, kind);
     Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk_with_plural(&kind, plural))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_whoever_refuses() {
+        let status = r#"{"kind": "Status", "status": "Failure", "message": "pods is forbidden", "reason": "Forbidden", "code": 403}"#;
+        for (code, body, why, own, forbidden) in [
+            (503, r#"{"error": "it is busy"}"#, "it is busy", true, false),
+            (403, status, "pods is forbidden", false, true),
+            (502, "<html>bad gateway", "HTTP 502: <html>bad gateway", false, false),
+            (500, "{}", "HTTP 500: {}", false, false),
+        ] {
+            let silence = refusal(code, body);
+            assert_eq!((&*silence.why, silence.own, silence.forbidden), (why, own, forbidden), "{body}");
+        }
+    }
 }

@@ -9,16 +9,19 @@
 //! next one, which stays in use. A request that was sent already is never sent twice: its caller gets the error
 //! and tries again as it would with one server.
 //!
+//! A token is read again from its file within a minute, by the time of day, and as soon as the server refuses the one that is known (401): a clock
+//! that was set back would keep an old one for as long.
+//!
 //! kube's own stack is not used because it sets no keep-alive: a watch whose server lost power would hang until
 //! its five minutes are over. Here the kernel ends such a connection after some 20 seconds.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -32,6 +35,8 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long a server may take to begin its answer; a watch answers its headers at once.
 const ANSWER: Duration = Duration::from_secs(30);
+/// No more often are credentials read anew.
+const LOG_IN: Duration = Duration::from_secs(2);
 /// Keep-alive: probes after this much silence, then this often; dead after three unanswered.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
@@ -83,12 +88,7 @@ pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
         servers.push(config.cluster_url.clone());
     }
     let default_namespace = config.default_namespace.clone();
-    let stacks = servers
-        .iter()
-        .map(|server| stack(&config, server.clone()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(ClientError::Setup)?;
-    let failover = Arc::new(Failover { servers, stacks, current: AtomicUsize::new(0) });
+    let failover = Arc::new(Failover::new(config, servers).map_err(ClientError::Setup)?);
     let service = tower::service_fn(move |request| {
         let failover = Arc::clone(&failover);
         async move { failover.send(request).await }
@@ -128,6 +128,10 @@ fn parse_address(address: &str) -> Result<Uri, ClientError> {
     if scheme && uri.host().is_some() { Ok(uri) } else { Err(ClientError::Address(address.to_owned())) }
 }
 
+fn stacks(config: &Config, servers: &[Uri]) -> Result<Vec<Stack>, kube::Error> {
+    servers.iter().map(|server| stack(config, server.clone())).collect()
+}
+
 fn stack(config: &Config, server: Uri) -> Result<Stack, kube::Error> {
     let mut config = config.clone();
     config.cluster_url = server;
@@ -151,13 +155,43 @@ fn stack(config: &Config, server: Uri) -> Result<Stack, kube::Error> {
 }
 
 struct Failover {
+    config: Config,
     servers: Vec<Uri>,
-    stacks: Vec<Stack>,
+    stacks: Mutex<Stacks>,
     /// The index of the server in use.
     current: AtomicUsize,
 }
 
+/// One for each server.
+struct Stacks {
+    of: Vec<Stack>,
+    /// When they were made anew last.
+    logged_in: Option<Instant>,
+}
+
 impl Failover {
+    fn new(config: Config, servers: Vec<Uri>) -> Result<Self, kube::Error> {
+        let stacks = Stacks { of: stacks(&config, &servers)?, logged_in: None };
+        Ok(Self { config, servers, stacks: Mutex::new(stacks), current: AtomicUsize::new(0) })
+    }
+
+    fn stack(&self, at: usize) -> Option<Stack> {
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).of.get(at).cloned()
+    }
+
+    /// Reads the credentials anew, as they are in their files by now.
+    fn log_in(&self) {
+        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        if stacks.logged_in.is_some_and(|at| at.elapsed() < LOG_IN) {
+            return;
+        }
+        stacks.logged_in = Some(Instant::now());
+        match self::stacks(&self.config, &self.servers) {
+            Ok(of) => stacks.of = of,
+            Err(error) => tracing::debug!(%error, "credentials cannot be read anew"),
+        }
+    }
+
     async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
         let (parts, body) = request.into_parts();
         let body = match body.try_clone() {
@@ -168,16 +202,19 @@ impl Failover {
         let mut at = first;
         loop {
             let request = Request::from_parts(parts.clone(), body.try_clone().unwrap_or_else(Body::empty));
-            let Some(stack) = self.stacks.get(at) else { return Err("no API server is configured".into()) };
-            let error = match tokio::time::timeout(ANSWER, stack.clone().oneshot(request)).await {
+            let Some(stack) = self.stack(at) else { return Err("no API server is configured".into()) };
+            let error = match tokio::time::timeout(ANSWER, stack.oneshot(request)).await {
                 Ok(Ok(response)) => {
+                    if response.status() == StatusCode::UNAUTHORIZED {
+                        self.log_in();
+                    }
                     self.answered(first, at);
                     return Ok(response);
                 }
                 Ok(Err(error)) => error,
                 Err(_) => return Err(format!("no answer within {} s", ANSWER.as_secs()).into()),
             };
-            let next = (at + 1) % self.stacks.len();
+            let next = (at + 1) % self.servers.len();
             if next == first || !is_connect(&*error) {
                 return Err(error);
             }
@@ -248,14 +285,48 @@ mod tests {
             config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static("herald/test")));
             let servers: Vec<Uri> =
                 [refused, served].iter().map(|a| format!("http://{a}").parse().unwrap()).collect();
-            let stacks = servers.iter().map(|s| stack(&config, s.clone()).unwrap()).collect();
-            let failover = Failover { servers, stacks, current: AtomicUsize::new(0) };
+            let failover = Failover::new(config, servers).unwrap();
             for _ in 0..2 {
                 let response =
                     failover.send(Request::get("/readyz").body(Body::empty()).unwrap()).await.unwrap();
                 assert_eq!(response.status(), 200);
             }
             assert_eq!(failover.current.load(Ordering::Relaxed), 1);
+        });
+    }
+
+    #[test]
+    fn a_token_that_is_refused_is_read_anew() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let serving = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let server = format!("http://{}", serving.local_addr().unwrap());
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                loop {
+                    let (mut stream, _) = serving.accept().await.unwrap();
+                    let mut seen = [0; 2048];
+                    let n = stream.read(&mut seen).await.unwrap();
+                    let good = String::from_utf8_lossy(&seen[..n]).contains("Bearer new");
+                    let status = if good { "200 OK" } else { "401 Unauthorized" };
+                    let answer =
+                        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+            let directory = tempfile::tempdir().unwrap();
+            let token = directory.path().join("token");
+            std::fs::write(&token, "old").unwrap();
+            let server: Uri = server.parse().unwrap();
+            let mut config = Config::new(server.clone());
+            config.auth_info.token_file = Some(token.display().to_string());
+            let failover = Failover::new(config, vec![server]).unwrap();
+            std::fs::write(&token, "new").unwrap();
+            for expected in [401, 200] {
+                let request = Request::get("/readyz").body(Body::empty()).unwrap();
+                assert_eq!(failover.send(request).await.unwrap().status(), expected);
+            }
         });
     }
 }

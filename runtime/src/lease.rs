@@ -30,8 +30,9 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
+            // An API server that takes five seconds for every answer has two renewals in this time.
+            duration: Duration::from_secs(20),
+            renew_deadline: Duration::from_secs(12),
             retry_period: Duration::from_secs(2),
         }
     }

@@ -261,6 +261,10 @@ impl Reconciler {
             wanted.nodes.clone_from(&settings.others);
             wanted.spread = settings.config.herald.layer2_spread;
         });
+        let refusal = self.settings.as_ref().and_then(|settings| settings.refusal);
+        if refusal != settings.refusal {
+            tell_refusal(&self.options.node_name, settings.refusal);
+        }
         self.settings = Some(settings);
         self.probing_nodes();
     }
@@ -404,6 +408,17 @@ async fn failed(effects: &mut NodeEffects) -> anyhow::Error {
     tokio::select! {
         error = effects.peers.failed() => error,
         error = effects.layer2.failed() => error,
+    }
+}
+
+/// Tells why nothing is announced from this node, or that this is over.
+fn tell_refusal(node: &str, refusal: Option<Reason>) {
+    match refusal {
+        Some(reason) => {
+            let remedy = reason.remedy().unwrap_or_default();
+            tracing::warn!(node, %reason, "nothing is announced from this node: {}: {remedy}", reason.sentence());
+        }
+        None => tracing::info!(node, "this node may announce again"),
     }
 }
 

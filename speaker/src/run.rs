@@ -31,7 +31,7 @@ use crate::apply::Applier;
 use crate::availability::{self, Availability, Book, Echo};
 use crate::bgp::{Met, Notices, Peers, Routers, look_for_routers};
 use crate::configured::{Configured, fold_config, watched};
-use crate::conntrack::Housekeeper;
+use crate::conntrack::{Housekeeper, RoomMetrics};
 use crate::counters::Counters;
 use crate::drain::Drain;
 use crate::effects::NodeEffects;
@@ -89,6 +89,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     // Beside a kube-proxy its metrics are its own.
     let full = options.proxy == ProxyMode::Full;
     let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
+    metrics.collect(RoomMetrics(options.sysctl_directory.clone()));
     let sysctls = Sysctls::new(&options.sysctl_directory, options.state_directory.as_deref());
     let (proxy, monitoring, tables) = start_proxy(&options, &proxy_metrics, &sysctls).await?;
     let (mut local, rtnetlink) = LocalAddresses::open(sysctls)?;

@@ -115,11 +115,11 @@ impl Writer {
     fn failed(&self, error: &anyhow::Error) {
         let kind = self.kind.kind.kind;
         match error.downcast_ref() {
-            Some(kube::Error::Api(status)) if status.is_not_found() => {
+            Some(kube::Error::Api(status)) if status.code == 404 => {
                 tracing::info!(kind, "not shown by the API server (`herald crds`): going on without");
             }
             _ => {
-                let error = format!("{error:#}");
+                let error = herald_runtime::chain(error.as_ref());
                 tracing::warn!(kind, error, "what this node announces is not written; trying again");
             }
         }

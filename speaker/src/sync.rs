@@ -3,7 +3,7 @@
 //! Tells by IP family, and only of a family that had changes. Decides nothing; the times are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use herald_proxy::health::ProxyState;
 use herald_proxy::{
@@ -35,6 +35,11 @@ impl SyncReport {
             }
         }
         Self { metrics, state, no_local: BTreeMap::new() }
+    }
+
+    /// How long the oldest change has waited for the kernel; zero: none waits.
+    pub(crate) fn behind(&self, now: Instant) -> Duration {
+        self.state.borrow().behind(now)
     }
 
     /// Whether the node may be sent traffic.

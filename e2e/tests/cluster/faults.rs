@@ -1,13 +1,16 @@
 //! What goes wrong at three in the morning: the API server is away, a configuration is broken, a Service is nonsense.
 //! What worked goes on working, and what is to be done is said.
 
+mod api;
+mod many;
+mod node;
 mod nonsense;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use herald_e2e::{Lab, Pod, PodOptions, PollOptions, Poller, Process, at, await_ok, await_until};
+use herald_e2e::{FaultyApi, Lab, Pod, PodOptions, PollOptions, Poller, Process, at, await_ok, await_until};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
@@ -25,6 +28,8 @@ address-pools:
 
 /// A lab with Herald and one Service `web` with a pod on each of two nodes, answering at 192.0.2.0.
 struct Served {
+    /// Between Herald and the API server, if any.
+    api: Option<FaultyApi>,
     speakers: Vec<Process>,
     controller: Process,
     lab: Lab,
@@ -34,14 +39,25 @@ const WEB: &str = "192.0.2.0/32";
 
 impl Served {
     fn start() -> Result<Self> {
+        Self::by(|_| Ok(None))
+    }
+
+    fn behind_a_faulty_api() -> Result<Self> {
+        Self::by(|lab| Ok(Some(lab.faulty_api()?)))
+    }
+
+    fn by(api: impl FnOnce(&Lab) -> Result<Option<FaultyApi>>) -> Result<Self> {
         let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
         lab.configure_herald(CONFIG)?;
-        let speakers = lab.speakers(&[])?;
-        let controller = lab.controller("controller", &["--identity=herald-0"])?;
+        let api = api(&lab)?;
+        let url = api.as_ref().map(|api| format!("--api-server={}", api.url()));
+        let speakers = lab.speakers(url.as_deref().as_slice())?;
+        let flags = ["--identity=herald-0"].into_iter().chain(url.as_deref()).collect::<Vec<_>>();
+        let controller = lab.controller("controller", &flags)?;
         for node in lab.nodes() {
             lab.pod(node, &format!("web-{}", node.index), &PodOptions::app("web"))?;
         }
-        let served = Self { speakers, controller, lab };
+        let served = Self { api, speakers, controller, lab };
         served.works("web", "192.0.2.0", json!({}), SOON)?;
         served.lab.router().await_kernel_route(WEB, 2, SOON)?;
         Ok(served)
@@ -52,14 +68,20 @@ impl Served {
     fn works(&self, name: &str, address: &str, change: Value, deadline: Duration) -> Result<Duration> {
         let begin = Instant::now();
         create(&self.lab, [service(name, change)])?;
-        let given = await_address(&self.lab, name)?;
-        assert_eq!(given, ip(address), "{name}: {}", self.controller.log_tail());
         let left = || deadline.saturating_sub(begin.elapsed());
+        let has = |service: &Service| !addresses_of(service).is_empty();
+        let given = await_service(&self.lab, name, left(), "an address", has)?;
+        assert_eq!(addresses_of(&given), [ip(address)], "{name}: {}", self.controller.log_tail());
         self.lab.router().await_route(&format!("{address}/32"), &self.hops(), left())?;
         await_ok(left(), &format!("an answer of {name}"), || {
             self.lab.client().get(at(address, 80)).map(drop)
         })?;
         Ok(begin.elapsed())
+    }
+
+    /// Speakers in the nodes' order, then the controller.
+    fn everybody(&self) -> impl Iterator<Item = &Process> {
+        self.speakers.iter().chain([&self.controller])
     }
 
     fn hops(&self) -> Vec<IpAddr> {
@@ -176,13 +198,12 @@ fn a_bad_or_deleted_configmap_is_told_with_its_line_and_changes_nothing() -> Res
     let lab = &served.lab;
     let before = served.sessions()?;
     let poller = served.poll()?;
-    let everybody = || served.speakers.iter().chain([&served.controller]);
     let bad = CONFIG.replace("192.0.2.0/28", "192.0.2.0/33");
     lab.configure_herald(&bad)?;
     await_event(lab, "metallb-system", "config", "ConfigRejected", "line 4, address-pools[0].addresses[0]")?;
     let described = lab.kubectl(&["-n", "metallb-system", "describe", "configmap", "config"])?;
     assert!(described.contains("ConfigRejected") && described.contains("Warning"), "{described}");
-    for process in everybody() {
+    for process in served.everybody() {
         process.await_log("line 4, address-pools[0].addresses[0]", SOON)?;
         let refused = process.log();
         let line = refused.lines().find(|line| line.contains("line 4")).unwrap_or_default();
@@ -221,10 +242,10 @@ fn a_bad_or_deleted_configmap_is_told_with_its_line_and_changes_nothing() -> Res
 
     // A good one is taken at once: another pool beside the old one.
     let good = CONFIG.replace("192.0.2.0/28", "192.0.2.0-192.0.2.2, 192.0.2.100/32");
-    let seen: Vec<usize> = everybody().map(|process| process.log().len()).collect();
+    let seen: Vec<usize> = served.everybody().map(|process| process.log().len()).collect();
     lab.configure_herald(&good)?;
     served.works("corrected", "192.0.2.100", json!({}), SOON)?;
-    for (process, seen) in everybody().zip(seen) {
+    for (process, seen) in served.everybody().zip(seen) {
         assert!(log_after(process, seen).contains("configuration taken"), "{}", process.log_tail());
     }
     // No session was touched by any of it, and nothing withdrawn.

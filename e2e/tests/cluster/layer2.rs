@@ -6,6 +6,7 @@
 mod dead_node;
 mod history;
 mod recorder;
+mod strangers;
 mod walled;
 mod wire;
 

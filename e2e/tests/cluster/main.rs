@@ -32,6 +32,7 @@ mod sharing;
 mod snapshot;
 mod speaker;
 mod status;
+mod status_subjects;
 mod t1_source_ip;
 mod t2_external_access;
 mod t3_packet_path;

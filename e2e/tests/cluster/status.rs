@@ -72,7 +72,7 @@ fn a_session_its_routes_and_a_refusal_are_told_with_their_causes() -> Result<()>
 }
 
 /// What `herald status` prints to the administrator, outside the nodes.
-fn overview(lab: &Lab) -> Result<String> {
+pub(crate) fn overview(lab: &Lab) -> Result<String> {
     overview_for(lab, &lab.kubeconfig())
 }
 
@@ -220,6 +220,23 @@ fn a_speaker_that_is_a_pod_is_asked_by_the_api_server_and_what_may_not_be_read_i
         let text = lab.control_plane_ns().exec(&command)?;
         ensure!(text.contains("no speaker that answers remembers") && !text.contains("! "), "{text}");
     }
+
+    // One node's speaker is asked the same way, and its refusal comes in its own words; the Node's own address leads nowhere.
+    let addresses = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.201"}]}}"#;
+    lab.kubectl(&["patch", "node", "node1", "--subresource=status", "--type=merge", "-p", addresses])?;
+    let one = |arguments: &[&str]| {
+        let of = ["--node", "node1", "--kubeconfig", &*kubeconfig];
+        lab.control_plane_ns().exec(&[&[&*program], arguments, &of].concat())
+    };
+    let text = one(&["status", "bgp"])?;
+    ensure!(text.starts_with("BGP on node1: "), "{text}");
+    let unknown = one(&["explain", "service", "shop/none"]).err().map(|error| format!("{error:#}"));
+    ensure!(
+        unknown.as_ref().is_some_and(|text| text.contains("node1 knows no Service shop/none")),
+        "{unknown:?}"
+    );
+    let addresses = addresses.replace("10.0.0.201", &lab.node(1).ip.to_string());
+    lab.kubectl(&["patch", "node", "node1", "--subresource=status", "--type=merge", "-p", &addresses])?;
 
     // An address where no speaker is: the question went there, and not to the Node's own.
     lab.kubectl(&pod.map(|word| {

@@ -68,7 +68,7 @@ impl fmt::Display for Availability {
 mod tests {
     use herald_speaker::explain::{AvailabilityAnswer, ProbedAnswer};
 
-    use super::super::judge::tests::answer;
+    use super::super::facts::tests::answer;
     use super::*;
 
     fn probing(node: &str, probed: &[(&str, u32, u32)]) -> NodeAnswer {

@@ -3,64 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_speaker::explain::{Finding, NodeAnswer};
-use k8s_openapi::api::core::v1::Service;
-use kube::core::DynamicObject;
+use herald_speaker::explain::Finding;
 use serde::Serialize;
 
 use super::availability::Availability;
-use crate::speakers::{NodeFact, Silence};
+use super::facts::{Answers, Facts, PoolFact, ServiceFact, Unread};
+use crate::speakers::NodeFact;
 
 /// Nodes that are named in a sentence.
 const NAMED: usize = 5;
-const CONDITION: &str = "herald.io/AddressAssigned";
-
-/// All that is known.
-#[derive(Debug)]
-pub(super) struct Facts {
-    /// Herald's.
-    pub(super) namespace: String,
-    /// The controller that leads, or why that is not known.
-    pub(super) leader: Result<Option<String>, String>,
-    /// Those of type LoadBalancer.
-    pub(super) services: Vec<ServiceFact>,
-    pub(super) nodes: Vec<NodeFact>,
-    pub(super) pools: Vec<PoolFact>,
-    /// What is refused of the configuration.
-    pub(super) refused: Vec<String>,
-    /// What the API server does not give, which is missing above.
-    pub(super) unread: Vec<Unread>,
-    /// By node.
-    pub(super) answers: BTreeMap<String, Result<NodeAnswer, Silence>>,
-}
-
-/// A list that the API server does not give.
-#[derive(Debug)]
-pub(super) struct Unread {
-    /// As `kubectl` calls it.
-    pub(super) what: &'static str,
-    pub(super) why: String,
-}
-
-/// A Service of type LoadBalancer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ServiceFact {
-    /// `NAMESPACE/NAME`.
-    pub(super) name: String,
-    pub(super) addresses: Vec<IpAddr>,
-    /// Why it has none, in the controller's words.
-    pub(super) waits: Option<String>,
-    /// Somebody else's, by its class.
-    pub(super) class: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PoolFact {
-    pub(super) name: String,
-    pub(super) assigned: u64,
-    pub(super) available: u64,
-}
 
 /// What is printed.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -102,51 +53,11 @@ pub(super) struct NodeRow {
     pub(super) announces: usize,
 }
 
-impl ServiceFact {
-    /// `None`: it is of another type.
-    pub(super) fn of(service: &Service) -> Option<Self> {
-        let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"))?;
-        let (meta, status) = (&service.metadata, service.status.as_ref());
-        let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-        let addresses = ingress.into_iter().flatten().filter_map(|ingress| ingress.ip.as_ref()?.parse().ok());
-        let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-        let mut waits =
-            conditions.filter(|c| c.type_ == CONDITION && c.status == "False").map(|c| c.message.clone());
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        Some(Self {
-            name: format!("{}/{}", name(&meta.namespace), name(&meta.name)),
-            addresses: addresses.collect(),
-            waits: waits.next(),
-            class: spec.load_balancer_class.clone(),
-        })
-    }
-}
-
-impl PoolFact {
-    pub(super) fn of(pool: &DynamicObject) -> Option<Self> {
-        let status = pool.data.get("status")?;
-        let sum = |keys: [&str; 2]| {
-            keys.iter().filter_map(|key| status.get(*key)?.as_u64()).fold(0u64, u64::saturating_add)
-        };
-        Some(Self {
-            name: pool.metadata.name.clone()?,
-            assigned: sum(["assignedIPv4", "assignedIPv6"]),
-            available: sum(["availableIPv4", "availableIPv6"]),
-        })
-    }
-}
-
-/// What a ConfigurationState says is not in force.
-pub(super) fn refused(state: &DynamicObject) -> Option<String> {
-    let status = state.data.get("status")?;
-    let summary = status.get("errorSummary")?.as_str()?;
-    (!summary.is_empty()).then(|| summary.to_owned())
-}
-
 /// Says what is wrong, and what there is.
 pub(super) fn judge(facts: &Facts) -> Overview {
-    let mut findings = of_nodes(facts);
+    let mut findings = of_nodes(facts, &|_: &str| true);
     findings.extend(of_cluster(facts));
+    findings.extend(of_pools(facts, &|_: &str| true));
     let mut services = Vec::new();
     for service in &facts.services {
         findings.extend(of_service(facts, service));
@@ -174,11 +85,11 @@ pub(super) fn judge(facts: &Facts) -> Overview {
     }
 }
 
-fn is_out(said: &str) -> bool {
+pub(super) fn is_out(said: &str) -> bool {
     said.split('+').all(|word| matches!(word, "bgp" | "layer2"))
 }
 
-fn finding(text: String, next: impl Into<String>) -> Finding {
+pub(super) fn finding(text: String, next: impl Into<String>) -> Finding {
     Finding { text, next: Some(next.into()) }
 }
 
@@ -196,19 +107,33 @@ fn of_cluster(facts: &Facts) -> Vec<Finding> {
             format!("kubectl -n {namespace} auth can-i get leases.coordination.k8s.io"),
         )),
     }
-    for Unread { what, why } in &facts.unread {
-        findings.push(finding(
+    findings.extend(unread(facts));
+    findings
+}
+
+/// What the API server does not give.
+pub(super) fn unread(facts: &Facts) -> Vec<Finding> {
+    let namespace = &facts.namespace;
+    let told = facts.unread.iter().map(|Unread { what, why }| {
+        finding(
             format!("{what} are not read, and nothing is said of them here: {why}"),
             format!("kubectl -n {namespace} auth can-i list {what}"),
-        ));
-    }
+        )
+    });
+    told.collect()
+}
+
+/// What is wrong with the configuration, and pools of which nothing is left.
+pub(super) fn of_pools(facts: &Facts, wanted: &impl Fn(&str) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let namespace = &facts.namespace;
     for refused in facts.refused.iter().collect::<BTreeSet<_>>() {
         findings.push(finding(
             format!("a part of the configuration is refused, and what was in force before stays: {refused}"),
             format!("kubectl -n {namespace} get configurationstates -o yaml"),
         ));
     }
-    for pool in facts.pools.iter().filter(|pool| pool.available == 0) {
+    for pool in facts.pools.iter().filter(|pool| pool.is_full() && wanted(&pool.name)) {
         findings.push(finding(
             format!("pool {} is full: {} addresses, all of them in use", pool.name, pool.assigned),
             format!("kubectl -n {namespace} edit ipaddresspool {}", pool.name),
@@ -217,29 +142,51 @@ fn of_cluster(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// What nodes say of themselves, once for all that say the same.
-fn of_nodes<'a>(facts: &'a Facts) -> Vec<Finding> {
-    let mut order: Vec<(Finding, Vec<&'a str>)> = Vec::new();
-    let mut add =
-        |finding: Finding, node: &'a str| match order.iter_mut().find(|(one, _)| one.text == finding.text) {
-            Some((_, nodes)) => nodes.push(node),
-            None => order.push((finding, vec![node])),
-        };
-    for node in &facts.nodes {
-        match facts.answers.get(&node.name) {
-            Some(Ok(answer)) => answer.findings.iter().for_each(|finding| add(finding.clone(), &node.name)),
-            Some(Err(silence)) => {
-                let state = if node.ready { "" } else { " (and the Node is not Ready)" };
-                let next = match &node.pod {
-                    _ if silence.forbidden => {
-                        format!("kubectl -n {} auth can-i get pods --subresource=proxy", facts.namespace)
-                    }
-                    Some(pod) => format!("kubectl -n {} describe pod {pod}", facts.namespace),
-                    None => format!("kubectl -n {} get pods -o wide", facts.namespace),
-                };
-                add(finding(format!("no word from its speaker{state}: {}", silence.why), next), &node.name);
+/// What nodes say of themselves, once for all that say the same, and who says nothing.
+pub(super) fn of_nodes(facts: &Facts, wanted: &impl Fn(&str) -> bool) -> Vec<Finding> {
+    let own = |node: &NodeFact| match facts.answers.get(&node.name) {
+        Some(Ok(answer)) => answer.findings.clone(),
+        _ => Vec::new(),
+    };
+    let mut all = Vec::new();
+    for node in facts.nodes.iter().filter(|node| wanted(&node.name)) {
+        all.extend(own(node).into_iter().map(|finding| (finding, node.name.as_str())));
+        all.extend(silence(facts, &facts.answers, node).map(|finding| (finding, node.name.as_str())));
+    }
+    once(all)
+}
+
+/// Who says nothing, once for all of whom the same is known.
+pub(super) fn silent<A>(facts: &Facts, answers: &Answers<A>) -> Vec<Finding> {
+    let found =
+        facts.nodes.iter().filter_map(|node| Some((silence(facts, answers, node)?, node.name.as_str())));
+    once(found.collect())
+}
+
+fn silence<A>(facts: &Facts, answers: &Answers<A>, node: &NodeFact) -> Option<Finding> {
+    let silence = answers.get(&node.name)?.as_ref().err()?;
+    let state = if node.ready { "" } else { " (and the Node is not Ready)" };
+    let next = match &node.pod {
+        _ if silence.forbidden => {
+            format!("kubectl -n {} auth can-i get pods --subresource=proxy", facts.namespace)
+        }
+        Some(pod) => format!("kubectl -n {} describe pod {pod}", facts.namespace),
+        None => format!("kubectl -n {} get pods -o wide", facts.namespace),
+    };
+    Some(finding(format!("no word from its speaker{state}: {}", silence.why), next))
+}
+
+/// Each finding once, with the nodes that it is of before it; in the order in which they come first.
+pub(super) fn once(all: Vec<(Finding, &str)>) -> Vec<Finding> {
+    let mut order: Vec<(Finding, Vec<&str>)> = Vec::new();
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for (finding, node) in all {
+        match known.get(&finding.text) {
+            Some(at) => order[*at].1.push(node),
+            None => {
+                known.insert(finding.text.clone(), order.len());
+                order.push((finding, vec![node]));
             }
-            None => {}
         }
     }
     let said = order.into_iter().map(|(finding, nodes)| {
@@ -249,7 +196,7 @@ fn of_nodes<'a>(facts: &'a Facts) -> Vec<Finding> {
     said.collect()
 }
 
-fn names(nodes: &[&str]) -> String {
+pub(super) fn names(nodes: &[&str]) -> String {
     let shown = nodes.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
     match nodes.len().saturating_sub(NAMED) {
         0 => shown,
@@ -257,53 +204,64 @@ fn names(nodes: &[&str]) -> String {
     }
 }
 
-fn of_service(facts: &Facts, service: &ServiceFact) -> Option<Finding> {
-    let (namespace, name) = service.name.split_once('/').unwrap_or(("default", &service.name));
+/// What is wrong with a Service.
+pub(super) fn of_service(facts: &Facts, service: &ServiceFact) -> Option<Finding> {
+    let (namespace, name) = service.parts();
     if service.addresses.is_empty() {
-        if service.waits.is_none() && service.class.is_some() {
+        if service.is_anothers() {
             return None;
         }
         let why = service.waits.as_deref().unwrap_or("the controller has not said why");
         let next = format!("kubectl -n {namespace} describe service {name}");
         return Some(finding(format!("{} waits for an address: {why}", service.name), next));
     }
-    // A class that nobody's answers know is another's.
-    let dark = service.addresses.iter().find(|address| {
-        let said = said(facts, address);
-        !said.is_empty() && !said.iter().any(|(_, said)| is_out(said))
-    })?;
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (node, said) in said(facts, dark) {
-        reasons.entry(said).or_default().push(node);
-    }
+    let (dark, why) = service.addresses.iter().find_map(|address| Some((address, dark(facts, address)?)))?;
     let (first, _) = said(facts, dark).into_iter().next()?;
-    let reasons: Vec<String> =
-        reasons.into_iter().map(|(reason, nodes)| format!("{reason} ({})", names(&nodes))).collect();
     Some(finding(
-        format!("{dark} of {} is announced from no node: {}", service.name, reasons.join(", ")),
+        format!("{dark} of {} is announced from no node: {why}", service.name),
         format!("herald explain service {} --node {first}", service.name),
     ))
 }
 
+/// Why no node announces an address; `None`: one does, or nobody knows the address: it is of a class of others.
+pub(super) fn dark(facts: &Facts, address: &IpAddr) -> Option<String> {
+    let said = said(facts, address);
+    if said.is_empty() || said.iter().any(|(_, said)| is_out(said)) {
+        return None;
+    }
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, said) in said {
+        reasons.entry(said).or_default().push(node);
+    }
+    let reasons = reasons.into_iter().map(|(reason, nodes)| format!("{reason} ({})", names(&nodes)));
+    Some(reasons.collect::<Vec<_>>().join(", "))
+}
+
 /// What each node says of an address.
-fn said<'a>(facts: &'a Facts, address: &IpAddr) -> Vec<(&'a str, &'a str)> {
+pub(super) fn said<'a>(facts: &'a Facts, address: &IpAddr) -> Vec<(&'a str, &'a str)> {
     let answers = facts.answers.iter().filter_map(|(node, answer)| Some((node, answer.as_ref().ok()?)));
     answers
         .filter_map(|(node, answer)| Some((node.as_str(), answer.addresses.get(address)?.as_str())))
         .collect()
 }
 
+/// Nodes that announce an address by BGP, and those that own it by layer 2.
+pub(super) fn out(facts: &Facts, address: &IpAddr) -> (Vec<String>, Vec<String>) {
+    let said = said(facts, address);
+    let by = |protocol: &str| {
+        let nodes = said.iter().filter(|(_, said)| said.split('+').any(|word| word == protocol));
+        nodes.map(|(node, _)| (*node).to_owned()).collect::<Vec<_>>()
+    };
+    // A node without a session tells nobody.
+    let mut bgp = by("bgp");
+    bgp.retain(|node| matches!(facts.answers.get(node), Some(Ok(answer)) if answer.sessions_up > 0));
+    (bgp, by("layer2"))
+}
+
 fn rows(facts: &Facts, service: &ServiceFact) -> Vec<ServiceRow> {
     let row = |address: Option<IpAddr>| {
-        let said = address.map(|address| said(facts, &address)).unwrap_or_default();
-        let by = |protocol: &str| {
-            let nodes = said.iter().filter(|(_, said)| said.split('+').any(|word| word == protocol));
-            nodes.map(|(node, _)| (*node).to_owned()).collect::<Vec<_>>()
-        };
-        // A node without a session tells nobody.
-        let mut bgp = by("bgp");
-        bgp.retain(|node| matches!(facts.answers.get(node), Some(Ok(answer)) if answer.sessions_up > 0));
-        ServiceRow { service: service.name.clone(), address, bgp, layer2: by("layer2") }
+        let (bgp, layer2) = address.map(|address| out(facts, &address)).unwrap_or_default();
+        ServiceRow { service: service.name.clone(), address, bgp, layer2 }
     };
     match service.addresses.as_slice() {
         [] => vec![row(None)],
@@ -312,52 +270,9 @@ fn rows(facts: &Facts, service: &ServiceFact) -> Vec<ServiceRow> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use super::super::facts::tests::{facts, pool, service};
     use super::*;
-
-    pub(in crate::cluster) fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    pub(in crate::cluster) fn answer(node: &str, addresses: &[(&str, &str)]) -> NodeAnswer {
-        NodeAnswer {
-            node: node.to_owned(),
-            version: "0.1.0".to_owned(),
-            proxy: "full".to_owned(),
-            sessions_up: 1,
-            sessions: 1,
-            findings: Vec::new(),
-            availability: None,
-            addresses: addresses.iter().map(|(address, said)| (ip(address), (*said).to_owned())).collect(),
-        }
-    }
-
-    pub(in crate::cluster) fn service(name: &str, addresses: &[&str], waits: Option<&str>) -> ServiceFact {
-        let addresses = addresses.iter().map(|address| ip(address)).collect();
-        ServiceFact { name: name.to_owned(), addresses, waits: waits.map(str::to_owned), class: None }
-    }
-
-    /// Two nodes that say this of addresses.
-    pub(in crate::cluster) fn facts(first: &[(&str, &str)], second: &[(&str, &str)]) -> Facts {
-        let node = |n: u8| NodeFact {
-            name: format!("node-{n}"),
-            ready: true,
-            ip: Some(ip("10.0.0.11")),
-            pod: Some(format!("herald-speaker-{n}")),
-        };
-        Facts {
-            namespace: "metallb-system".to_owned(),
-            leader: Ok(Some("herald-controller-1".to_owned())),
-            nodes: vec![node(1), node(2)],
-            services: Vec::new(),
-            pools: Vec::new(),
-            refused: Vec::new(),
-            unread: Vec::new(),
-            answers: [("node-1", first), ("node-2", second)]
-                .map(|(name, said)| (name.to_owned(), Ok(answer(name, said))))
-                .into(),
-        }
-    }
 
     fn lines(facts: &Facts) -> Vec<String> {
         let findings = judge(facts).findings.into_iter();
@@ -423,7 +338,7 @@ pub(super) mod tests {
         let mut facts = facts(&[], &[]);
         facts.leader = Ok(None);
         facts.refused = vec!["pool a: overlaps pool b".to_owned(); 2];
-        facts.pools = vec![PoolFact { name: "edge".to_owned(), assigned: 4, available: 0 }];
+        facts.pools = vec![pool("edge", 4, 0)];
         assert_eq!(
             lines(&facts),
             [

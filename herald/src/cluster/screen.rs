@@ -1,25 +1,13 @@
-//! The overview as people read it: a sentence, what is wrong with the next command under each, then tables.
+//! The overview as people read it.
 
-use std::fmt;
-
-use herald_speaker::explain::{cells, table};
-
-use super::judge::Overview;
+use super::facts::PoolFact;
+use super::judge::{NodeRow, Overview, ServiceRow};
+use super::sheet::{Grid, Row, Sheet, counted, dash, some};
 
 /// Nodes that are named in a row.
 const NAMED: usize = 3;
-/// Findings, the worst first; `-o json` has all.
-const FINDINGS: usize = 20;
-/// Rows of Services; `-o json` has all.
+/// Rows of Services; `-o json` and the subject have all.
 const ROWS: usize = 200;
-
-fn nodes(nodes: &[String]) -> String {
-    match nodes.len() {
-        0 => "-".to_owned(),
-        1..=NAMED => nodes.join(", "),
-        many => format!("{many} nodes"),
-    }
-}
 
 impl Overview {
     fn headline(&self) -> String {
@@ -30,63 +18,64 @@ impl Overview {
         let sessions = if all > 0 { format!(", {up} of {all} BGP sessions up") } else { String::new() };
         let wrong = match self.findings.len() {
             0 => "all is well".to_owned(),
-            1 => "1 thing is wrong".to_owned(),
-            many => format!("{many} things are wrong"),
+            count => counted(count, "thing is wrong", "things are wrong"),
         };
-        let addresses = if with == 1 { "address" } else { "addresses" };
         let probes = self.availability.as_ref().map(|all| format!(", {all}")).unwrap_or_default();
         format!(
-            "{wrong}: {with} {addresses} of Services, {answering} of {} speakers answer{sessions}{probes}",
+            "{wrong}: {} of Services, {answering} of {} speakers answer{sessions}{probes}",
+            counted(with, "address", "addresses"),
             self.nodes.len()
         )
     }
-}
 
-impl fmt::Display for Overview {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.headline())?;
-        for finding in self.findings.iter().take(FINDINGS) {
-            writeln!(f, "! {}", finding.text)?;
-            if let Some(next) = &finding.next {
-                writeln!(f, "    {next}")?;
-            }
-        }
-        if self.findings.len() > FINDINGS {
-            writeln!(f, "! and {} more (-o json has all)", self.findings.len() - FINDINGS)?;
-        }
-        let service = |row: &super::judge::ServiceRow| {
+    pub(super) fn sheet(&self) -> Sheet {
+        let service = |row: &ServiceRow| {
             let address = row.address.map_or_else(|| "none yet".to_owned(), |address| address.to_string());
-            vec![row.service.clone(), address, nodes(&row.bgp), nodes(&row.layer2)]
+            let cells = vec![row.service.clone(), address, some(&row.bgp, NAMED), some(&row.layer2, NAMED)];
+            Row { wrong: false, cells }
         };
-        if !self.services.is_empty() {
-            let rows: Vec<_> = self.services.iter().take(ROWS).map(service).collect();
-            table(f, &cells(["Services", "address", "by BGP from", "by ARP or NDP from"]), &rows)?;
-            if self.services.len() > ROWS {
-                writeln!(f, "  and {} more (-o json has all)", self.services.len() - ROWS)?;
-            }
-        }
-        let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-        let node = |row: &super::judge::NodeRow| {
+        let services = Grid {
+            heading: &["Services", "address", "by BGP from", "by ARP or NDP from"],
+            rows: self.services.iter().map(service).collect(),
+            shown: Some(ROWS),
+            wide: 0,
+        };
+        let node = |row: &NodeRow| {
             let sessions = format!("{}/{}", row.sessions_up, row.sessions);
-            vec![row.node.clone(), dash(&row.version), dash(&row.proxy), sessions, row.announces.to_string()]
+            let (version, proxy) = (dash(row.version.as_ref()), dash(row.proxy.as_ref()));
+            let cells = vec![row.node.clone(), version, proxy, sessions, row.announces.to_string()];
+            Row { wrong: row.version.is_none(), cells }
         };
-        let rows: Vec<_> = self.nodes.iter().map(node).collect();
-        table(f, &cells(["Nodes", "speaker", "proxy", "sessions up", "announces"]), &rows)?;
-        if !self.pools.is_empty() {
-            let pool = |pool: &super::judge::PoolFact| {
-                vec![pool.name.clone(), pool.assigned.to_string(), pool.available.to_string()]
-            };
-            let rows: Vec<_> = self.pools.iter().map(pool).collect();
-            table(f, &cells(["Pools", "in use", "free"]), &rows)?;
+        let nodes = Grid {
+            heading: &["Nodes", "speaker", "proxy", "sessions up", "announces"],
+            rows: self.nodes.iter().map(node).collect(),
+            shown: Some(ROWS),
+            wide: 0,
+        };
+        let pool = |pool: &PoolFact| {
+            let cells = vec![pool.name.clone(), pool.assigned.to_string(), pool.available.to_string()];
+            Row { wrong: pool.is_full(), cells }
+        };
+        let pools = Grid {
+            heading: &["Pools", "in use", "free"],
+            rows: self.pools.iter().filter(|pool| pool.is_counted()).map(pool).collect(),
+            shown: Some(ROWS),
+            wide: 0,
+        };
+        Sheet {
+            headline: self.headline(),
+            findings: self.findings.clone(),
+            grids: vec![services, nodes, pools],
+            foot: vec![format!("The controller that leads: {}", dash(self.leader.as_ref()))],
         }
-        writeln!(f, "\nThe controller that leads: {}", dash(&self.leader))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::tests::{facts, service};
-    use super::super::judge::{PoolFact, judge};
+    use super::super::facts::tests::{facts, pool, service};
+    use super::super::judge::judge;
+    use crate::testing::{documented, golden};
 
     #[test]
     fn the_screen_is_as_in_its_golden_file() {
@@ -100,8 +89,9 @@ mod tests {
             service("shop/cart", &["192.0.2.3"], None),
             service("lab/new", &[], Some("pool edge is full")),
         ];
-        facts.pools = vec![PoolFact { name: "edge".to_owned(), assigned: 3, available: 0 }];
-        let expected = include_str!("../../testdata/status.txt");
-        assert_eq!(judge(&facts).to_string(), expected);
+        facts.pools = vec![pool("edge", 3, 0)];
+        let text = judge(&facts).sheet().text(false, false);
+        golden("status.txt", &text);
+        documented(include_str!("../../../docs/explain.md"), &format!("$ herald status\n{text}"));
     }
 }

@@ -191,6 +191,7 @@ mod tests {
     use super::super::timeline::tests::{at, entry, facts, heard, owned, seen, session};
     use super::super::timeline::{Facts, timeline};
     use super::*;
+    use crate::testing::{documented, golden};
 
     /// The owner's node loses power at 03:11:59 and is back a minute later; then its successor is cordoned.
     fn night() -> Facts {
@@ -250,15 +251,10 @@ mod tests {
         ];
         let screen: Vec<String> =
             screen.iter().map(|(command, text)| format!("$ {command}\n{text}")).collect();
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/history.txt"), screen.join("\n"))
-                .unwrap();
-        }
-        let expected = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/history.txt"));
-        assert_eq!(screen.join("\n"), expected.unwrap_or_default());
+        golden("history.txt", &screen.join("\n"));
         let document = include_str!("../../../docs/explain.md");
         for shown in &screen[..2] {
-            assert!(document.contains(shown.as_str()), "docs/explain.md should have:\n{shown}");
+            documented(document, shown);
         }
     }
 

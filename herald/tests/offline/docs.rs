@@ -92,6 +92,29 @@ fn every_link_leads_somewhere() {
 }
 
 /// Without `..`.
+/// Each row of docs/faults.md names its tests: a module of the cluster suite, or a file.
+#[test]
+fn what_is_said_of_faults_is_tried() {
+    let text = std::fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| ---") && !line.starts_with("| fault"));
+    let mut tests = 0;
+    for row in rows {
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for test in last.split(", ").filter(|test| *test != "below") {
+            let name = test.trim_matches('`');
+            let path = match name.contains('/') {
+                true => name.to_owned(),
+                false => format!("e2e/tests/cluster/{}.rs", name.replace("::", "/")),
+            };
+            assert!(root().join(&path).exists(), "{path} is not there: {row}");
+            tests += 1;
+        }
+    }
+    assert!(tests >= 20, "{tests}");
+}
+
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

@@ -6,6 +6,7 @@
 mod docs;
 mod help;
 mod monitoring;
+mod scale;
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -65,6 +65,12 @@ impl ProxyState {
         self.v4.healthy(now) && self.v6.healthy(now)
     }
 
+    /// How long the oldest change has waited for the kernel; zero: none waits.
+    pub fn behind(&self, now: Instant) -> Duration {
+        let waiting = self.v4.waiting.into_iter().chain(self.v6.waiting).min();
+        waiting.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Status and body of `/livez`, and with `eligibility` of `/healthz`.
     pub(super) fn answer(&self, eligibility: bool, now: Instant, time: Timestamp) -> (u16, Value) {
         let healthy = self.healthy(now) && (!eligibility || self.node_eligible);
@@ -112,14 +118,17 @@ mod tests {
         let start = Instant::now();
         let mut state = ProxyState { node_eligible: true, ..ProxyState::default() };
         assert!(state.healthy(start), "starting up counts as healthy");
+        assert_eq!(state.behind(start + TIMEOUT), Duration::ZERO, "nothing waits");
         state.queued(IpFamily::V6, start);
         state.queued(IpFamily::V6, start + TIMEOUT);
         assert!(state.healthy(start + TIMEOUT));
         assert!(!state.healthy(start + TIMEOUT + Duration::from_millis(1)), "the oldest change counts");
         state.updated(IpFamily::V4, at(50));
         assert!(!state.healthy(start + TIMEOUT * 2), "the other family is no help");
+        assert_eq!(state.behind(start + TIMEOUT * 2), TIMEOUT * 2);
         state.updated(IpFamily::V6, at(60));
         assert!(state.healthy(start + TIMEOUT * 20), "with nothing queued time does not matter");
+        assert_eq!(state.behind(start + TIMEOUT * 20), Duration::ZERO);
     }
 
     #[test]

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Election, Input, Output, Record, Timings};
 use crate::chain;
+use crate::complaint::Complaint;
 use crate::readiness::Handle;
 
 /// No single read or write of the Lease may take longer.
-const CALL: Duration = Duration::from_secs(5);
+const CALL: Duration = Duration::from_secs(10);
 /// The holder's duration is believed up to this.
 const LONGEST: i32 = 3600;
 
@@ -49,7 +50,7 @@ pub async fn run(
         api: Api::namespaced(client, &options.namespace),
         options: &options,
         last: None,
-        failing: false,
+        failing: Complaint::default(),
     };
     let mut election = Election::new(options.identity.clone(), options.timings, Instant::now());
     loop {
@@ -96,8 +97,8 @@ struct Shell<'a> {
     options: &'a LeaseOptions,
     /// The object as it was read or written last: what a write replaces.
     last: Option<Lease>,
-    /// The last call failed: told once.
-    failing: bool,
+    /// Calls fail.
+    failing: Complaint,
 }
 
 impl Shell<'_> {
@@ -122,7 +123,7 @@ impl Shell<'_> {
             };
         match result {
             Ok((lease, read)) => {
-                self.failing = false;
+                self.failing = Complaint::default();
                 let record = lease.as_ref().map(record);
                 self.last = lease;
                 match record {
@@ -133,14 +134,15 @@ impl Shell<'_> {
             }
             Err(error) => {
                 let conflict = matches!(&error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists());
-                if !self.failing && !conflict {
+                if conflict {
+                    self.failing = Complaint::default();
+                } else if self.failing.is_due(&error, Instant::now()) {
                     tracing::warn!(
                         lease = self.options.name,
                         error = chain(&error),
                         "lease cannot be read or written"
                     );
                 }
-                self.failing = !conflict;
                 Input::Failed
             }
         }

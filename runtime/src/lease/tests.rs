@@ -50,7 +50,7 @@ fn a_leader_that_cannot_renew_stops_at_the_renew_deadline() {
             }
         }
     }
-    assert_eq!(now, start + SECOND * 10);
+    assert_eq!(now, start + Timings::default().renew_deadline);
     assert!(outputs.contains(&Output::Follow));
 }
 
@@ -128,7 +128,7 @@ fn an_answer_that_came_after_the_deadline_does_not_make_a_leader() {
     let mut election = Election::new("me", Timings::default(), start);
     election.handle(start, Input::Deadline);
     election.handle(start, Input::Read(None));
-    let late = start + SECOND * 11;
+    let late = start + Timings::default().renew_deadline + SECOND;
     assert_eq!(election.handle(late, Input::Written(start, record("me", 1))), []);
     assert!(!election.leads());
 }

@@ -4,20 +4,19 @@ use std::time::{Duration, Instant};
 
 use super::{LONGEST_WAIT, is_expired};
 use crate::chain;
+use crate::complaint::Complaint;
 
 /// First wait after a failure; doubled with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// A watch that stands this long without a failure counts as back.
 const BACK_AFTER: Duration = Duration::from_secs(5);
-/// While the API server is away, how often the log says so.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// How long the API server has been away, when to try again and when to say so.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     since: Option<Instant>,
     last_failure: Option<Instant>,
-    told: Option<Instant>,
+    told: Complaint,
     failures: u32,
 }
 
@@ -31,8 +30,7 @@ impl Outage {
         if is_expired(error) {
             // A resource version that is too old is how the server asks for a new list.
             tracing::debug!(kind, %error, "watch lists again");
-        } else if self.told.is_none_or(|told| now - told >= REMIND) {
-            self.told = Some(now);
+        } else if self.told.is_due(error, now) {
             let seconds = (now - since).as_secs();
             let error = chain(error);
             tracing::warn!(kind, seconds, error, "watch failed; what is known stays in force");
@@ -48,7 +46,7 @@ impl Outage {
     }
 
     pub(super) fn over(&mut self, kind: &str, now: Instant) {
-        if let (Some(since), Some(_)) = (self.since, self.told) {
+        if let Some(since) = self.since.filter(|_| self.told.is_told()) {
             tracing::info!(kind, seconds = (now - since).as_secs(), "watch is back");
         }
         *self = Self::default();
@@ -81,24 +79,10 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_a_minute_is_told_once() {
-        let mut outage = Outage::default();
-        let start = Instant::now();
-        let error = away();
-        let mut told = Vec::new();
-        for second in (0..60).step_by(2) {
-            outage.failed("Service", &error, start + Duration::from_secs(second));
-            told.push(outage.told);
-        }
-        told.dedup();
-        assert_eq!(told, [Some(start)]);
-    }
-
-    #[test]
     fn an_expired_resource_version_is_no_outage_worth_telling() {
         let mut outage = Outage::default();
         let status = Status::failure("too old resource version", "Expired").with_code(410);
         outage.failed("Service", &kube::Error::Api(status.boxed()), Instant::now());
-        assert_eq!(outage.told, None);
+        assert!(!outage.told.is_told());
     }
 }

@@ -13,6 +13,7 @@
 //! a back-off that doubles with each failure.
 
 mod limits;
+mod room;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ use herald_proxy::conntrack::{Cleaned, Conntrack, ConntrackError, View};
 use herald_proxy::{FamilyLabel, ProxyMetrics};
 
 pub use self::limits::ConntrackLimits;
+pub(crate) use self::room::{Room, RoomMetrics};
 use crate::sysctl::Sysctls;
 
 /// Rest after a clean-up, in multiples of what it took: at most a third of a core is spent.

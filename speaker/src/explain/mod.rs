@@ -11,7 +11,9 @@
 //! loop is never kept from its work for longer than one plan takes. Read-only; addresses and names are all that is told.
 
 mod advice;
+mod announced;
 mod availability;
+mod endpoints;
 mod history;
 mod model;
 mod node;
@@ -27,7 +29,9 @@ mod status_tests;
 #[cfg(test)]
 mod tests;
 
+pub use announced::{AnnouncedAnswer, InterfaceAnswer, OwnedAnswer, ToldAnswer};
 pub use availability::{AvailabilityAnswer, ProbedAnswer};
+pub use endpoints::{EndpointsAnswer, EndpointsCount};
 pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, SESSION_DOWN, SESSION_UP, Subject};
 pub use model::{
     AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
@@ -35,8 +39,9 @@ pub use model::{
 };
 pub use overview::{Finding, NodeAnswer};
 pub use packet::PacketQuestion;
+pub use status::span;
 pub use status::{BgpAnswer, FailureAnswer, MakerAnswer, PeerAnswer, RouteAnswer, RoutesAnswer};
-pub use text::{cells, table};
+pub use text::{aligned, cells, table};
 
 pub(crate) use serve::{Asker, QUEUE, page};
 
@@ -50,6 +55,10 @@ use tokio::sync::oneshot;
 pub const SERVICE_PATH: &str = "/explain/service/";
 /// Where a packet is asked about: `/explain/packet?from=…&to=…`.
 pub const PACKET_PATH: &str = "/explain/packet";
+/// Where it is asked how addresses are announced: the peers that are told, and who owns what on the segments.
+pub const ANNOUNCED_PATH: &str = "/explain/announced";
+/// Where the endpoints of all Services of type LoadBalancer are counted.
+pub const ENDPOINTS_PATH: &str = "/explain/endpoints";
 /// Where the sessions are asked about.
 pub const BGP_PATH: &str = "/explain/bgp";
 /// Where an address or a Service's addresses are asked about: `/explain/history/ADDRESS`, `/explain/history/NAMESPACE/NAME`.
@@ -68,6 +77,10 @@ pub(crate) enum Question {
     Packet(PacketQuestion, BTreeSet<IpAddr>),
     /// About the node as a whole.
     Node,
+    /// About how addresses are announced.
+    Announced,
+    /// About the endpoints of all Services of type LoadBalancer.
+    Endpoints,
     /// About the BGP sessions.
     Bgp,
     /// About the routes that peers are told.

@@ -11,9 +11,12 @@ use serde::Serialize;
 use super::history::{Clock, history};
 use super::packet::{self, Rules};
 use super::service::{self, InForce};
-use super::{Answer, Asked, PacketQuestion, Question, Refusal, Subject, overview, status};
+use super::{
+    Answer, Asked, PacketQuestion, Question, Refusal, Subject, announced, endpoints, overview, status,
+};
 use crate::bgp::{PeerSettings, Seen};
-use crate::index::Index;
+use crate::conntrack::Room;
+use crate::index::{Index, ServiceObject};
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
 use crate::reconcile::Reconciler;
@@ -31,6 +34,8 @@ impl Reconciler {
             Question::Service(name) => self.explain_service(name),
             Question::Packet(question, local) => self.explain_packet(question, local),
             Question::Node => self.status_node(),
+            Question::Announced => self.announced(),
+            Question::Endpoints => self.count_endpoints(),
             Question::Bgp => self.status_bgp(),
             Question::Routes => self.status_routes(),
             Question::History(subject) => self.history(subject),
@@ -41,11 +46,17 @@ impl Reconciler {
 
     fn status_node(&self) -> Answer {
         let settings = self.in_force()?;
+        let now = Instant::now();
+        let started = self.reporter.history().journal().started;
         let node = overview::Node {
             name: &settings.node.name,
+            up: now.saturating_duration_since(started),
+            behind: (self.options.proxy != ProxyMode::Off).then(|| self.sync.behind(now)),
             proxy: self.options.proxy.to_string(),
             programmed: self.applier.programmed(),
-            contested: self.applier.contested(Instant::now()),
+            contested: self.applier.contested(now),
+            refusal: settings.refusal,
+            conntrack: Room::of(&self.options.sysctl_directory),
             drained: self.applier.means().peers.avoided(),
             remembered: self.index.is_remembered(),
             failed: self.applier.failures().collect(),
@@ -58,6 +69,28 @@ impl Reconciler {
         let all = told.all();
         let states = all.iter().flat_map(|(_, told)| told.states(&owned));
         json(&overview::overview(&node, self.sessions(settings), states))
+    }
+
+    fn announced(&self) -> Answer {
+        let settings = self.in_force()?;
+        let peers = &self.applier.means().peers;
+        let addresses = self.reporter.announced_by_bgp().into_values().flatten().collect();
+        let view = self.applier.means().layer2.view();
+        let journal = self.reporter.history().journal();
+        json(&announced::announced(
+            &settings.node.name,
+            addresses,
+            (&peers.routes(), peers.seen()),
+            &view.borrow(),
+            (&journal, Instant::now()),
+        ))
+    }
+
+    fn count_endpoints(&self) -> Answer {
+        let node = &self.in_force()?.node.name;
+        let services = self.index.services_after(None);
+        let of = |service: &ServiceObject| self.index.endpoints(&service.name);
+        json(&endpoints::endpoints(node, services, of, self.index.suspects()))
     }
 
     fn status_bgp(&self) -> Answer {

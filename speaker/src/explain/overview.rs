@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use super::availability::{AvailabilityAnswer, availability};
 use crate::availability::Seen;
 use crate::bgp::{PeerSettings, Seen as Session};
+use crate::conntrack::Room;
+use crate::reason::Reason;
 use crate::told::{PROTOCOLS, State};
 
 /// So many Services are named in a sentence.
 const NAMED: usize = 3;
 
 /// A node, as its speaker sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAnswer {
     /// Who answers.
@@ -25,6 +27,15 @@ pub struct NodeAnswer {
     pub version: String,
     /// `full`, `external` or `off`.
     pub proxy: String,
+    /// Its rules are in the kernel; `null`: it is too old to say.
+    #[serde(default)]
+    pub programmed: Option<bool>,
+    /// So many seconds the oldest change has waited for the kernel; 0: none waits. `null`: it has no proxy, or is too old to say.
+    #[serde(default)]
+    pub behind_seconds: Option<u64>,
+    /// So many seconds ago the speaker began; `null`: it is too old to say.
+    #[serde(default)]
+    pub up_seconds: Option<u64>,
     /// How many BGP sessions are up.
     pub sessions_up: usize,
     /// How many there are to be.
@@ -53,12 +64,20 @@ pub struct Finding {
 pub(crate) struct Node<'a> {
     /// Its name.
     pub(crate) name: &'a str,
+    /// Since it began.
+    pub(crate) up: Duration,
+    /// How long the oldest change has waited for the kernel.
+    pub(crate) behind: Option<Duration>,
     /// `--proxy`.
     pub(crate) proxy: String,
     /// Its rules are in the kernel.
     pub(crate) programmed: bool,
     /// Others edit its tables so often that repairs are held back.
     pub(crate) contested: bool,
+    /// Why nothing is announced from it.
+    pub(crate) refusal: Option<Reason>,
+    /// Its connection table.
+    pub(crate) conntrack: Option<Room>,
     /// It is being drained.
     pub(crate) drained: bool,
     /// A snapshot stands in for lists that have not come.
@@ -100,6 +119,9 @@ pub(crate) fn overview<'s>(
         node: node.name.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         proxy: node.proxy.clone(),
+        programmed: Some(node.programmed),
+        behind_seconds: node.behind.map(|behind| behind.as_secs()),
+        up_seconds: Some(node.up.as_secs()),
         sessions_up: up,
         sessions: sessions.len(),
         findings,
@@ -119,6 +141,17 @@ fn own(node: &Node<'_>) -> Vec<Finding> {
     let mut found = |text: String, next: Option<String>| findings.push(Finding { text, next });
     if !node.programmed {
         found("its rules are not in the kernel, so nothing is announced from it".to_owned(), log(node.name));
+    }
+    // That a node is kept out by its label or cordoned is what somebody wants.
+    if let Some(reason) = node.refusal.filter(|reason| !reason.is_leaving()) {
+        let text = format!("nothing is announced from it: {}", reason.sentence());
+        found(text, reason.remedy().map(str::to_owned));
+    }
+    if let Some(text) = node.conntrack.and_then(Room::trouble) {
+        found(
+            text,
+            Some(format!("conntrack -S and conntrack -L -o extended on {}: who opens them?", node.name)),
+        );
     }
     if node.contested {
         let text = "others edit Herald's nftables tables again and again, and repairs are held back";
@@ -171,14 +204,17 @@ fn session(node: &str, peer: &PeerSettings, seen: &Session) -> Finding {
 mod tests {
     use super::*;
     use crate::bgp::{By, Ended, Seen, settings};
-    use crate::reason::Reason;
 
     fn node<'a>(failed: Vec<(&'a ObjectName, &'a str)>, silent: &'a BTreeSet<Box<str>>) -> Node<'a> {
         Node {
             name: "node-1",
+            up: Duration::from_secs(60),
+            behind: Some(Duration::ZERO),
             proxy: "full".to_owned(),
             programmed: true,
             contested: false,
+            refusal: None,
+            conntrack: None,
             drained: false,
             remembered: false,
             failed,

@@ -14,8 +14,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{
-    Answer, Asked, BGP_PATH, Failure, HISTORY_PATH, NODE_PATH, PACKET_PATH, PacketQuestion, Question,
-    ROUTES_PATH, Refusal, SERVICE_PATH, Subject,
+    ANNOUNCED_PATH, Answer, Asked, BGP_PATH, ENDPOINTS_PATH, Failure, HISTORY_PATH, NODE_PATH, PACKET_PATH,
+    PacketQuestion, Question, ROUTES_PATH, Refusal, SERVICE_PATH, Subject,
 };
 use crate::addresses::AddressList;
 
@@ -66,11 +66,7 @@ impl Asker {
 /// Answers a request for a path below `/explain/`.
 pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> JsonAnswer {
     let answer = match read(&path, query.as_deref()) {
-        Ok(Asking::Service(name)) => asker.ask(Question::Service(name)).await,
-        Ok(Asking::Node) => asker.ask(Question::Node).await,
-        Ok(Asking::Bgp) => asker.ask(Question::Bgp).await,
-        Ok(Asking::Routes) => asker.ask(Question::Routes).await,
-        Ok(Asking::History(subject)) => asker.ask(Question::History(subject)).await,
+        Ok(Asking::Of(question)) => asker.ask(question).await,
         Ok(Asking::Packet(packet)) => match asker.addresses().await {
             Ok(local) => asker.ask(Question::Packet(packet, local)).await,
             Err(refusal) => Err(refusal),
@@ -93,12 +89,9 @@ pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> J
 
 #[derive(Debug, PartialEq)]
 enum Asking {
-    Service(ObjectName),
+    Of(Question),
+    /// For which the node's addresses are read as well.
     Packet(PacketQuestion),
-    Node,
-    Bgp,
-    Routes,
-    History(Subject),
 }
 
 /// Reads path and query. Names of Kubernetes and addresses need no escapes but `%5B`, `%5D`, `%3A` and `%2F`.
@@ -107,22 +100,25 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         let parts: Vec<&str> = name.split('/').collect();
         return match parts[..] {
             [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Asking::Service(ObjectName::new(namespace, name)))
+                Ok(Asking::Of(Question::Service(ObjectName::new(namespace, name))))
             }
             _ => Err(Refusal::Bad(format!("ask for {SERVICE_PATH}NAMESPACE/NAME"))),
         };
     }
     if let Some(subject) = path.strip_prefix(HISTORY_PATH) {
-        return Subject::parse(&unescape(subject)).map(Asking::History).map_err(Refusal::Bad);
+        let subject = Subject::parse(&unescape(subject)).map_err(Refusal::Bad)?;
+        return Ok(Asking::Of(Question::History(subject)));
     }
     match path {
         PACKET_PATH => {}
-        NODE_PATH => return Ok(Asking::Node),
-        BGP_PATH => return Ok(Asking::Bgp),
-        ROUTES_PATH => return Ok(Asking::Routes),
+        NODE_PATH => return Ok(Asking::Of(Question::Node)),
+        ANNOUNCED_PATH => return Ok(Asking::Of(Question::Announced)),
+        ENDPOINTS_PATH => return Ok(Asking::Of(Question::Endpoints)),
+        BGP_PATH => return Ok(Asking::Of(Question::Bgp)),
+        ROUTES_PATH => return Ok(Asking::Of(Question::Routes)),
         _ => {
             return Err(Refusal::Bad(format!(
-                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {ANNOUNCED_PATH}, {ENDPOINTS_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
             )));
         }
     }
@@ -162,16 +158,16 @@ mod tests {
 
     #[test]
     fn paths_are_read_or_refused_with_what_to_ask_for() {
-        let service = Asking::Service(ObjectName::new("shop", "web"));
+        let service = Asking::Of(Question::Service(ObjectName::new("shop", "web")));
         assert_eq!(read("/explain/service/shop/web", None), Ok(service));
         let packet = PacketQuestion::parse("2001:db8:c::1", "[2001:db8:1::1]:53/udp").unwrap();
         assert_eq!(
             read("/explain/packet", Some("from=2001:db8:c::1&to=%5B2001:db8:1::1%5d:53%2Fudp")),
             Ok(Asking::Packet(packet))
         );
-        let address = Asking::History(Subject::parse("2001:db8:1::1").unwrap());
+        let address = Asking::Of(Question::History(Subject::parse("2001:db8:1::1").unwrap()));
         assert_eq!(read("/explain/history/2001%3Adb8:1::1", None), Ok(address));
-        let service = Asking::History(Subject::parse("shop/web").unwrap());
+        let service = Asking::Of(Question::History(Subject::parse("shop/web").unwrap()));
         assert_eq!(read("/explain/history/shop/web", None), Ok(service));
         assert!(matches!(read("/explain/history/", None), Err(Refusal::Bad(_))));
         for (path, query) in [

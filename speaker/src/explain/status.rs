@@ -204,7 +204,7 @@ pub(crate) fn routes(
 }
 
 /// `41 s`, `3 min`, `5 h`, `12 d`.
-pub(super) fn span(seconds: u64) -> String {
+pub fn span(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

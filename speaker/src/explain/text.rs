@@ -9,6 +9,12 @@ const NAMED: usize = 6;
 
 /// Prints rows under a heading, columns aligned, indented by two.
 pub fn table(f: &mut fmt::Formatter<'_>, heading: &[String], rows: &[Vec<String>]) -> fmt::Result {
+    writeln!(f)?;
+    aligned(heading, rows).iter().try_for_each(|line| writeln!(f, "{line}"))
+}
+
+/// The lines of a table: the heading, then one for each row.
+pub fn aligned(heading: &[String], rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {
         let own = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count() + 2);
         own.max().unwrap_or(0)
@@ -21,12 +27,11 @@ pub fn table(f: &mut fmt::Formatter<'_>, heading: &[String], rows: &[Vec<String>
             head.max(width(column) + indent)
         })
         .collect();
-    writeln!(f)?;
-    line(f, heading, &widths, 0)?;
-    rows.iter().try_for_each(|row| line(f, row, &widths, 2))
+    let rows = rows.iter().map(|row| line(row, &widths, 2));
+    std::iter::once(line(heading, &widths, 0)).chain(rows).collect()
 }
 
-fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize], indent: usize) -> fmt::Result {
+fn line(cells: &[String], widths: &[usize], indent: usize) -> String {
     let mut text = " ".repeat(indent);
     let mut end = 0;
     for (cell, width) in cells.iter().zip(widths) {
@@ -35,7 +40,8 @@ fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize], indent: 
         let pad = end.saturating_sub(text.chars().count());
         text.extend(std::iter::repeat_n(' ', pad));
     }
-    writeln!(f, "{}", text.trim_end())
+    text.truncate(text.trim_end().len());
+    text
 }
 
 /// The cells of a heading.
@@ -236,6 +242,6 @@ impl fmt::Display for PacketAnswer {
         let rows: Vec<Vec<String>> = self.walk.iter().map(|step| cells([&step.at, &step.text])).collect();
         writeln!(f, "\n{about}")?;
         let width = rows.iter().filter_map(|row| row.first()).map(|at| at.chars().count() + 4).max();
-        rows.iter().try_for_each(|row| line(f, row, &[width.unwrap_or(0), 0], 2))
+        rows.iter().try_for_each(|row| writeln!(f, "{}", line(row, &[width.unwrap_or(0), 0], 2)))
     }
 }

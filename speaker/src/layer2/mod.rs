@@ -116,6 +116,8 @@ impl Wanted {
 /// One interface, as it is just now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PortView {
+    /// Its hardware address.
+    pub(crate) mac: [u8; 6],
     /// How many other nodes are heard.
     pub(crate) hears: usize,
     /// What this node owns.

@@ -294,7 +294,7 @@ impl Port {
                     self.shared.metrics.owner_changed();
                     changed = true;
                 }
-                Output::Suspects => changed = true,
+                Output::Prepare | Output::Suspects => changed = true,
                 Output::Tell(address) => self.tell(address),
                 Output::Conflict(address, mac) => self.conflict(address, mac),
             }
@@ -385,6 +385,7 @@ impl Port {
         let formers = self.segment.formers(self.published).filter_map(former).collect();
         drop(wanted);
         let mut now = PortView {
+            mac: self.interface.mac,
             hears: self.segment.hears(),
             owned,
             named,

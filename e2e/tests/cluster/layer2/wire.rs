@@ -166,17 +166,17 @@ fn await_group(layer2: &Layer2, vip: IpAddr, owner: &Node) -> Result<()> {
     })
 }
 
-fn metrics(node: &Node) -> Result<String> {
+pub(super) fn metrics(node: &Node) -> Result<String> {
     let path = herald_e2e::HttpOptions::default().path("/metrics");
     Ok(node.ns.http(herald_e2e::at("127.0.0.1", 7472), &path)?.body)
 }
 
-fn value(metrics: &str, series: &str) -> Option<f64> {
+pub(super) fn value(metrics: &str, series: &str) -> Option<f64> {
     metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The hardware address of a node on the segment.
-fn mac(node: &Node) -> Result<Mac> {
+pub(super) fn mac(node: &Node) -> Result<Mac> {
     let links = node.ns.exec(&["ip", "-o", "link", "show", "dev", "eth0"])?;
     let mut words = links.split_whitespace().skip_while(|word| *word != "link/ether").skip(1);
     let octets =
@@ -185,6 +185,6 @@ fn mac(node: &Node) -> Result<Mac> {
     octets.try_into().map_err(|octets| anyhow::anyhow!("{octets:02x?}"))
 }
 
-fn text(mac: Mac) -> String {
+pub(super) fn text(mac: Mac) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use super::CHECKS;
 use super::seen::ClusterSeen;
 use crate::doctor::report::Report;
+use crate::testing::golden;
 
 fn workload(
     namespace: &str,
@@ -408,9 +409,5 @@ fn the_screen_is_as_its_golden_file() {
     ill.denied = Err("subjectaccessreviews.authorization.k8s.io is forbidden".to_owned());
     let text =
         format!("$ herald doctor cluster\n{}\n$ herald doctor cluster\n{}", screen(&well()), screen(&ill));
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/doctor.txt");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, &text).unwrap();
-    }
-    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "UPDATE_GOLDEN=1 rewrites {path}");
+    golden("doctor.txt", &text);
 }

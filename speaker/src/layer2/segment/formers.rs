@@ -7,12 +7,22 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::Segment;
 use super::peers::Peers;
+use super::{Own, Segment};
 use crate::layer2::hello::Participant;
 
-/// How long the new owner keeps to itself that the address has moved, so that its rules know the former one by then.
-pub(super) const PREPARE: Duration = Duration::from_millis(50);
+/// How long an address is left where it is once its next owner knows that it comes: so long its rules may take to learn who
+/// had it. A packet of a connection that is handed over would otherwise be taken for the beginning of one.
+const PREPARE: Duration = Duration::from_millis(50);
+
+/// What holds a claim up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Preparation {
+    /// It begins now, and lasts until then.
+    Begins(Instant),
+    /// It has begun.
+    GoesOn,
+}
 
 /// A node that gave an address to this one.
 #[derive(Debug)]
@@ -29,10 +39,39 @@ impl Former {
     }
 }
 
+impl Own {
+    /// What keeps it from being claimed, for the sake of who has it now. One that fell silent is not waited for.
+    pub(super) fn prepare(&mut self, now: Instant, former: Option<Former>) -> Option<Preparation> {
+        let Some(former) = former else {
+            // Who was prepared for may be known still, be it that it has stopped meanwhile.
+            self.claim_at = None;
+            return None;
+        };
+        self.former = Some(former);
+        match self.claim_at {
+            None => {
+                self.claim_at = Some(now + PREPARE);
+                Some(Preparation::Begins(now + PREPARE))
+            }
+            Some(at) if now < at => Some(Preparation::GoesOn),
+            Some(_) => {
+                self.claim_at = None;
+                None
+            }
+        }
+    }
+
+    /// It is another's.
+    pub(super) fn forget_former(&mut self) {
+        self.former = None;
+        self.claim_at = None;
+    }
+}
+
 impl Segment {
-    /// What this participant owns and another one had before, with that one's node.
+    /// What this participant owns, or is about to, and another one had before, with that one's node.
     pub(crate) fn formers(&self, now: Instant) -> impl Iterator<Item = (IpAddr, &str)> {
-        self.own.iter().filter(|(_, own)| own.claim.is_some()).filter_map(move |(address, own)| {
+        self.own.iter().filter_map(move |(address, own)| {
             let former = own.former.as_ref()?;
             self.peers.works_on(former.participant, now).then_some((*address, &*former.node))
         })

@@ -181,7 +181,7 @@ fn a_node_that_stops_answers_until_another_one_has_the_address() {
 }
 
 #[test]
-fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_come_back() {
+fn who_leaves_an_address_is_prepared_for_and_its_former_owner_until_it_falls_silent_or_does_not_come_back() {
     let start = Instant::now();
     let owned = |stopping: bool| {
         let mut segment = segment(start);
@@ -208,7 +208,7 @@ fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_c
             hello.version = 2;
             hello.update = told(1, Offer { leaving: !stopping, ..claim });
         });
-        assert!(out.contains(&Output::Own(vip())) && !out.contains(&Output::Tell(vip())), "{out:?}");
+        assert!(out.contains(&Output::Prepare) && !out.contains(&Output::Own(vip())), "{out:?}");
         (segment, MS * at)
     };
     let former = |segment: &Segment, at: Duration| {
@@ -217,8 +217,11 @@ fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_c
     let node = [(vip(), "node-2".to_owned())];
 
     let (mut left, at) = owned(false);
-    assert_eq!(pass(&mut left, start, at + MS * 60), [((at + MS * 50).as_millis(), Output::Tell(vip()))]);
-    assert_eq!(former(&left, at), node);
+    assert_eq!(former(&left, at), node, "known before the address comes");
+    let then = (at + MS * 50).as_millis();
+    let moved = pass(&mut left, start, at + MS * 60);
+    assert_eq!(moved, [(then, Output::Own(vip())), (then, Output::Tell(vip()))]);
+    assert_eq!(former(&left, at + MS * 60), node);
     pass(&mut left, start, at + MS * 400);
     assert_eq!(former(&left, at + MS * 400), [], "it fell silent: its kernel may be gone");
 
@@ -237,6 +240,37 @@ fn who_leaves_an_address_is_its_former_owner_until_it_falls_silent_or_does_not_c
     pass(&mut stopped, start, at + MS * 110_000);
     assert_eq!(former(&stopped, at + MS * 110_000), node, "its kernel works on, again");
     assert_eq!(former(&stopped, at + MS * 121_000), [], "it does not come back");
+}
+
+#[test]
+fn a_preparation_ends_when_who_leaves_falls_silent_or_stays() {
+    let start = Instant::now();
+    for stays in [false, true] {
+        let mut segment = segment(start);
+        segment.handle(start, offers());
+        let claim = Offer { score: 0, claim: Some(5), leaving: false };
+        let hear = |segment: &mut Segment, at: Duration, sequence: u32, offer: Offer| {
+            let mut hello = of_another(segment, sequence, true);
+            hello.version = sequence;
+            hello.update = Some(Update { base: 0, to: sequence, offers: vec![(vip(), Some(offer))] });
+            segment.handle(start + at, Event::Hello(hello, None))
+        };
+        for sequence in 1..10 {
+            hear(&mut segment, MS * 90 * sequence, sequence, claim);
+            pass(&mut segment, start, MS * (90 * sequence + 80));
+        }
+        let leaving = Offer { leaving: true, ..claim };
+        let out = hear(&mut segment, MS * 890, 10, leaving);
+        assert!(out.contains(&Output::Prepare), "{out:?}");
+        if stays {
+            hear(&mut segment, MS * 920, 11, claim);
+            assert_eq!(pass(&mut segment, start, MS * 1100), []);
+            assert_eq!(segment.formers(start + MS * 1100).next(), None);
+        } else {
+            assert_eq!(pass(&mut segment, start, MS * 930), []);
+            assert_eq!(pass(&mut segment, start, MS * 940)[0], (940, Output::Own(vip())));
+        }
+    }
 }
 
 #[test]
