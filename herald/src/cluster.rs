@@ -9,6 +9,7 @@
 //!   look (here) ──Facts──> services.rs, nodes.rs, … (pure) ──Told──> sheet.rs ──lines──> standard output, or watch.rs
 //! ```
 
+mod availability;
 mod bgp;
 mod facts;
 mod judge;

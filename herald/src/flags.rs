@@ -257,6 +257,10 @@ pub(crate) struct SpeakerFlags {
     /// by layer 2, in metallb_layer2_*. All others are one series each.
     #[arg(long, default_value_t = 1000, value_name = "ADDRESSES")]
     address_metrics_limit: usize,
+    /// How often each load balancer address is probed from two nodes that do not have it, by a TCP connection the way that a
+    /// client's packets go, for example `10s` (100ms to 10m). Without it none is. Only with --proxy=full.
+    #[arg(long, value_parser = parse_probe_interval, value_name = "DURATION")]
+    probe_addresses: Option<Duration>,
     /// Conntrack entries per core that the kernel shall have room for at least, as kube-proxy has it; 0 leaves
     /// nf_conntrack_max alone. Only with --proxy=full.
     #[arg(long, default_value_t = ConntrackLimits::default().max_per_core, value_name = "ENTRIES")]
@@ -294,6 +298,7 @@ impl SpeakerFlags {
             drain,
             service_metrics_limit,
             address_metrics_limit,
+            probe_addresses,
             conntrack_max_per_core,
             conntrack_tcp_be_liberal,
             layer2_key_directory,
@@ -314,6 +319,7 @@ impl SpeakerFlags {
             drain,
             service_metrics_limit,
             address_metrics_limit,
+            probe_addresses,
             conntrack: ConntrackLimits {
                 max_per_core: conntrack_max_per_core,
                 tcp_be_liberal: conntrack_tcp_be_liberal,
@@ -324,6 +330,14 @@ impl SpeakerFlags {
             take_over,
             ..SpeakerOptions::new(client, node_name)
         }
+    }
+}
+
+fn parse_probe_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    match (Duration::from_millis(100)..=Duration::from_secs(600)).contains(&interval) {
+        true => Ok(interval),
+        false => Err("choose 100ms to 10m; without the flag nothing is probed".to_owned()),
     }
 }
 
@@ -339,6 +353,14 @@ fn parse_proxy_mode(text: &str) -> Result<ProxyMode, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_probed_neither_all_the_time_nor_never() {
+        assert_eq!(parse_probe_interval("10s"), Ok(Duration::from_secs(10)));
+        for text in ["0s", "99ms", "11m", "often"] {
+            assert!(parse_probe_interval(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn an_unknown_proxy_mode_names_the_known_ones() {

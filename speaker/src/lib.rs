@@ -12,6 +12,7 @@
 //!     │  <─ watch: its status; <─ mpsc ─> bgp::bfd                   1x  a thread: BFD of all sessions, where asked for
 //!     ├─ watch: ports ────────────────> proxy::health                  1x, full mode only: node ports, 10256, 10249
 //!     ├─ watch: targets, verdicts <───> proxy::probe                   1x  probes of local endpoints, <= 512 at a time
+//!     ├─ watch: what to probe ────────> availability                   1x, where asked for: whether addresses answer, <= 200 at a time
 //!     ├─ watch: ports ────────────────> proxy::localhost               1x, where asked for: node ports on loopback
 //!     ├─ mpsc, depth 2 ───────────────> snapshot                       1x  a thread: the last view on the node's disk
 //!     └─ mpsc, drops when full ───────> runtime::events                1x
@@ -28,6 +29,7 @@
 
 mod addresses;
 mod apply;
+mod availability;
 mod bgp;
 mod changes;
 mod cleanup;

@@ -77,6 +77,8 @@ pub struct SpeakerOptions {
     pub service_metrics_limit: usize,
     /// How many announced addresses at most have series of their own, and how many that the node owns by layer 2.
     pub address_metrics_limit: usize,
+    /// How often each load balancer address is probed from other nodes; `None`: never. In full mode only.
+    pub probe_addresses: Option<Duration>,
     /// The kernel's conntrack settings; in full mode only.
     pub conntrack: ConntrackLimits,
     /// The files of a Secret with the keys of layer 2's hellos; `None`: they are signed with the cluster's name.
@@ -117,6 +119,7 @@ impl SpeakerOptions {
             drain: Duration::from_secs(10),
             service_metrics_limit: 1000,
             address_metrics_limit: 1000,
+            probe_addresses: None,
             conntrack: ConntrackLimits::default(),
             layer2_key_directory: None,
             sysctl_directory: SYSCTLS.into(),

@@ -41,6 +41,7 @@ impl Reconciler {
         if !self.index.set_suspects(nodes) {
             return;
         }
+        self.probing_nodes();
         let now = self.index.suspects();
         self.metrics.suspect_nodes.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
         let fallen = now.difference(&before).map(|node| {
@@ -62,6 +63,14 @@ impl Reconciler {
                 self.outputs.events.publish(regarding, kind, reason, text);
             }
         }
+    }
+
+    /// Tells who probes addresses: all nodes but those that count as dead.
+    pub(crate) fn probing_nodes(&self) {
+        let Some(settings) = &self.settings else { return };
+        let (own, dead) = (&*self.options.node_name, self.index.suspects());
+        let others = settings.others.keys().filter(|node| !dead.contains(*node));
+        self.availability.nodes(others.map(|node| &**node).chain([own]));
     }
 
     fn floor(&mut self, now: Instant) {

@@ -352,4 +352,4 @@ fn local_addresses(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Applier, Desired};
+use crate::availability::{Availability, targets};
 use crate::bgp::{Met, Routers};
 use crate::configured::ConfigNews;
 use crate::drain::Drain;
@@ -95,6 +96,7 @@ pub(crate) struct Reconciler {
     pub(crate) outputs: Outputs,
     pub(crate) settings: Option<Settings>,
     pub(crate) probing: Probing,
+    pub(crate) availability: Availability,
     pub(crate) floor: Floor,
     pub(crate) drain: Drain,
     pub(crate) foreign: Foreign,
@@ -136,6 +138,7 @@ impl Reconciler {
                 }
                 Ok(()) = inputs.layer2.changed() => {
                     let view = inputs.layer2.borrow_and_update().clone();
+                    self.availability.owned(&view);
                     self.reporter.layer2(Instant::now(), view);
                 }
                 () = inputs.monitoring.changed() => {
@@ -263,6 +266,7 @@ impl Reconciler {
             tell_refusal(&self.options.node_name, settings.refusal);
         }
         self.settings = Some(settings);
+        self.probing_nodes();
     }
 
     /// Plans and applies some Services.
@@ -278,6 +282,14 @@ impl Reconciler {
         let mut plans: BTreeMap<ObjectName, ServicePlan> = planned.collect();
         self.metrics.plan_duration.observe(started.elapsed().as_secs_f64());
 
+        self.availability.want(|| {
+            let targets = plans.iter().map(|(name, plan)| {
+                let endpoints = || self.index.endpoints(name).unwrap_or(&none);
+                let service = self.index.service(name);
+                (name, service.map(|service| targets(&view, service, endpoints(), plan)).unwrap_or_default())
+            });
+            targets.collect()
+        });
         let count = plans.len();
         let desired = plans.iter_mut().map(|(name, plan)| {
             let desired = Desired { rules: plan.rules.clone(), claims: std::mem::take(&mut plan.claims) };

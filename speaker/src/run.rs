@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{self, LocalAddresses};
 use crate::apply::Applier;
+use crate::availability::{self, Availability, Book, Echo};
 use crate::bgp::{Met, Notices, Peers, Routers, look_for_routers};
 use crate::configured::{Configured, fold_config, watched};
 use crate::conntrack::{Housekeeper, RoomMetrics};
@@ -152,6 +153,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         Ok(())
     });
 
+    let availability = spawn_availability(&mut tasks, &options, &metrics)?;
     let speaker_metrics = SpeakerMetrics::new(&metrics, &options.node_name, options.address_metrics_limit);
     let names = FrontendNames::default();
     let proxy = proxy.map(|proxy| proxy.counting(proxy_metrics.sync_failures.clone(), names.clone()));
@@ -209,6 +211,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         outputs: Outputs { programmed: readiness.handle("rules"), events, unnumbered, client_metrics },
         settings: None,
         probing,
+        availability,
         floor: Floor::default(),
         drain: Drain::default(),
         pending: Pending::default(),
@@ -380,6 +383,29 @@ fn spawn_resuming(
     let keeper = Keeper::start(directory, identity, known, reach, metrics)
         .context("cannot start the thread that writes snapshots")?;
     Ok((cluster, keeper))
+}
+
+/// What probes addresses from other nodes, where that is asked for.
+fn spawn_availability(
+    tasks: &mut Tasks,
+    options: &SpeakerOptions,
+    metrics: &Metrics,
+) -> anyhow::Result<Availability> {
+    let Some(interval) = options.probe_addresses else { return Ok(Availability::off()) };
+    anyhow::ensure!(
+        options.proxy == ProxyMode::Full,
+        "--probe-addresses needs --proxy=full, and this is --proxy={}: the other proxy of this node would translate a probe, and \
+         it would never leave",
+        options.proxy
+    );
+    let echo =
+        Echo::open().context("cannot open packet sockets for --probe-addresses (CAP_NET_RAW is needed)")?;
+    let book = Book::new(options.address_metrics_limit);
+    book.register(metrics);
+    let (availability, wanted) = Availability::on(book.clone());
+    let probing = availability::run(options.node_name.clone(), interval, wanted, echo, book);
+    tasks.spawn_until_shutdown("availability", probing);
+    Ok(availability)
 }
 
 /// Health check node ports and kube-proxy's own two ports.

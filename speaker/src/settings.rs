@@ -209,6 +209,7 @@ impl Settings {
                 cluster_cidrs,
                 masquerade,
                 count_traffic: options.service_metrics_limit > 0,
+                probes_pass: options.probe_addresses.is_some(),
                 ..RulesetConfig::default()
             },
             peers,

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that labs run side by side. Each module is one subject; each test brings up its own lab.
 
+mod availability;
 mod bfd;
 mod coexistence;
 mod conntrack;

@@ -150,7 +150,7 @@ fn the_rules_for_alerts_name_metrics_that_herald_serves_and_all_of_those_are_doc
          address-pools: [{name: edge, protocol: bgp, addresses: [192.168.10.0/24]}]\n",
     )?;
     let _controller = lab.controller("controller", &[])?;
-    let _speaker = lab.speaker(lab.node(1), &[])?;
+    let _speaker = lab.speaker(lab.node(1), &["--probe-addresses=1s"])?;
     await_ok(SOON, "all of them to be served", || {
         let options = HttpOptions::default().path("/metrics");
         let mut text = String::new();

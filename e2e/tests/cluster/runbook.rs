@@ -24,6 +24,7 @@ const OF_SESSIONS: &[u32] = &[8, 9, 10, 11, 28];
 const OF_PACKETS: &[u32] = &[12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26];
 const OF_THE_SEGMENT: &[u32] = &[24];
 const OF_WHAT_IS_NOT_BELIEVED: &[u32] = &[29, 30];
+const OF_PROBES: &[u32] = &[31];
 
 const BGP: &str = "\
 peers:
@@ -62,8 +63,15 @@ struct Runbook<'lab> {
 impl<'lab> Runbook<'lab> {
     fn open(lab: &'lab Lab) -> Result<Self> {
         let cases = cases();
-        let provoked =
-            [OF_THE_CONTROLLER, OF_RIGHTS, OF_SESSIONS, OF_PACKETS, OF_THE_SEGMENT, OF_WHAT_IS_NOT_BELIEVED];
+        let provoked = [
+            OF_THE_CONTROLLER,
+            OF_RIGHTS,
+            OF_SESSIONS,
+            OF_PACKETS,
+            OF_THE_SEGMENT,
+            OF_WHAT_IS_NOT_BELIEVED,
+            OF_PROBES,
+        ];
         let provoked: BTreeSet<u32> = provoked.concat().into_iter().collect();
         let written: BTreeSet<u32> = cases.keys().copied().collect();
         ensure!(written == provoked, "{written:?} are in the document, {provoked:?} are provoked");
@@ -358,4 +366,25 @@ fn endpoints_that_are_held_and_rules_that_are_refused_are_told() -> Result<()> {
     owner.wait()?;
     shown?;
     runbook.close(OF_WHAT_IS_NOT_BELIEVED)
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn an_address_that_does_not_answer_its_probes_is_told() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let runbook = Runbook::open(&lab)?;
+    lab.configure_herald(BGP)?;
+    let _controller = lab.controller("controller", &[])?;
+    let _speakers = lab.speakers(&["--probe-addresses=200ms"])?;
+    lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    create(&lab, [service("web", json!({}))])?;
+    let address = await_address(&lab, "web")?.to_string();
+    await_ok(SHOWN, "the Service", || lab.client().get(at(&address, 80)))?;
+    // The router forwards to nobody.
+    lab.router().ns.exec(&[
+        "nft",
+        "add table inet dark; add chain inet dark forward { type filter hook forward priority 0; policy drop; }",
+    ])?;
+    runbook.shows(31, &[])?;
+    runbook.close(OF_PROBES)
 }

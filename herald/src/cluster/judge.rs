@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use herald_speaker::explain::Finding;
 use serde::Serialize;
 
+use super::availability::Availability;
 use super::facts::{Answers, Facts, PoolFact, ServiceFact, Unread};
 use crate::speakers::NodeFact;
 
@@ -21,6 +22,8 @@ pub(super) struct Overview {
     pub(super) services: Vec<ServiceRow>,
     pub(super) nodes: Vec<NodeRow>,
     pub(super) pools: Vec<PoolFact>,
+    /// What probes of addresses say; `null`: there are none.
+    pub(super) availability: Option<Availability>,
     /// The controller that leads. `null`: none, or it is not known.
     pub(super) leader: Option<String>,
 }
@@ -77,6 +80,7 @@ pub(super) fn judge(facts: &Facts) -> Overview {
         services,
         nodes: facts.nodes.iter().map(node).collect(),
         pools: facts.pools.clone(),
+        availability: Availability::of(facts.answers.values().filter_map(|answer| answer.as_ref().ok())),
         leader: facts.leader.clone().unwrap_or_default(),
     }
 }

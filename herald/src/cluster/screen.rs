@@ -20,8 +20,9 @@ impl Overview {
             0 => "all is well".to_owned(),
             count => counted(count, "thing is wrong", "things are wrong"),
         };
+        let probes = self.availability.as_ref().map(|all| format!(", {all}")).unwrap_or_default();
         format!(
-            "{wrong}: {} of Services, {answering} of {} speakers answer{sessions}",
+            "{wrong}: {} of Services, {answering} of {} speakers answer{sessions}{probes}",
             counted(with, "address", "addresses"),
             self.nodes.len()
         )

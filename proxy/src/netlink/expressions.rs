@@ -97,6 +97,10 @@ pub(super) fn write(
             bitwise(w, &mask.to_ne_bytes(), &[0; 4]);
             compare(w, EQUAL, &mask.to_ne_bytes());
         }
+        Statement::MarkIs(mark) => {
+            meta(w, META_MARK, FIRST);
+            compare(w, EQUAL, &mark.to_ne_bytes());
+        }
         Statement::SetMark(mask) => change_mark(w, !mask, *mask),
         Statement::ClearMark(mask) => change_mark(w, !mask, 0),
         Statement::InSet(key, set) => {

@@ -24,6 +24,10 @@ const FILTER_PRIORITY: i32 = -5;
 /// Before everyone who masquerades at `srcnat` (100).
 const MASQUERADE_PRIORITY: i32 = 95;
 
+/// The mark (`SO_MARK`) of Herald's own availability probes: they go where the node's routes lead, as a client's packets do,
+/// and not to an endpoint that this node chooses. Bits that no network plugin known to us takes for itself.
+pub const PROBE_MARK: u32 = 0x48;
+
 /// A frontend: address, protocol, port.
 pub(super) const FRONTEND: [Expression; 3] =
     [Expression::DestinationAddress, Expression::Protocol, Expression::DestinationPort];
@@ -43,6 +47,8 @@ pub struct RulesetConfig {
     pub hand_over: bool,
     /// Packets are counted by frontend. Costs each packet, of foreign connections as well, one lookup.
     pub count_traffic: bool,
+    /// What this node sends with [`PROBE_MARK`] is neither translated nor refused.
+    pub probes_pass: bool,
 }
 
 /// Which marked connections are masqueraded.
@@ -65,6 +71,7 @@ impl Default for RulesetConfig {
             masquerade: MasqueradeMode::Always,
             hand_over: true,
             count_traffic: true,
+            probes_pass: false,
         }
     }
 }
@@ -104,7 +111,13 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
         ),
         base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, first_look(config)),
         base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
-        base("output-dnat", ChainType::Nat, Hook::Output, DNAT_PRIORITY, vec![dispatch_service()]),
+        base(
+            "output-dnat",
+            ChainType::Nat,
+            Hook::Output,
+            DNAT_PRIORITY,
+            probes(config).chain([dispatch_service()]).collect(),
+        ),
         base("input-guard", ChainType::Filter, Hook::Input, FILTER_PRIORITY, vec![guard()]),
         base("forward-guard", ChainType::Filter, Hook::Forward, FILTER_PRIORITY, forward_guard()),
         base("output-guard", ChainType::Filter, Hook::Output, FILTER_PRIORITY, output_guard(config)),
@@ -288,6 +301,11 @@ fn endpoint(map: SetName) -> Vec<Rule> {
     vec![vec![Statement::Dnat(key, map)]]
 }
 
+/// What probes an address on another node leaves this one as it is.
+fn probes(config: &RulesetConfig) -> impl Iterator<Item = Rule> {
+    config.probes_pass.then(|| vec![Statement::MarkIs(PROBE_MARK), Statement::Accept]).into_iter()
+}
+
 /// Packets of known connections pass: replies, and what was translated before.
 fn guard() -> Rule {
     vec![Statement::StateNotKnown, Statement::Jump("guard")]
@@ -309,7 +327,7 @@ fn forward_guard() -> Vec<Rule> {
 }
 
 fn output_guard(config: &RulesetConfig) -> Vec<Rule> {
-    config.hand_over.then(let_out).into_iter().chain([guard(), unallocated()]).collect()
+    config.hand_over.then(let_out).into_iter().chain(probes(config)).chain([guard(), unallocated()]).collect()
 }
 
 /// ClusterIPs that no Service has: those that one has were translated, or refused by the guard before. Not in input: an

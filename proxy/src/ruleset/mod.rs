@@ -27,7 +27,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use build::{MasqueradeMode, Ruleset, RulesetConfig};
+pub use build::{MasqueradeMode, PROBE_MARK, Ruleset, RulesetConfig};
 pub use class::class_for;
 pub use model::{
     Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName, Statement,

@@ -372,6 +372,8 @@ pub enum Statement {
     Icmp(IcmpType),
     /// Goes on when all bits of the mask are set in the packet's mark.
     MarkHas(u32),
+    /// Goes on when the packet's mark is just this.
+    MarkIs(u32),
     /// Goes on when the key is in the set.
     InSet(Vec<Expression>, SetName),
     /// Goes on when the key is not in the set.

@@ -108,6 +108,33 @@ fn without_what_the_kernel_needs_to_pass_on_nothing_is_asked_of_it_and_the_layou
 }
 
 #[test]
+fn probes_are_let_out_by_one_rule_before_the_translation_and_one_before_the_guard_where_they_are_asked_for() {
+    let rulesets = [false, true].map(|probes_pass| Ruleset::new(&RulesetConfig { probes_pass, ..config() }));
+    let [plain, probing] = rulesets.clone().map(|ruleset| ruleset.text(&[]));
+    assert!(!plain.contains("meta mark 0x00000048"));
+    let added: Vec<(&str, &str)> = probing
+        .lines()
+        .zip(std::iter::once("").chain(probing.lines()))
+        .filter(|(line, _)| line.contains("meta mark 0x00000048"))
+        .map(|(line, before)| (line.trim(), before.trim()))
+        .collect();
+    let rule = "meta mark 0x00000048 accept";
+    let expected = ["ip", "ip6"].map(|family| {
+        [
+            (rule.to_owned(), "type nat hook output priority -105; policy accept;".to_owned()),
+            (rule.to_owned(), format!("ct state untracked {family} daddr @formers accept")),
+        ]
+    });
+    let added: Vec<_> =
+        added.into_iter().map(|(line, before)| (line.to_owned(), before.to_owned())).collect();
+    assert_eq!(added, expected.concat());
+    let without: Vec<&str> = probing.lines().filter(|line| line.trim() != rule).collect();
+    assert_eq!(without, plain.lines().collect::<Vec<_>>(), "nothing else");
+    let [plain, probing] = rulesets.map(|ruleset| ruleset.tables.map(|table| table.layout()));
+    assert_eq!(plain, probing, "a refill is enough");
+}
+
+#[test]
 fn every_chain_that_is_gone_to_exists() {
     for table in Ruleset::new(&config()).with_elements(&elements()).tables {
         let names: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();

@@ -227,6 +227,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
             format!("{protocol} type {kind}")
         }
         Statement::MarkHas(mask) => format!("meta mark & {mask:#010x} == {mask:#010x}"),
+        Statement::MarkIs(mark) => format!("meta mark {mark:#010x}"),
         Statement::InSet(key, set) => format!("{} @{}", key_text(family, key), set.as_str()),
         Statement::NotInSet(key, set) => format!("{} != @{}", key_text(family, key), set.as_str()),
         Statement::SetMark(mask) => format!("meta mark set meta mark | {mask:#010x}"),

@@ -11,6 +11,7 @@ mod conntrack;
 mod counters;
 mod flows;
 mod kernel;
+mod marked;
 mod neighbours;
 mod net;
 mod packets;

@@ -12,6 +12,7 @@
 
 mod advice;
 mod announced;
+mod availability;
 mod endpoints;
 mod history;
 mod model;
@@ -29,6 +30,7 @@ mod status_tests;
 mod tests;
 
 pub use announced::{AnnouncedAnswer, InterfaceAnswer, OwnedAnswer, ToldAnswer};
+pub use availability::{AvailabilityAnswer, ProbedAnswer};
 pub use endpoints::{EndpointsAnswer, EndpointsCount};
 pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, SESSION_DOWN, SESSION_UP, Subject};
 pub use model::{

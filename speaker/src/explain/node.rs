@@ -62,6 +62,7 @@ impl Reconciler {
             failed: self.applier.failures().collect(),
             held: self.floor.count(),
             silent: self.index.suspects(),
+            probes: self.availability.book().map(|book| (book.interval(), book.seen(Instant::now()))),
         };
         let told = self.reporter.told();
         let owned = told.owned();

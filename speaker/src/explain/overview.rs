@@ -7,7 +7,9 @@ use std::time::Duration;
 use herald_runtime::ObjectName;
 use serde::{Deserialize, Serialize};
 
-use crate::bgp::{PeerSettings, Seen};
+use super::availability::{AvailabilityAnswer, availability};
+use crate::availability::Seen;
+use crate::bgp::{PeerSettings, Seen as Session};
 use crate::conntrack::Room;
 use crate::reason::Reason;
 use crate::told::{PROTOCOLS, State};
@@ -42,6 +44,9 @@ pub struct NodeAnswer {
     pub findings: Vec<Finding>,
     /// Of each load balancer address what becomes of it here: `bgp`, `layer2` or both with a `+`, or the one word why it is not announced.
     pub addresses: BTreeMap<IpAddr, String>,
+    /// What its probes of addresses say; `null`: it makes none.
+    #[serde(default)]
+    pub availability: Option<AvailabilityAnswer>,
 }
 
 /// Something that is wrong.
@@ -83,17 +88,22 @@ pub(crate) struct Node<'a> {
     pub(crate) held: usize,
     /// Nodes that have fallen silent.
     pub(crate) silent: &'a BTreeSet<Box<str>>,
+    /// How often it probes addresses, and what it has seen.
+    pub(crate) probes: Option<(Duration, BTreeMap<IpAddr, Seen>)>,
 }
 
 /// Tells of a node.
 pub(crate) fn overview<'s>(
     node: &Node<'_>,
-    sessions: impl Iterator<Item = (&'s PeerSettings, Seen)>,
+    sessions: impl Iterator<Item = (&'s PeerSettings, Session)>,
     states: impl Iterator<Item = (IpAddr, State)>,
 ) -> NodeAnswer {
     let sessions: Vec<_> = sessions.collect();
     let up = sessions.iter().filter(|(_, seen)| seen.negotiated.is_some()).count();
     let mut findings = own(node);
+    let probes = node.probes.as_ref().map(|(interval, seen)| availability(*interval, seen));
+    let (availability, unanswered) = probes.unzip();
+    findings.extend(unanswered.into_iter().flatten());
     let down = sessions.iter().filter(|(_, seen)| seen.negotiated.is_none());
     findings.extend(down.map(|(peer, seen)| session(node.name, peer, seen)));
     let mut addresses = BTreeMap::new();
@@ -116,6 +126,7 @@ pub(crate) fn overview<'s>(
         sessions: sessions.len(),
         findings,
         addresses,
+        availability,
     }
 }
 
@@ -181,7 +192,7 @@ fn log(node: &str) -> Option<String> {
     Some(format!("the log of the speaker on {node}"))
 }
 
-fn session(node: &str, peer: &PeerSettings, seen: &Seen) -> Finding {
+fn session(node: &str, peer: &PeerSettings, seen: &Session) -> Finding {
     let latest = seen.ended.iter().flatten().max_by_key(|ended| ended.at);
     let why = latest.map_or_else(String::new, |ended| format!(": {}", ended.text));
     let advice = latest.and_then(|ended| ended.advice.clone()).map(|advice| format!("; {advice}"));
@@ -192,7 +203,7 @@ fn session(node: &str, peer: &PeerSettings, seen: &Seen) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bgp::{By, Ended, settings};
+    use crate::bgp::{By, Ended, Seen, settings};
 
     fn node<'a>(failed: Vec<(&'a ObjectName, &'a str)>, silent: &'a BTreeSet<Box<str>>) -> Node<'a> {
         Node {
@@ -209,6 +220,7 @@ mod tests {
             failed,
             held: 0,
             silent,
+            probes: None,
         }
     }
 

@@ -35,9 +35,11 @@ use herald_config::Layer2Spread;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+pub(crate) use self::election::rank;
 pub(crate) use self::keys::{KeySource, follow as follow_keys};
 pub(crate) use self::metrics::Layer2Metrics;
 pub(crate) use self::segment::Standing;
+pub(crate) use self::sockets::register;
 pub(crate) use self::versions::OtherVersions;
 
 use self::hello::Keys;

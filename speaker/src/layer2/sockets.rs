@@ -75,7 +75,7 @@ pub(crate) fn packet_socket(frames: Frames, interface: u32) -> io::Result<AsyncF
 }
 
 /// For the runtime, which wakes who reads.
-pub(super) fn register<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn register<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: what is moved in here owns its descriptor, which is closed by nobody but the value that is returned.
     unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -26,7 +26,7 @@ address-pools:
 ";
 
 /// Everything a plan depends on, as a test wants it.
-struct Case {
+pub(crate) struct Case {
     class: Option<&'static str>,
     config: Config,
     node: NodeView,
@@ -36,10 +36,11 @@ struct Case {
     holders: Holders,
     service: Value,
     endpoints: Value,
+    protocol: &'static str,
 }
 
 impl Case {
-    fn new(vip: &str) -> Self {
+    pub(crate) fn new(vip: &str) -> Self {
         Self {
             class: None,
             config: herald_config::parse(CONFIG).unwrap().config,
@@ -68,20 +69,27 @@ impl Case {
                 "status": {"loadBalancer": {"ingress": [{"ip": vip}]}},
             }),
             endpoints: json!([{"addresses": ["10.244.1.5"], "nodeName": "node-1"}]),
+            protocol: "TCP",
         }
     }
 
-    fn with(mut self, field: &str, value: Value) -> Self {
+    /// What the endpoints' port speaks.
+    pub(crate) fn port(mut self, protocol: &'static str) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    pub(crate) fn with(mut self, field: &str, value: Value) -> Self {
         self.service["spec"][field] = value;
         self
     }
 
-    fn endpoints(mut self, endpoints: Value) -> Self {
+    pub(crate) fn endpoints(mut self, endpoints: Value) -> Self {
         self.endpoints = endpoints;
         self
     }
 
-    fn local_addresses(mut self, which: LocalAddresses) -> Self {
+    pub(crate) fn local_addresses(mut self, which: LocalAddresses) -> Self {
         self.config.herald.local_addresses = which;
         self
     }
@@ -91,6 +99,15 @@ impl Case {
     }
 
     fn plan_with(&self, proxies: bool) -> ServicePlan {
+        self.planned(proxies, |_, _, _, plan| plan)
+    }
+
+    /// The plan, and what it was made of.
+    pub(crate) fn planned<T>(
+        &self,
+        proxies: bool,
+        with: impl FnOnce(&View<'_>, &ServiceObject, &EndpointsView, ServicePlan) -> T,
+    ) -> T {
         let service: Service = serde_json::from_value(self.service.clone()).unwrap();
         let slice: EndpointSlice = serde_json::from_value(json!({
             "metadata": {
@@ -99,13 +116,14 @@ impl Case {
                 "labels": {"kubernetes.io/service-name": "web"},
             },
             "addressType": "IPv4",
-            "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+            "ports": [{"name": "", "port": 8080, "protocol": self.protocol}],
             "endpoints": self.endpoints,
         }))
         .unwrap();
         let mut endpoints = EndpointsView::default();
         endpoints.apply("web-1", SliceView::read(&slice, &mut Names::default()).unwrap().view);
-        self.view(proxies, |view| plan(view, &fold_service(&service), &endpoints))
+        let service = fold_service(&service);
+        self.view(proxies, |view| with(view, &service, &endpoints, plan(view, &service, &endpoints)))
     }
 
     fn view<T>(&self, proxies: bool, with: impl FnOnce(&View<'_>) -> T) -> T {

@@ -97,6 +97,7 @@ impl Lab {
         let (proxy_state, state) = watch::channel(ProxyState::default());
         let events = EventRecorder::disconnected();
         let reconciler = Reconciler {
+            availability: Availability::off(),
             index: Index::default(),
             applier: Applier::new(effects, options.linger, &adopted),
             reporter: Reporter::new("node-1", events.clone(), metrics.clone(), History::new(Instant::now())),

@@ -50,6 +50,41 @@ impl Drop for Far {
     }
 }
 
+/// A router that sends 192.0.2.1 and 2001:db8:1::1 back to where it has them from, as one does that chooses the sender itself, and has
+/// no way to 192.0.2.9.
+pub(crate) struct Mirror(Child);
+
+impl Mirror {
+    /// Lays it out, as the way of the test's namespace to these addresses.
+    pub(crate) fn new() -> Self {
+        let mirror = Self(namespace());
+        let place = Some(mirror.0.id());
+        let settings = "echo 0 >/proc/sys/net/ipv4/conf/all/send_redirects; echo 0 >/proc/sys/net/ipv4/conf/default/send_redirects; \
+                        echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
+        run(&mut within(place, "sh", &["-c", settings]));
+        connect(None, place, "near", 3);
+        for (place, link, host) in [(None, "near", 1), (place, "near-peer", 2)] {
+            let address = format!("2001:db8:9::{host}/64");
+            run(&mut within(place, "ip", &["address", "add", &address, "dev", link, "nodad"]));
+        }
+        for (place, host) in [(None, 2), (place, 1)] {
+            let (v4, v6) = (format!("10.9.3.{host}"), format!("2001:db8:9::{host}"));
+            run(&mut within(place, "ip", &["route", "add", "192.0.2.1", "via", &v4]));
+            run(&mut within(place, "ip", &["-6", "route", "add", "2001:db8:1::1", "via", &v6]));
+        }
+        run(&mut within(None, "ip", &["route", "add", "192.0.2.9", "via", "10.9.3.2"]));
+        run(&mut within(place, "ip", &["route", "add", "unreachable", "192.0.2.9"]));
+        mirror
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A command in the network namespace of a process, or in the test's own.
 pub(crate) fn within(place: Option<u32>, program: &str, arguments: &[&str]) -> Command {
     let mut command = match place {

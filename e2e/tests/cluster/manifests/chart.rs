@@ -48,6 +48,7 @@ fn the_chart_and_the_manifests_say_the_same() -> Result<()> {
         ("overlays/no-proxy", &["proxy=external"]),
         ("overlays/take-over", &["takeOver=true"]),
         ("overlays/monitoring", &["monitoring.enabled=true"]),
+        ("overlays/probe-addresses", &["probeAddresses=10s"]),
     ] {
         let mut wanted = by_name(kustomize(directory)?);
         // Helm makes the namespace, if it is told to, without labels.
@@ -128,6 +129,19 @@ fn the_chart_works_in_any_namespace_and_with_every_value() -> Result<()> {
 
 #[test]
 #[ignore = "needs helm and kubectl"]
+fn probes_of_addresses_keep_the_right_that_they_need_and_are_refused_beside_another_proxy() -> Result<()> {
+    let objects = template(NAMESPACE, &["layer2.enabled=false", "probeAddresses=10s"])?;
+    let pod = &the(&objects, "DaemonSet", "herald-speaker")?["spec"]["template"]["spec"];
+    let capabilities = &pod["containers"][0]["securityContext"]["capabilities"]["add"];
+    assert_eq!(*capabilities, serde_json::json!(["NET_ADMIN", "NET_RAW", "SYS_NICE"]));
+    let error =
+        template(NAMESPACE, &["proxy=external", "probeAddresses=10s"]).err().context("it is taken")?;
+    ensure!(format!("{error:#}").contains("probeAddresses needs proxy=full"), "{error:#}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs helm and kubectl"]
 fn values_that_cannot_be_right_are_refused_by_name() -> Result<()> {
     for (value, word) in [
         ("proxy=maybe", "proxy"),
@@ -135,6 +149,7 @@ fn values_that_cannot_be_right_are_refused_by_name() -> Result<()> {
         ("apiServers={10.0.0.10}", "apiServers"),
         ("contoller.replicas=3", "contoller"),
         ("image.digest=sha256:1", "digest"),
+        ("probeAddresses=often", "probeAddresses"),
     ] {
         let error = template(NAMESPACE, &[value]).err().with_context(|| format!("{value} is taken"))?;
         let error = format!("{error:#}");

@@ -67,7 +67,7 @@ fn has_data(found: &[Value]) -> bool {
 fn all_panels_and_alerts_are_answered_by_a_prometheus_that_scrapes_a_cluster() -> Result<()> {
     let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
     lab.router().configure(&RouterOptions::t4(lab.nodes()).with_bfd(300))?;
-    let (controller, speakers) = herald(&lab, CONFIG, &[])?;
+    let (controller, speakers) = herald(&lab, CONFIG, &["--probe-addresses=1s"])?;
     let prometheus = Prometheus::start(&lab, &rules()?)?;
     lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
     let spec = |name: &str, spec: Value| service(name, json!({ "spec": spec }));
