@@ -15,7 +15,7 @@ use crate::objects::{install, pool};
 use crate::services::{await_address, create, service};
 
 const DOCUMENT: &str = include_str!("../../../docs/runbook.md");
-/// A Lease that nobody renews lasts fifteen seconds.
+/// A Lease that nobody renews lasts twenty seconds.
 const SHOWN: Duration = Duration::from_secs(40);
 
 const OF_THE_CONTROLLER: &[u32] = &[1, 2, 3, 4, 5, 6];
