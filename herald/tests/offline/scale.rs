@@ -85,7 +85,7 @@ fn answers() -> BTreeMap<String, Vec<u8>> {
     });
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "herald-controller"},
-        "spec": {"holderIdentity": "one", "renewTime": "2099-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15},
+        "spec": {"holderIdentity": "one", "renewTime": k8s_openapi::jiff::Timestamp::now().to_string(), "leaseDurationSeconds": 3600},
     });
     let ours = "/api/v1/namespaces/metallb-system";
     let kinds = "/apis/metallb.io/v1beta1/namespaces/metallb-system";
