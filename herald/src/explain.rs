@@ -224,7 +224,8 @@ fn unknown_node(name: &str, names: &[String]) -> String {
     format!("there is no Node {name}; there are {}", if shown.is_empty() { "none" } else { &shown })
 }
 
-fn parse_name(text: &str) -> Result<ObjectName, String> {
+/// Reads a Service's name.
+pub(crate) fn parse_name(text: &str) -> Result<ObjectName, String> {
     let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
     let fits = |part: &str| {
         !part.is_empty()

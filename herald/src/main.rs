@@ -15,6 +15,7 @@ mod speakers;
 mod status;
 #[cfg(test)]
 mod testing;
+mod tries;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use crate::log::LogFlags;
 use crate::offline::FileFlags;
 use crate::plan::PlanFlags;
 use crate::status::StatusFlags;
+use crate::tries::TryFlags;
 
 /// musl's own allocator has one lock for all threads: a start with tens of thousands of objects takes twice as long with
 /// it. Without huge pages, which would double what a small cluster takes.
@@ -71,6 +73,9 @@ enum Command {
     Status(StatusFlags),
     /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
     History(HistoryFlags),
+    /// Has every node try every endpoint of a Service, by a TCP connection that is closed at once: what answers whom, and what does not.
+    /// Exit code 0: all that get connections answer every node; 1: some do not, or nobody could be asked.
+    Try(TryFlags),
     /// Tells what other configuration would do to the Services' addresses, before it is applied: which would move, go or come, and
     /// why. Exit code 0: all of it would be taken; 1: something would be refused; 2: a file or the cluster cannot be read.
     Plan(PlanFlags),
@@ -106,6 +111,7 @@ fn main() -> ExitCode {
         Command::Explain(_) => Some(("explain", ExitCode::FAILURE)),
         Command::Status(_) => Some(("status", ExitCode::FAILURE)),
         Command::History(_) => Some(("history", ExitCode::FAILURE)),
+        Command::Try(_) => Some(("try", ExitCode::FAILURE)),
         Command::Plan(_) => Some(("plan", ExitCode::from(offline::UNREADABLE))),
         Command::Doctor(_) => Some(("doctor", ExitCode::from(doctor::BLIND))),
         _ => None,
@@ -168,6 +174,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(flags) => print(&explain::run(flags).await?),
         Command::Status(flags) => return status::run(flags).await,
         Command::History(flags) => print(&history::run(flags).await?),
+        Command::Try(flags) => {
+            let (text, well) = tries::run(flags).await?;
+            print(&text);
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Plan(flags) => return plan::run(flags).await,
         Command::Doctor(flags) => {
             let (report, output) = doctor::run(flags).await?;

@@ -25,6 +25,7 @@ const OF_PACKETS: &[u32] = &[12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25,
 const OF_THE_SEGMENT: &[u32] = &[24];
 const OF_WHAT_IS_NOT_BELIEVED: &[u32] = &[29, 30];
 const OF_PROBES: &[u32] = &[31];
+const OF_ENDPOINTS: &[u32] = &[32];
 
 const BGP: &str = "\
 peers:
@@ -71,6 +72,7 @@ impl<'lab> Runbook<'lab> {
             OF_THE_SEGMENT,
             OF_WHAT_IS_NOT_BELIEVED,
             OF_PROBES,
+            OF_ENDPOINTS,
         ];
         let provoked: BTreeSet<u32> = provoked.concat().into_iter().collect();
         let written: BTreeSet<u32> = cases.keys().copied().collect();
@@ -387,4 +389,50 @@ fn an_address_that_does_not_answer_its_probes_is_told() -> Result<()> {
     ])?;
     runbook.shows(31, &[])?;
     runbook.close(OF_PROBES)
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn an_endpoint_that_does_not_answer_is_told_with_whom_it_does_not() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let runbook = Runbook::open(&lab)?;
+    lab.configure_herald(BGP)?;
+    let _controller = lab.controller("controller", &[])?;
+    let _speakers = lab.speakers(&[])?;
+    let pods = [(1, "web-1"), (2, "web-2")];
+    let pods = pods.map(|(node, name)| lab.pod(lab.node(node), name, &PodOptions::app("web")));
+    let pods = pods.into_iter().collect::<Result<Vec<_>>>()?;
+    create(&lab, [service("web", json!({}))])?;
+    let address = await_address(&lab, "web")?.to_string();
+    await_ok(SHOWN, "the Service", || lab.client().get(at(&address, 80)))?;
+    let tries = |words: &[&str]| {
+        await_ok(SHOWN, &format!("{words:?}"), || {
+            let printed = runbook.types("herald try web")?;
+            ensure!(words.iter().all(|word| printed.contains(word)), "{printed}");
+            Ok(printed)
+        })
+    };
+    tries(&["the endpoints of default/web that get connections answer every node that was asked: 2 of 2"])?;
+
+    // A slice that somebody wrote by hand.
+    let ghost = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": "web-canary", "labels": { "kubernetes.io/service-name": "web" } },
+        "ports": [{ "port": 8080 }],
+        "endpoints": [{ "addresses": ["10.244.1.77"], "nodeName": "node1" }],
+    });
+    lab.apply(&ghost.to_string())?;
+    runbook.shows(32, &[("SERVICE", "default/web")])?;
+    println!("{}", tries(&["1 of the 3 endpoints", "EndpointSlice web-canary says so"])?);
+    lab.delete("discovery.k8s.io/v1/EndpointSlice", "default", "web-canary")?;
+
+    // A chain of somebody's on node 2.
+    lab.node(2).ns.exec(&[
+        "nft",
+        "add table inet hardening; add chain inet hardening forward { type filter hook forward priority 0; }; \
+         add rule inet hardening forward iifname eth0 tcp dport 8080 drop",
+    ])?;
+    let lost = format!("{} answers node2, where it runs, and no other node", pods[1].at(8080));
+    println!("{}", tries(&["1 of the 2 endpoints", &lost])?);
+    runbook.close(OF_ENDPOINTS)
 }

@@ -20,9 +20,12 @@ impl Overview {
             0 => "all is well".to_owned(),
             count => counted(count, "thing is wrong", "things are wrong"),
         };
-        let probes = self.availability.as_ref().map(|all| format!(", {all}")).unwrap_or_default();
+        let probes = self
+            .availability
+            .as_ref()
+            .map_or_else(|| "addresses are not probed".to_owned(), ToString::to_string);
         format!(
-            "{wrong}: {} of Services, {answering} of {} speakers answer{sessions}{probes}",
+            "{wrong}: {} of Services, {answering} of {} speakers answer{sessions}, {probes}",
             counted(with, "address", "addresses"),
             self.nodes.len()
         )

@@ -8,7 +8,8 @@
 //!
 //! Answers are made of the live index, plan and program by pure functions (`service.rs`, `packet.rs`). What a question
 //! costs depends on the Service that it is about, not on how many there are, and questions are paced (`serve.rs`): the
-//! loop is never kept from its work for longer than one plan takes. Read-only; addresses and names are all that is told.
+//! loop is never kept from its work for longer than one plan takes. Read-only, but for `herald try` (`tries.rs`), which connects to endpoints; addresses and
+//! names are all that is told.
 
 mod advice;
 mod announced;
@@ -23,6 +24,7 @@ mod serve;
 mod service;
 mod status;
 mod text;
+mod tries;
 
 #[cfg(test)]
 mod status_tests;
@@ -42,6 +44,7 @@ pub use packet::PacketQuestion;
 pub use status::span;
 pub use status::{BgpAnswer, FailureAnswer, MakerAnswer, PeerAnswer, RouteAnswer, RoutesAnswer};
 pub use text::{aligned, cells, table};
+pub use tries::{TriedAnswer, TryAnswer};
 
 pub(crate) use serve::{Asker, QUEUE, page};
 
@@ -63,6 +66,8 @@ pub const ENDPOINTS_PATH: &str = "/explain/endpoints";
 pub const BGP_PATH: &str = "/explain/bgp";
 /// Where an address or a Service's addresses are asked about: `/explain/history/ADDRESS`, `/explain/history/NAMESPACE/NAME`.
 pub const HISTORY_PATH: &str = "/explain/history/";
+/// Where a Service's endpoints are tried: `/explain/try/NAMESPACE/NAME`.
+pub const TRY_PATH: &str = "/explain/try/";
 /// Where the node as a whole is asked about.
 pub const NODE_PATH: &str = "/explain/node";
 /// Where the routes are asked about.

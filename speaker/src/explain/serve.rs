@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     ANNOUNCED_PATH, Answer, Asked, BGP_PATH, ENDPOINTS_PATH, Failure, HISTORY_PATH, NODE_PATH, PACKET_PATH,
-    PacketQuestion, Question, ROUTES_PATH, Refusal, SERVICE_PATH, Subject,
+    PacketQuestion, Question, ROUTES_PATH, Refusal, SERVICE_PATH, Subject, TRY_PATH, tries,
 };
 use crate::addresses::AddressList;
 
@@ -32,6 +32,8 @@ pub(crate) struct Asker {
     questions: mpsc::Sender<Asked>,
     addresses: AddressList,
     next: Arc<Mutex<Instant>>,
+    /// One try at a time: each sends packets.
+    trying: Arc<Mutex<()>>,
     within: Duration,
 }
 
@@ -39,7 +41,7 @@ impl Asker {
     /// Asks by this channel; the node's addresses come from the list.
     pub(crate) fn new(questions: mpsc::Sender<Asked>, addresses: AddressList) -> Self {
         let next = Arc::new(Mutex::new(Instant::now()));
-        Self { questions, addresses, next, within: ANSWER }
+        Self { questions, addresses, next, trying: Arc::default(), within: ANSWER }
     }
 
     /// The node's own addresses.
@@ -47,6 +49,16 @@ impl Asker {
         let listed =
             tokio::time::timeout(self.within, self.addresses.all()).await.map_err(|_| Refusal::Busy)?;
         listed.map_err(|error| Refusal::Bad(format!("the node's own addresses cannot be read: {error}")))
+    }
+
+    /// Asks for a Service, and tries its endpoints.
+    async fn tried(&self, service: ObjectName) -> Answer {
+        let Ok(_alone) = tokio::time::timeout(self.within, self.trying.lock()).await else {
+            return Err(Refusal::Busy);
+        };
+        let service = self.ask(Question::Service(service)).await?;
+        let service = serde_json::from_slice(&service).map_err(|error| Refusal::Bad(error.to_string()))?;
+        serde_json::to_vec(&tries::tried(service).await).map_err(|error| Refusal::Bad(error.to_string()))
     }
 
     async fn ask(&self, question: Question) -> Answer {
@@ -67,6 +79,7 @@ impl Asker {
 pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> JsonAnswer {
     let answer = match read(&path, query.as_deref()) {
         Ok(Asking::Of(question)) => asker.ask(question).await,
+        Ok(Asking::Try(service)) => asker.tried(service).await,
         Ok(Asking::Packet(packet)) => match asker.addresses().await {
             Ok(local) => asker.ask(Question::Packet(packet, local)).await,
             Err(refusal) => Err(refusal),
@@ -90,6 +103,8 @@ pub(crate) async fn page(asker: Asker, path: String, query: Option<String>) -> J
 #[derive(Debug, PartialEq)]
 enum Asking {
     Of(Question),
+    /// Whose endpoints are tried.
+    Try(ObjectName),
     /// For which the node's addresses are read as well.
     Packet(PacketQuestion),
 }
@@ -97,13 +112,10 @@ enum Asking {
 /// Reads path and query. Names of Kubernetes and addresses need no escapes but `%5B`, `%5D`, `%3A` and `%2F`.
 fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
     if let Some(name) = path.strip_prefix(SERVICE_PATH) {
-        let parts: Vec<&str> = name.split('/').collect();
-        return match parts[..] {
-            [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Asking::Of(Question::Service(ObjectName::new(namespace, name))))
-            }
-            _ => Err(Refusal::Bad(format!("ask for {SERVICE_PATH}NAMESPACE/NAME"))),
-        };
+        return service(SERVICE_PATH, name).map(|service| Asking::Of(Question::Service(service)));
+    }
+    if let Some(name) = path.strip_prefix(TRY_PATH) {
+        return service(TRY_PATH, name).map(Asking::Try);
     }
     if let Some(subject) = path.strip_prefix(HISTORY_PATH) {
         let subject = Subject::parse(&unescape(subject)).map_err(Refusal::Bad)?;
@@ -118,7 +130,7 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         ROUTES_PATH => return Ok(Asking::Of(Question::Routes)),
         _ => {
             return Err(Refusal::Bad(format!(
-                "there are {SERVICE_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {ANNOUNCED_PATH}, {ENDPOINTS_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {TRY_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {ANNOUNCED_PATH}, {ENDPOINTS_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
             )));
         }
     }
@@ -130,6 +142,15 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         return Err(Refusal::Bad(format!("ask for {PACKET_PATH}?from=ADDRESS&to=ADDRESS:PORT/PROTOCOL")));
     };
     PacketQuestion::parse(&from, &to).map(Asking::Packet).map_err(Refusal::Bad)
+}
+
+fn service(path: &str, name: &str) -> Result<ObjectName, Refusal> {
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [namespace, name] if !namespace.is_empty() && !name.is_empty() => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err(Refusal::Bad(format!("ask for {path}NAMESPACE/NAME"))),
+    }
 }
 
 fn unescape(value: &str) -> String {
@@ -160,6 +181,7 @@ mod tests {
     fn paths_are_read_or_refused_with_what_to_ask_for() {
         let service = Asking::Of(Question::Service(ObjectName::new("shop", "web")));
         assert_eq!(read("/explain/service/shop/web", None), Ok(service));
+        assert_eq!(read("/explain/try/shop/web", None), Ok(Asking::Try(ObjectName::new("shop", "web"))));
         let packet = PacketQuestion::parse("2001:db8:c::1", "[2001:db8:1::1]:53/udp").unwrap();
         assert_eq!(
             read("/explain/packet", Some("from=2001:db8:c::1&to=%5B2001:db8:1::1%5d:53%2Fudp")),
