@@ -279,17 +279,24 @@ impl Segment {
     fn standing(&self, address: IpAddr) -> Standing {
         let mine = self.own.get(&address).map(|own| self.mine(own));
         let all = || self.peers.candidates(address).chain(mine);
-        let owner = winner(all()).filter(|winner| winner.offer.claim.is_some());
-        let but = |out: [Option<Candidate>; 2]| {
-            let is_out =
-                move |of: &Candidate| out.iter().flatten().any(|out| out.participant == of.participant);
-            winner(all().filter(move |of| !is_out(of)))
-        };
-        let next = but([owner, None]);
-        let next_by = next.map(|next| By::of(&next, but([owner, Some(next)]).as_ref()));
-        let name = |of: Option<Candidate>| of.and_then(|of| self.name(of.participant));
-        let claim = owner.and_then(|owner| owner.offer.claim);
-        Standing { owner: name(owner), claim, next: name(next), next_by }
+        let claims = |of: Candidate| Some((of.offer.claim?, of.participant));
+        // Who leaves has it until another one claims it.
+        let owner = winner(all()).and_then(claims).or_else(|| {
+            let mine = mine.and_then(claims);
+            mine.max(self.peers.claimant(address))
+        });
+        let but =
+            |out: [Option<Participant>; 2]| winner(all().filter(|of| !out.contains(&Some(of.participant))));
+        let holder = owner.map(|(_, participant)| participant);
+        let next = but([holder, None]);
+        let next_by = next.map(|next| By::of(&next, but([holder, Some(next.participant)]).as_ref()));
+        let name = |of: Option<Participant>| of.and_then(|of| self.name(of));
+        Standing {
+            owner: name(holder),
+            claim: owner.map(|(claim, _)| claim),
+            next: name(next.map(|next| next.participant)),
+            next_by,
+        }
     }
 
     fn name(&self, participant: Participant) -> Option<Box<str>> {

@@ -34,7 +34,7 @@ pub(super) struct Former {
 impl Former {
     /// Who has the address just now, of the others; it may be leaving.
     pub(super) fn of(peers: &Peers, address: IpAddr) -> Option<Self> {
-        let participant = peers.claimant(address)?;
+        let (_, participant) = peers.claimant(address)?;
         Some(Self { participant, node: peers.name(participant)? })
     }
 }

@@ -357,11 +357,11 @@ impl Peers {
         peers.chain(newcomers).collect()
     }
 
-    /// Who claims an address, be it that it leaves or stops; of several the latest.
-    pub(super) fn claimant(&self, address: IpAddr) -> Option<Participant> {
+    /// The claim of an address and whose it is, be it that it leaves or stops; of several the latest.
+    pub(super) fn claimant(&self, address: IpAddr) -> Option<(u32, Participant)> {
         let claim = |peer: &Peer| peer.table.offers.get(&address).and_then(|(offer, _)| offer.claim);
         let claims = self.peers.iter().filter_map(|(participant, peer)| Some((claim(peer)?, *participant)));
-        claims.max().map(|(_, participant)| participant)
+        claims.max()
     }
 
     /// Whether a participant's kernel works on: it is heard, or it said that it stops, a while ago at most.

@@ -218,6 +218,8 @@ fn who_leaves_an_address_is_prepared_for_and_its_former_owner_until_it_falls_sil
 
     let (mut left, at) = owned(false);
     assert_eq!(former(&left, at), node, "known before the address comes");
+    let standing = left.standing(vip());
+    assert_eq!((standing.owner.as_deref(), standing.next.as_deref()), (Some("node-2"), Some("node-1")));
     let then = (at + MS * 50).as_millis();
     let moved = pass(&mut left, start, at + MS * 60);
     assert_eq!(moved, [(then, Output::Own(vip())), (then, Output::Tell(vip()))]);
