@@ -41,6 +41,7 @@ mod effects;
 pub mod explain;
 mod floor;
 mod foreign;
+mod forwarding;
 mod history;
 mod index;
 mod kernel;

@@ -294,6 +294,8 @@ fn an_address_that_does_not_answer_says_why() -> Result<()> {
     // The node, the rules, the configuration.
     two.ns.sysctl(&[("net/ipv4/ip_forward", "0")])?;
     runbook.shows(20, &[("NODE", &two.name)])?;
+    let status = runbook.types("herald status")?;
+    ensure!(status.contains("node2: net.ipv4.ip_forward is 0, so it passes nothing on"), "{status}");
     two.ns.sysctl(&[("net/ipv4/ip_forward", "1")])?;
     runbook.shows_after(26, &[], || one.ns.exec(&["nft", "add rule ip herald guard counter"]).map(drop))?;
     lab.configure_herald(

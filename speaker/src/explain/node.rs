@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use herald_proxy::EndpointsView;
+use herald_proxy::{EndpointsView, IpFamily};
 use herald_runtime::ObjectName;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::bgp::{PeerSettings, Seen};
 use crate::conntrack::Room;
+use crate::forwarding;
 use crate::index::{Index, ServiceObject};
 use crate::options::ProxyMode;
 use crate::proxy_kernel::ProxyKernel;
@@ -44,6 +45,16 @@ impl Reconciler {
         let _ = asked.answer.send(answer);
     }
 
+    /// In the families that pods have; IPv4 where that is not known.
+    fn forwarding_trouble(&self) -> Option<String> {
+        let pods = self.index.pod_cidrs();
+        let has =
+            |family: &IpFamily| pods.iter().any(|cidr| cidr.addr().is_ipv6() == (*family == IpFamily::V6));
+        let families: Vec<IpFamily> = [IpFamily::V4, IpFamily::V6].into_iter().filter(has).collect();
+        let families = if families.is_empty() { vec![IpFamily::V4] } else { families };
+        forwarding::trouble(&self.options.sysctl_directory, &families)
+    }
+
     fn status_node(&self) -> Answer {
         let settings = self.in_force()?;
         let now = Instant::now();
@@ -56,6 +67,7 @@ impl Reconciler {
             programmed: self.applier.programmed(),
             contested: self.applier.contested(now),
             refusal: settings.refusal,
+            forwarding: self.forwarding_trouble(),
             conntrack: Room::of(&self.options.sysctl_directory),
             drained: self.applier.means().peers.avoided(),
             remembered: self.index.is_remembered(),

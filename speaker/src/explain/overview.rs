@@ -76,6 +76,8 @@ pub(crate) struct Node<'a> {
     pub(crate) contested: bool,
     /// Why nothing is announced from it.
     pub(crate) refusal: Option<Reason>,
+    /// What keeps it from passing packets on, and what that is set by.
+    pub(crate) forwarding: Option<String>,
     /// Its connection table.
     pub(crate) conntrack: Option<Room>,
     /// It is being drained.
@@ -147,6 +149,9 @@ fn own(node: &Node<'_>) -> Vec<Finding> {
         let text = format!("nothing is announced from it: {}", reason.sentence());
         found(text, reason.remedy().map(str::to_owned));
     }
+    if let Some(text) = &node.forwarding {
+        found(text.clone(), Some(format!("herald doctor node on {}: who sets it?", node.name)));
+    }
     if let Some(text) = node.conntrack.and_then(Room::trouble) {
         found(
             text,
@@ -214,6 +219,7 @@ mod tests {
             programmed: true,
             contested: false,
             refusal: None,
+            forwarding: None,
             conntrack: None,
             drained: false,
             remembered: false,

@@ -12,8 +12,8 @@ use super::{Own, Segment};
 use crate::layer2::hello::Participant;
 
 /// How long an address is left where it is once its next owner knows that it comes: so long its rules may take to learn who
-/// had it. A packet of a connection that is handed over would otherwise be taken for the beginning of one.
-const PREPARE: Duration = Duration::from_millis(50);
+/// had it, on a busy node too. A packet of a connection that is handed over would otherwise be taken for the beginning of one.
+const PREPARE: Duration = Duration::from_millis(200);
 
 /// What holds a claim up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -220,10 +220,10 @@ fn who_leaves_an_address_is_prepared_for_and_its_former_owner_until_it_falls_sil
     assert_eq!(former(&left, at), node, "known before the address comes");
     let standing = left.standing(vip());
     assert_eq!((standing.owner.as_deref(), standing.next.as_deref()), (Some("node-2"), Some("node-1")));
-    let then = (at + MS * 50).as_millis();
-    let moved = pass(&mut left, start, at + MS * 60);
+    let then = (at + MS * 200).as_millis();
+    let moved = pass(&mut left, start, at + MS * 210);
     assert_eq!(moved, [(then, Output::Own(vip())), (then, Output::Tell(vip()))]);
-    assert_eq!(former(&left, at + MS * 60), node);
+    assert_eq!(former(&left, at + MS * 210), node);
     pass(&mut left, start, at + MS * 400);
     assert_eq!(former(&left, at + MS * 400), [], "it fell silent: its kernel may be gone");
 
@@ -269,8 +269,8 @@ fn a_preparation_ends_when_who_leaves_falls_silent_or_stays() {
             assert_eq!(pass(&mut segment, start, MS * 1100), []);
             assert_eq!(segment.formers(start + MS * 1100).next(), None);
         } else {
-            assert_eq!(pass(&mut segment, start, MS * 930), []);
-            assert_eq!(pass(&mut segment, start, MS * 940)[0], (940, Output::Own(vip())));
+            assert_eq!(pass(&mut segment, start, MS * 1080), []);
+            assert_eq!(pass(&mut segment, start, MS * 1090)[0], (1090, Output::Own(vip())));
         }
     }
 }

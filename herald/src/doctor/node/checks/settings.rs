@@ -23,7 +23,7 @@ pub(super) fn ipv4_forwarding(seen: &NodeSeen) -> Verdict {
     let on = seen.setting("ipv4/ip_forward").ok_or("net.ipv4.ip_forward cannot be read")?;
     one((on == 0).then(|| {
         Trouble::error(
-            "net.ipv4.ip_forward is 0: connections to endpoints on other nodes are not passed on",
+            "net.ipv4.ip_forward is 0: nothing is passed on, to endpoints elsewhere or from other nodes to this one's pods",
             "sysctl -w net.ipv4.ip_forward=1, and in /etc/sysctl.d for the next boot",
         )
     }))
@@ -34,7 +34,7 @@ pub(super) fn ipv6_forwarding(seen: &NodeSeen) -> Verdict {
     let forwards = seen.setting("ipv6/conf/all/forwarding").unwrap_or(1) == 1;
     one((!off && !forwards).then(|| {
         Trouble::warning(
-            "net.ipv6.conf.all.forwarding is 0: IPv6 connections to endpoints elsewhere are not passed on",
+            "net.ipv6.conf.all.forwarding is 0: nothing of IPv6 is passed on, to endpoints elsewhere or from other nodes to this one's pods",
             "sysctl -w net.ipv6.conf.all.forwarding=1 (and accept_ra=2 on an interface that gets its routes by RA)",
         )
     }))
