@@ -85,7 +85,7 @@ fn every_check_finds_its_trouble_and_no_other_does() {
         ("root", |n| n.root = false, "not root"),
         ("kernel", |n| n.kernel = "5.10.0".to_owned(), "older than 5.15"),
         ("ipv4-forwarding", |n| set(n, "ipv4/ip_forward", "0"), "nothing is passed on"),
-        ("ipv6-forwarding", |n| set(n, "ipv6/conf/all/forwarding", "0"), "not passed on"),
+        ("ipv6-forwarding", |n| set(n, "ipv6/conf/all/forwarding", "0"), "nothing of IPv6 is passed on"),
         ("rp-filter", |n| set(n, "ipv4/conf/all/rp_filter", "1"), "strict on cni0, eth1, flannel.1"),
         ("arp-settings", |n| set(n, "ipv4/conf/all/arp_announce", "0"), "arp_announce 0"),
         ("route-localnet", |n| set(n, "ipv4/conf/eth0/route_localnet", "1"), "on for eth0"),
