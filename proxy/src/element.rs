@@ -210,13 +210,12 @@ pub enum Element {
         /// Key; host bits are ignored.
         prefix: IpNet,
     },
-    /// Map `formers`: an address that this node took from another node → that node, which knows the connections that began
-    /// before. Both are of one family.
-    HandedOver {
-        /// Key.
+    /// Map `nodes`: slot → another node, which may know a connection that this one does not.
+    Node {
+        /// Key, `0..`[`crate::ruleset::NODES`]; the slots of a family are filled from the first on.
+        slot: u16,
+        /// Value: an address of that node on a segment of this one.
         address: IpAddr,
-        /// Value: an address of that node on the segment.
-        former: IpAddr,
     },
     /// Set `hairpin`: an endpoint of this node that may reach itself through a Service and is then masqueraded.
     Hairpin {

@@ -147,7 +147,7 @@ pub(crate) fn any_element() -> impl Strategy<Value = Element> {
                     let prefix = IpNet::new(endpoint.ip(), length).unwrap().trunc();
                     Element::Source { frontend, prefix }
                 }
-                13 => Element::HandedOver { address: frontend.address, former: endpoint.ip() },
+                13 => Element::Node { slot, address: endpoint.ip() },
                 8 => Element::ServiceCidr { prefix: net(&format!("10.{third}.0.0/16")) },
                 _ => Element::Hairpin { endpoint, protocol: frontend.protocol },
             }

@@ -215,7 +215,7 @@ impl Tracer {
             Element::Announced { prefix } => self.announced.push(prefix),
             Element::ServiceCidr { prefix } => self.service_cidrs.push(prefix),
             // A trace is of a connection's first packet.
-            Element::HandedOver { .. } => {}
+            Element::Node { .. } => {}
             Element::Hairpin { endpoint, protocol } => {
                 self.hairpin.insert((endpoint, protocol));
             }

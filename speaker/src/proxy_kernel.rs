@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use herald_proxy::conntrack::Standing;
 use herald_proxy::netlink::{Adopted, KernelError};
-use herald_proxy::ruleset::{Ruleset, RulesetConfig};
+use herald_proxy::ruleset::{NODES, Ruleset, RulesetConfig};
 use herald_proxy::{
     ByPrefix, Changes, Conflict, Element, FamilyLabel, Frontend, IpFamily, Program, ServiceRules,
 };
@@ -42,9 +42,9 @@ pub(crate) struct ProxyKernel {
     guards: BTreeSet<IpNet>,
     /// Networks of ClusterIPs: what no Service has of them is dropped. Disjoint.
     service_cidrs: BTreeSet<IpNet>,
-    /// Addresses that this node took from others, and those nodes.
-    formers: BTreeMap<IpAddr, IpAddr>,
-    /// The kernel has what it takes to pass their connections on.
+    /// The other nodes, which may know connections that this one does not.
+    nodes: BTreeSet<Element>,
+    /// The kernel has what it takes to pass connections on to them.
     hand_over: bool,
     /// What is in force is unknown, or not what the program says.
     stale: bool,
@@ -71,7 +71,7 @@ impl ProxyKernel {
             ruleset,
             guards,
             service_cidrs,
-            formers: BTreeMap::new(),
+            nodes: BTreeSet::new(),
             hand_over: true,
             stale: false,
             take_over,
@@ -106,12 +106,11 @@ impl ProxyKernel {
         &self.program
     }
 
-    /// What the kernel's sets hold that is no Service's: announced prefixes, networks of ClusterIPs, former owners.
+    /// What the kernel's sets hold that is no Service's: announced prefixes, networks of ClusterIPs, other nodes.
     pub(crate) fn guards(&self) -> Vec<Element> {
         let announced = self.guards.iter().map(|prefix| Element::Announced { prefix: *prefix });
         let cluster_ips = self.service_cidrs.iter().map(|prefix| Element::ServiceCidr { prefix: *prefix });
-        let formers = self.formers.iter().map(handed_over);
-        announced.chain(cluster_ips).chain(formers).collect()
+        announced.chain(cluster_ips).chain(self.nodes.iter().copied()).collect()
     }
 
     /// Where pods have their addresses. A change replaces the tables, if they are this run's already.
@@ -158,8 +157,8 @@ impl ProxyKernel {
             adopted = self.adopt_these(elements).await;
             if adopted.is_ok() {
                 tracing::warn!(
-                    "the kernel lacks nft_dup_ipv4 or nft_dup_ipv6: connections that are held when their address moves to this \
-                     node by layer 2 are reset; install the kernel's netfilter modules, and restart this speaker"
+                    "the kernel lacks nft_dup_ipv4, nft_dup_ipv6 or nft_limit: connections whose packets come to another node than \
+                     before are reset; install the kernel's netfilter modules, and restart this speaker"
                 );
             }
         }
@@ -310,23 +309,21 @@ impl ProxyKernel {
         }
     }
 
-    /// Connections to these addresses that connection tracking does not know go on with the nodes that had the addresses before.
-    pub(crate) async fn hand_over(&mut self, desired: BTreeMap<IpAddr, IpAddr>, programmed: bool) {
-        let but = |these: &BTreeMap<IpAddr, IpAddr>, those: &BTreeMap<IpAddr, IpAddr>| {
-            these
-                .iter()
-                .filter(|(address, former)| those.get(address) != Some(former))
-                .map(handed_over)
-                .collect()
-        };
-        let changes = Changes { remove: but(&self.formers, &desired), add: but(&desired, &self.formers) };
+    /// Connections that connection tracking does not know are looked for at these nodes, in this order.
+    pub(crate) async fn hand_over(&mut self, others: &[IpAddr], programmed: bool) {
+        let desired = handed_over(others);
+        let but = |these: &BTreeSet<Element>, those| these.difference(those).copied().collect();
+        let changes = Changes { remove: but(&self.nodes, &desired), add: but(&desired, &self.nodes) };
         if changes.is_empty() {
             return;
         }
-        let before = std::mem::replace(&mut self.formers, desired);
+        let before = std::mem::replace(&mut self.nodes, desired);
         if programmed && let Err(error) = self.commit(changes).await {
-            tracing::warn!(error = %chain(&error), "connections that began with the former owner of an address are reset");
-            self.formers = before;
+            tracing::warn!(
+                error = %chain(&error),
+                "connections whose packets come to another node than before may be reset until the next change of nodes"
+            );
+            self.nodes = before;
         }
     }
 
@@ -361,8 +358,13 @@ impl ProxyKernel {
     }
 }
 
-fn handed_over((address, former): (&IpAddr, &IpAddr)) -> Element {
-    Element::HandedOver { address: *address, former: *former }
+/// The first nodes of each family, each in a slot.
+fn handed_over(others: &[IpAddr]) -> BTreeSet<Element> {
+    let of_family = |family| {
+        let addresses = others.iter().copied().filter(move |address| IpFamily::of(*address) == family);
+        (0..NODES).zip(addresses).map(|(slot, address)| Element::Node { slot, address })
+    };
+    IpFamily::ALL.into_iter().flat_map(of_family).collect()
 }
 
 /// Errors after which only a replacement makes sure what is in force.

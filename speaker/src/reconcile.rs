@@ -197,10 +197,10 @@ impl Reconciler {
         if self.index.take_settings_changed() || self.settings.is_none() || follows || left {
             self.settings_changed(started, &addresses.unwrap_or_default()).await;
         }
-        let formers = self.applier.effects().layer2.view().borrow().formers();
+        let beside = self.applier.effects().layer2.view().borrow().beside.clone();
         let programmed = self.applier.programmed();
         if let Some(proxy) = &mut self.applier.effects().proxy {
-            proxy.hand_over(formers, programmed).await;
+            proxy.hand_over(&beside, programmed).await;
         }
         self.applier.expire(started).await;
         let look = self.applier.verify(started).await;

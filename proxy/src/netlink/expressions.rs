@@ -13,7 +13,10 @@ use super::wire::{
     NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_LIST_ELEM, NFTA_VERDICT_CHAIN, NFTA_VERDICT_CODE,
 };
 use crate::family::IpFamily;
-use crate::ruleset::{Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement};
+use crate::ruleset::{
+    CONNECTION, Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement, Word,
+    slot_number,
+};
 
 /// First data register.
 const FIRST: u32 = 1;
@@ -30,6 +33,7 @@ const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// Bits of `ct state`, in the host's order.
 const STATE_INVALID: u32 = 1;
+const STATE_ESTABLISHED: u32 = 2;
 const STATE_NEW: u32 = 8;
 const STATE_UNTRACKED: u32 = 64;
 /// `IPS_DST_NAT`.
@@ -82,6 +86,7 @@ pub(super) fn write(
         Statement::StateInvalid => any_bit(w, CT_STATE, STATE_INVALID),
         Statement::StateUntracked => any_bit(w, CT_STATE, STATE_UNTRACKED),
         Statement::StateNotKnown => any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW | STATE_UNTRACKED),
+        Statement::StateEstablished => any_bit(w, CT_STATE, STATE_ESTABLISHED),
         Statement::UnknownTcp => {
             any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW);
             meta(w, META_L4PROTO, FIRST);
@@ -92,6 +97,25 @@ pub(super) fn write(
         }
         Statement::StatusDnat => any_bit(w, CT_STATUS, STATUS_DNAT),
         Statement::Icmp(kind) => icmp(w, family, *kind),
+        Statement::Tcp => {
+            meta(w, META_L4PROTO, FIRST);
+            compare(w, EQUAL, &[TCP]);
+        }
+        Statement::Says(word) => {
+            payload(w, NETWORK_HEADER, hops(family), 1, FIRST);
+            bitwise(w, &[Word::MASK], &[0]);
+            compare(w, EQUAL, &[word.bits()]);
+        }
+        Statement::Say(word) => set_hops(w, family, word.ttl()),
+        Statement::Limit(rate) => expression(w, "limit", |w| {
+            w.bytes(1, &u64::from(*rate).to_be_bytes());
+            // A second.
+            w.bytes(2, &1_u64.to_be_bytes());
+            w.number(3, *rate);
+            // Packets, not bytes.
+            w.number(4, 0);
+            w.number(5, 0);
+        }),
         Statement::MarkHas(mask) => {
             meta(w, META_MARK, FIRST);
             bitwise(w, &mask.to_ne_bytes(), &[0; 4]);
@@ -125,7 +149,7 @@ pub(super) fn write(
             });
             set_meta(w, META_PRIORITY);
         }
-        Statement::FirstSlot => set_priority(w, FIRST_SLOT),
+        Statement::Slot(slot) => set_priority(w, slot_number(*slot)),
         Statement::ClearNumber => {
             meta(w, META_PRIORITY, FIRST);
             bitwise(w, &NUMBERS_MASK.to_ne_bytes(), &[0; 4]);
@@ -137,16 +161,26 @@ pub(super) fn write(
             lookup(w, *map, Some(VERDICT), 0, set_id);
         }
         Statement::Remember(key, map, seconds) => {
-            dynamic(w, family, key, *map, DYNSET_UPDATE, Some(*seconds), set_id);
+            let value = priority_behind(w, family, key);
+            let time = Some(u64::from(*seconds) * 1000);
+            dynamic(w, *map, DYNSET_UPDATE, Some(value), time, set_id);
         }
-        Statement::Forget(key, map) => dynamic(w, family, key, *map, DYNSET_DELETE, None, set_id),
+        Statement::Note(set, time) => {
+            load(w, family, &CONNECTION);
+            let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            dynamic(w, *set, DYNSET_UPDATE, None, Some(time), set_id);
+        }
+        Statement::Forget(key, map) => {
+            let value = priority_behind(w, family, key);
+            dynamic(w, *map, DYNSET_DELETE, Some(value), None, set_id);
+        }
         Statement::Dnat(key, map) => {
             load(w, family, key);
             lookup(w, *map, Some(FIRST), 0, set_id);
             dnat(w, family);
         }
         Statement::PassOn(map) => {
-            load(w, family, &[Expression::DestinationAddress]);
+            load(w, family, &[Expression::Priority]);
             lookup(w, *map, Some(FIRST), 0, set_id);
             expression(w, "dup", |w| w.number(1, FIRST));
         }
@@ -202,6 +236,7 @@ fn load(w: &mut Writer, family: IpFamily, fields: &[Expression]) -> u32 {
             Expression::SourceAddress => payload(w, NETWORK_HEADER, saddr, 4 * words(family), to),
             Expression::DestinationAddress => payload(w, NETWORK_HEADER, daddr, 4 * words(family), to),
             Expression::Protocol => meta(w, META_L4PROTO, to),
+            Expression::SourcePort => payload(w, TRANSPORT_HEADER, 0, 2, to),
             Expression::DestinationPort => payload(w, TRANSPORT_HEADER, 2, 2, to),
             Expression::Priority => meta(w, META_PRIORITY, to),
         }
@@ -237,11 +272,16 @@ fn set_meta(w: &mut Writer, key: u32) {
 }
 
 fn set_priority(w: &mut Writer, number: u32) {
+    immediate(w, &number.to_ne_bytes());
+    set_meta(w, META_PRIORITY);
+}
+
+/// A constant into the first register.
+fn immediate(w: &mut Writer, value: &[u8]) {
     expression(w, "immediate", |w| {
         w.number(1, FIRST);
-        w.nest(2, |w| w.bytes(NFTA_DATA_VALUE, &number.to_ne_bytes()));
+        w.nest(2, |w| w.bytes(NFTA_DATA_VALUE, value));
     });
-    set_meta(w, META_PRIORITY);
 }
 
 fn compare(w: &mut Writer, operator: u32, value: &[u8]) {
@@ -283,27 +323,66 @@ fn lookup(w: &mut Writer, set: SetName, to: Option<u32>, flags: u32, set_id: &dy
     });
 }
 
-/// Changes what a map says of a key; its value is the packet's priority.
-fn dynamic(
-    w: &mut Writer,
-    family: IpFamily,
-    key: &[Expression],
-    map: SetName,
-    operation: u32,
-    seconds: Option<u32>,
-    set_id: &dyn Fn(SetName) -> u32,
-) {
+/// Loads a key, and the packet's priority into the register behind it, which is returned.
+fn priority_behind(w: &mut Writer, family: IpFamily, key: &[Expression]) -> u32 {
     let value = register(load(w, family, key));
     meta(w, META_PRIORITY, value);
+    value
+}
+
+/// Changes what a set or map says of the key that is loaded, for so many milliseconds.
+fn dynamic(
+    w: &mut Writer,
+    set: SetName,
+    operation: u32,
+    value: Option<u32>,
+    time: Option<u64>,
+    set_id: &dyn Fn(SetName) -> u32,
+) {
     expression(w, "dynset", |w| {
         w.number(4, FIRST);
         w.number(3, operation);
-        w.number(5, value);
-        if let Some(seconds) = seconds {
-            w.bytes(6, &(u64::from(seconds) * 1000).to_be_bytes());
+        if let Some(value) = value {
+            w.number(5, value);
         }
-        w.string(1, map.as_str());
-        w.number(2, set_id(map));
+        if let Some(time) = time {
+            w.bytes(6, &time.to_be_bytes());
+        }
+        w.string(1, set.as_str());
+        w.number(2, set_id(set));
+    });
+}
+
+/// Where the TTL is, or the hop limit.
+fn hops(family: IpFamily) -> u32 {
+    match family {
+        IpFamily::V4 => 8,
+        IpFamily::V6 => 7,
+    }
+}
+
+/// Writes the TTL, or the hop limit. IPv4's checksum (at 10) is mended by words, so two octets are written there.
+fn set_hops(w: &mut Writer, family: IpFamily, hops_left: u8) {
+    let at = hops(family);
+    let (len, checksum) = match family {
+        IpFamily::V4 => {
+            payload(w, NETWORK_HEADER, at, 2, FIRST);
+            bitwise(w, &[0, 0xff], &[hops_left, 0]);
+            (2, Some(10))
+        }
+        IpFamily::V6 => {
+            immediate(w, &[hops_left]);
+            (1, None)
+        }
+    };
+    expression(w, "payload", |w| {
+        w.number(5, FIRST);
+        w.number(2, NETWORK_HEADER);
+        w.number(3, at);
+        w.number(4, len);
+        // NFT_PAYLOAD_CSUM_NONE, NFT_PAYLOAD_CSUM_INET.
+        w.number(6, u32::from(checksum.is_some()));
+        w.number(7, checksum.unwrap_or_default());
     });
 }
 

@@ -44,7 +44,7 @@ fn key(element: Element) -> Key {
         | Element::Vip { .. }
         | Element::Announced { .. }
         | Element::ServiceCidr { .. }
-        | Element::HandedOver { .. }
+        | Element::Node { .. }
         | Element::Hairpin { .. } => Key::Plain(element),
     }
 }

@@ -185,6 +185,6 @@ fn redraw(picks: SetName, slots: SetName) -> Vec<Rule> {
     vec![
         vec![Statement::SetPriority(FRONTEND.into(), picks), Statement::DispatchPriority(SetName::Draws)],
         vec![Statement::SetPriority(slot.clone(), slots), Statement::Return],
-        vec![Statement::FirstSlot, Statement::SetPriority(slot, slots)],
+        vec![Statement::Slot(0), Statement::SetPriority(slot, slots)],
     ]
 }

@@ -2,12 +2,12 @@
 
 use ipnet::IpNet;
 
-use super::affinity;
 use super::class::classes;
 use super::entry::{Data, Entry, class_number, policy_number};
 use super::model::{
     Base, Chain, ChainType, Expression, Hook, IcmpType, Rule, Set, SetName, Statement, Table,
 };
+use super::{affinity, hand_over};
 use crate::element::Policy;
 use crate::family::IpFamily;
 use crate::reason::{DropReason, EndReason, RejectReason};
@@ -42,8 +42,8 @@ pub struct RulesetConfig {
     pub mark_bit: u8,
     /// Whether the client's address stays where the endpoint is on this node.
     pub masquerade: MasqueradeMode,
-    /// Connections that began with the former owner of an address are passed on to it. Needs the kernel's `nft_dup_ipv4` and
-    /// `nft_dup_ipv6`.
+    /// Connections that began with another node are passed on to it. Needs the kernel's `nft_dup_ipv4`, `nft_dup_ipv6` and
+    /// `nft_limit`.
     pub hand_over: bool,
     /// Packets are counted by frontend. Costs each packet, of foreign connections as well, one lookup.
     pub count_traffic: bool,
@@ -107,9 +107,15 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
             ChainType::Filter,
             Hook::Prerouting,
             SOURCES_PRIORITY,
-            config.hand_over.then(hand_over).into_iter().chain(first_look(config)).collect(),
+            handed_over(config, hand_over::arriving).chain(first_look(config)).collect(),
         ),
-        base("output-sources", ChainType::Filter, Hook::Output, SOURCES_PRIORITY, first_look(config)),
+        base(
+            "output-sources",
+            ChainType::Filter,
+            Hook::Output,
+            SOURCES_PRIORITY,
+            handed_over(config, || [hand_over::passing()]).chain(first_look(config)).collect(),
+        ),
         base("prerouting-dnat", ChainType::Nat, Hook::Prerouting, DNAT_PRIORITY, vec![dispatch_service()]),
         base(
             "output-dnat",
@@ -143,6 +149,7 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
     chains.push(chain("endpoint", endpoint(SetName::Endpoints)));
     chains.push(chain("local-endpoint", endpoint(SetName::LocalEndpoints)));
     chains.extend(affinity::common());
+    chains.extend(handed_over(config, hand_over::chains));
     let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
     Table { family, sets, chains }
 }
@@ -203,24 +210,9 @@ fn first_look(config: &RulesetConfig) -> Vec<Rule> {
     config.count_traffic.then_some(count).into_iter().chain([sources()]).collect()
 }
 
-/// A connection that began with the node that had the address before goes on there: it is in that node's connection tracking,
-/// and the endpoint may know it by that node's address. The copy is out of tracking.
-fn hand_over() -> Rule {
-    vec![
-        Statement::UnknownTcp,
-        Statement::InSet(vec![Expression::DestinationAddress], SetName::Formers),
-        Statement::PassOn(SetName::Formers),
-        Statement::Drop,
-    ]
-}
-
-/// The copy leaves by the hook of this node's own packets.
-fn let_out() -> Rule {
-    vec![
-        Statement::StateUntracked,
-        Statement::InSet(vec![Expression::DestinationAddress], SetName::Formers),
-        Statement::Accept,
-    ]
+/// What hands connections over, if the kernel can.
+fn handed_over<T, const N: usize>(config: &RulesetConfig, what: fn() -> [T; N]) -> impl Iterator<Item = T> {
+    config.hand_over.then(what).into_iter().flatten()
 }
 
 /// Who is in no source range of a frontend that has some.
@@ -284,13 +276,13 @@ fn policies(pods: &[IpNet], mark: u32) -> Vec<Chain> {
 
 /// Draws a slot.
 fn draw(class: u16) -> Statement {
-    if class == 1 { Statement::FirstSlot } else { Statement::DrawSlot(class) }
+    if class == 1 { Statement::Slot(0) } else { Statement::DrawSlot(class) }
 }
 
 /// Translates to the endpoint in the drawn slot. The slot may be missing for a packet that looked up its class just
 /// before a transaction and its slot just after; then the first slot takes it.
 fn translate(endpoint: &'static str) -> Vec<Rule> {
-    vec![vec![Statement::Jump(endpoint)], vec![Statement::FirstSlot, Statement::Goto(endpoint)]]
+    vec![vec![Statement::Jump(endpoint)], vec![Statement::Slot(0), Statement::Goto(endpoint)]]
 }
 
 /// The only rule that looks into a map of endpoints: the kernel checks the value of each new element once per rule that
@@ -327,7 +319,8 @@ fn forward_guard() -> Vec<Rule> {
 }
 
 fn output_guard(config: &RulesetConfig) -> Vec<Rule> {
-    config.hand_over.then(let_out).into_iter().chain(probes(config)).chain([guard(), unallocated()]).collect()
+    let leaving = handed_over(config, || [hand_over::leaving()]);
+    leaving.chain(probes(config)).chain([guard(), unallocated()]).collect()
 }
 
 /// ClusterIPs that no Service has: those that one has were translated, or refused by the guard before. Not in input: an

@@ -203,9 +203,9 @@ impl From<&Element> for Entry {
             Element::Vip { address } => Self::new(*address, SetName::Vips, key.address(*address), Data::None),
             Element::Announced { prefix } => Self::interval(SetName::Announced, *prefix),
             Element::ServiceCidr { prefix } => Self::interval(SetName::ServiceCidrs, *prefix),
-            Element::HandedOver { address, former } => {
-                let value = Data::Value(Buffer::EMPTY.address(*former));
-                Self::new(*address, SetName::Formers, key.address(*address), value)
+            Element::Node { slot, address } => {
+                let value = Data::Value(Buffer::EMPTY.address(*address));
+                Self::new(*address, SetName::Nodes, key.number(slot_number(*slot)), value)
             }
             Element::Hairpin { endpoint, protocol } => {
                 let address = endpoint.ip();
@@ -272,6 +272,6 @@ pub(super) fn stable_number(stable: u32) -> u32 {
     NUMBERS | 0x80_0000 | (stable % stable::NUMBERS)
 }
 
-fn slot_number(slot: u16) -> u32 {
+pub(crate) fn slot_number(slot: u16) -> u32 {
     FIRST_SLOT | u32::from(slot)
 }

@@ -20,6 +20,7 @@ mod affinity;
 mod build;
 mod class;
 mod entry;
+mod hand_over;
 mod model;
 mod read;
 mod text;
@@ -29,12 +30,15 @@ mod tests;
 
 pub use build::{MasqueradeMode, PROBE_MARK, Ruleset, RulesetConfig};
 pub use class::class_for;
+pub use hand_over::NODES;
 pub use model::{
-    Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName, Statement,
-    Table,
+    Base, CONNECTION, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName,
+    Statement, Table, Word,
 };
 
 pub(crate) use affinity::Timeouts;
 pub(crate) use class::is_class;
-pub(crate) use entry::{Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, protocol_number};
+pub(crate) use entry::{
+    Buffer, Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, protocol_number, slot_number,
+};
 pub(crate) use model::fingerprint;

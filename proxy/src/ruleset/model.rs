@@ -1,5 +1,7 @@
 //! The types of a ruleset. Plain values; nothing here knows a socket or a text format.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::entry::Entry;
@@ -134,8 +136,16 @@ pub enum SetName {
     Announced,
     /// Networks of ClusterIPs.
     ServiceCidrs,
-    /// Address that this node took from another → that node.
-    Formers,
+    /// slot → another node on a segment of this one.
+    Nodes,
+    /// Connections that this node has just asked the others for; the kernel fills it, as the next three.
+    Asking,
+    /// Connections that it has asked for some time ago.
+    Asked,
+    /// Connections that another node has said to know.
+    Elsewhere,
+    /// Connections that this node has just said to know.
+    Told,
     /// Endpoints of this node that may talk to themselves.
     Hairpin,
     /// Number of a class → chain that draws a slot and comes back; constant.
@@ -197,7 +207,7 @@ impl DataType {
 
 impl SetName {
     /// All, in the order in which they are declared.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::Services,
         Self::Picks,
         Self::LocalPicks,
@@ -216,7 +226,11 @@ impl SetName {
         Self::Vips,
         Self::Announced,
         Self::ServiceCidrs,
-        Self::Formers,
+        Self::Nodes,
+        Self::Asking,
+        Self::Asked,
+        Self::Elsewhere,
+        Self::Told,
         Self::Hairpin,
         Self::Policies,
         Self::Classes,
@@ -245,7 +259,11 @@ impl SetName {
             Self::Vips => "vips",
             Self::Announced => "announced",
             Self::ServiceCidrs => "service-cidrs",
-            Self::Formers => "formers",
+            Self::Nodes => "nodes",
+            Self::Asking => "asking",
+            Self::Asked => "asked",
+            Self::Elsewhere => "elsewhere",
+            Self::Told => "told",
             Self::Hairpin => "hairpin",
             Self::Policies => "policies",
             Self::Classes => "classes",
@@ -272,9 +290,10 @@ impl SetName {
                 &[Address, Protocol, Port, ClassId]
             }
             Self::Affinity => &[Address, Address, Protocol, Port],
-            Self::Vips | Self::Announced | Self::ServiceCidrs | Self::Formers => &[Address],
+            Self::Vips | Self::Announced | Self::ServiceCidrs => &[Address],
+            Self::Asking | Self::Asked | Self::Elsewhere | Self::Told => &[Address, Address, Port, Port],
             Self::Hairpin => &[Address, Address, Protocol, Port],
-            Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => &[ClassId],
+            Self::Nodes | Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => &[ClassId],
         }
     }
 
@@ -290,7 +309,7 @@ impl SetName {
             | Self::LocalSlots
             | Self::Affinity => Some(DataType::ClassId),
             Self::Endpoints | Self::LocalEndpoints => Some(DataType::AddressPort),
-            Self::Formers => Some(DataType::Address),
+            Self::Nodes => Some(DataType::Address),
             Self::Policies | Self::Classes | Self::LocalClasses | Self::Draws => Some(DataType::Verdict),
             Self::Dropped
             | Self::Rejected
@@ -300,6 +319,10 @@ impl SetName {
             | Self::Vips
             | Self::Announced
             | Self::ServiceCidrs
+            | Self::Asking
+            | Self::Asked
+            | Self::Elsewhere
+            | Self::Told
             | Self::Hairpin => None,
         }
     }
@@ -319,12 +342,13 @@ impl SetName {
         matches!(self, Self::Announced | Self::ServiceCidrs | Self::Sources)
     }
 
-    /// For a map that packets fill and whose elements expire: how many it holds at most. What Herald puts into its
+    /// For what packets fill and whose elements expire: how many it holds at most. What Herald puts into its
     /// sets is bounded by the cluster; what clients put there must be bounded here. A full map takes no new clients:
-    /// they are served, and drawn anew for each connection.
+    /// they are served, and drawn anew for each connection; a connection that finds no room is not asked for.
     pub const fn dynamic_size(self) -> Option<u32> {
         match self {
             Self::Affinity => Some(1 << 20),
+            Self::Asking | Self::Asked | Self::Elsewhere | Self::Told => Some(1 << 16),
             _ => None,
         }
     }
@@ -339,6 +363,8 @@ pub enum Expression {
     DestinationAddress,
     /// `meta l4proto`.
     Protocol,
+    /// `th sport`.
+    SourcePort,
     /// `th dport`.
     DestinationPort,
     /// `meta priority`.
@@ -364,12 +390,22 @@ pub enum Statement {
     StateUntracked,
     /// Goes on for everything but established and related.
     StateNotKnown,
+    /// Goes on for a packet of a connection that connection tracking knows.
+    StateEstablished,
     /// Goes on for a packet in the middle of a TCP connection that connection tracking does not know.
     UnknownTcp,
     /// Goes on when the destination was translated, by whomever.
     StatusDnat,
     /// Goes on for an ICMP or ICMPv6 message of a type.
     Icmp(IcmpType),
+    /// Goes on for TCP.
+    Tcp,
+    /// Goes on when another node has passed the packet on with this word.
+    Says(Word),
+    /// Has the packet say this word when it is passed on.
+    Say(Word),
+    /// Goes on so many times a second, and as many times at once.
+    Limit(u32),
     /// Goes on when all bits of the mask are set in the packet's mark.
     MarkHas(u32),
     /// Goes on when the packet's mark is just this.
@@ -386,8 +422,8 @@ pub enum Statement {
     SetPriority(Vec<Expression>, SetName),
     /// Sets the packet's priority to one of so many slots, by chance.
     DrawSlot(u16),
-    /// Sets the packet's priority to the first slot.
-    FirstSlot,
+    /// Sets the packet's priority to a slot.
+    Slot(u16),
     /// Goes on when a number of ours is in the packet's priority, and clears it.
     ClearNumber,
     /// Goes where the map of verdicts says for the packet's priority.
@@ -395,11 +431,13 @@ pub enum Statement {
     /// Keeps the packet's priority in the map for so many seconds. A key that is there keeps its value and gets the time
     /// anew. Goes on unless the map is full.
     Remember(Vec<Expression>, SetName, u32),
+    /// Keeps the packet's connection ([`CONNECTION`]) in the set for so long. Goes on unless the set is full.
+    Note(SetName, Duration),
     /// Takes the key out of the map, if it is there.
     Forget(Vec<Expression>, SetName),
     /// Translates the destination to the map's value, if the key is there.
     Dnat(Vec<Expression>, SetName),
-    /// Sends a copy, its destination as it is, by way of the node that the map names for the destination address.
+    /// Sends a copy, its destination as it is, by way of the node that the map names for the packet's priority.
     PassOn(SetName),
     /// Translates the source to the address of the interface that the packet leaves by, with a random port.
     Masquerade,
@@ -417,6 +455,43 @@ pub enum Statement {
     Drop,
     /// Ends the packet with port unreachable.
     Reject,
+}
+
+/// A TCP connection, as the client sees it.
+pub const CONNECTION: [Expression; 4] = [
+    Expression::SourceAddress,
+    Expression::DestinationAddress,
+    Expression::SourcePort,
+    Expression::DestinationPort,
+];
+
+/// What nodes say of a connection whose packets they pass on to each other. The packet's TTL (hop limit) carries the word in
+/// its upper three bits: packets of clients, which begin at 64, 128 or 255 and come over some 30 routers at most, have other values, and
+/// unlike DSCP no switch rewrites it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Who knows this connection is to serve it, and to say so.
+    Whose,
+    /// The sender knows this connection.
+    Mine,
+}
+
+impl Word {
+    /// The bits of the TTL that are the word.
+    pub(crate) const MASK: u8 = 0xe0;
+
+    /// Their value.
+    pub(crate) const fn bits(self) -> u8 {
+        match self {
+            Self::Whose => 0xc0,
+            Self::Mine => 0xa0,
+        }
+    }
+
+    /// The TTL to send it with: as many routers as possible leave the word as it is.
+    pub(crate) const fn ttl(self) -> u8 {
+        self.bits() | !Self::MASK
+    }
 }
 
 /// ICMP types that the rules tell apart.

@@ -50,7 +50,10 @@ impl Entry {
             SetName::Vips => Element::Vip { address: key.address()? },
             SetName::Announced => Element::Announced { prefix: self.prefix? },
             SetName::ServiceCidrs => Element::ServiceCidr { prefix: self.prefix? },
-            SetName::Formers => Element::HandedOver { address: key.address()?, former: value.address()? },
+            SetName::Nodes => {
+                let slot = u16::try_from(key.number()?.wrapping_sub(FIRST_SLOT)).ok()?;
+                Element::Node { slot, address: value.address()? }
+            }
             SetName::Hairpin => {
                 let address = key.address()?;
                 let frontend = key.frontend()?;
@@ -62,6 +65,10 @@ impl Entry {
             SetName::Slots => key.slot(Scope::Cluster, &mut value)?,
             SetName::LocalSlots => key.slot(Scope::Local, &mut value)?,
             SetName::Affinity
+            | SetName::Asking
+            | SetName::Asked
+            | SetName::Elsewhere
+            | SetName::Told
             | SetName::Policies
             | SetName::Classes
             | SetName::LocalClasses

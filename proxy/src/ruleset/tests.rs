@@ -43,7 +43,7 @@ fn elements() -> Vec<Element> {
             Element::Vip { address: http.address },
             Element::Announced { prefix: prefix.parse().unwrap() },
             Element::ServiceCidr { prefix: service_cidr.parse().unwrap() },
-            Element::HandedOver { address: http.address, former: endpoint.ip() },
+            Element::Node { slot: 1, address: endpoint.ip() },
             Element::Hairpin { endpoint, protocol: Protocol::Tcp },
         ]);
     }
@@ -119,10 +119,14 @@ fn probes_are_let_out_by_one_rule_before_the_translation_and_one_before_the_guar
         .map(|(line, before)| (line.trim(), before.trim()))
         .collect();
     let rule = "meta mark 0x00000048 accept";
-    let expected = ["ip", "ip6"].map(|family| {
+    let expected = ["ip", "ip6"].map(|_| {
         [
             (rule.to_owned(), "type nat hook output priority -105; policy accept;".to_owned()),
-            (rule.to_owned(), format!("ct state untracked {family} daddr @formers accept")),
+            (
+                rule.to_owned(),
+                "ct state untracked meta priority & ff00:0 == fe00:0 meta priority set none accept"
+                    .to_owned(),
+            ),
         ]
     });
     let added: Vec<_> =

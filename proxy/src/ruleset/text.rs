@@ -4,9 +4,10 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::build::Ruleset;
-use super::entry::{Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK};
+use super::entry::{Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, slot_number};
 use super::model::{
-    Base, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Set, SetName, Statement, Table,
+    Base, CONNECTION, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Set, SetName,
+    Statement, Table, Word,
 };
 use crate::element::Element;
 use crate::family::IpFamily;
@@ -191,8 +192,16 @@ fn expression_text(family: IpFamily, expression: Expression) -> String {
         Expression::SourceAddress => format!("{} saddr", keyword(family)),
         Expression::DestinationAddress => format!("{} daddr", keyword(family)),
         Expression::Protocol => "meta l4proto".to_owned(),
+        Expression::SourcePort => "th sport".to_owned(),
         Expression::DestinationPort => "th dport".to_owned(),
         Expression::Priority => "meta priority".to_owned(),
+    }
+}
+
+fn hops(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "ip ttl",
+        IpFamily::V6 => "ip6 hoplimit",
     }
 }
 
@@ -212,6 +221,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::StateInvalid => "ct state invalid".to_owned(),
         Statement::StateUntracked => "ct state untracked".to_owned(),
         Statement::StateNotKnown => "ct state invalid,new,untracked".to_owned(),
+        Statement::StateEstablished => "ct state established".to_owned(),
         Statement::UnknownTcp => "ct state invalid,new tcp flags & syn != syn".to_owned(),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::Icmp(kind) => {
@@ -226,6 +236,10 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
             };
             format!("{protocol} type {kind}")
         }
+        Statement::Tcp => "meta l4proto tcp".to_owned(),
+        Statement::Says(word) => format!("{} & {} == {}", hops(family), Word::MASK, word.bits()),
+        Statement::Say(word) => format!("{} set {}", hops(family), word.ttl()),
+        Statement::Limit(rate) => format!("limit rate {rate}/second burst {rate} packets"),
         Statement::MarkHas(mask) => format!("meta mark & {mask:#010x} == {mask:#010x}"),
         Statement::MarkIs(mark) => format!("meta mark {mark:#010x}"),
         Statement::InSet(key, set) => format!("{} @{}", key_text(family, key), set.as_str()),
@@ -238,7 +252,7 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::DrawSlot(slots) => {
             format!("meta priority set numgen random mod {slots} offset {FIRST_SLOT}")
         }
-        Statement::FirstSlot => format!("meta priority set {}", class_id(FIRST_SLOT)),
+        Statement::Slot(slot) => format!("meta priority set {}", class_id(slot_number(*slot))),
         Statement::ClearNumber => {
             let (mask, ours) = (class_id(NUMBERS_MASK), class_id(NUMBERS));
             format!("meta priority & {mask} == {ours} meta priority set none")
@@ -248,16 +262,17 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
             let key = key_text(family, key);
             format!("update @{} {{ {key} timeout {seconds}s : meta priority }}", map.as_str())
         }
+        Statement::Note(set, time) => {
+            let (key, time) = (key_text(family, &CONNECTION), time.as_millis());
+            format!("update @{} {{ {key} timeout {time}ms }}", set.as_str())
+        }
         Statement::Forget(key, map) => {
             format!("delete @{} {{ {} : meta priority }}", map.as_str(), key_text(family, key))
         }
         Statement::Dnat(key, map) => {
             format!("dnat {} to {} map @{}", keyword(family), key_text(family, key), map.as_str())
         }
-        Statement::PassOn(map) => {
-            let destination = expression_text(family, Expression::DestinationAddress);
-            format!("dup to {destination} map @{}", map.as_str())
-        }
+        Statement::PassOn(map) => format!("dup to meta priority map @{}", map.as_str()),
         Statement::Masquerade => "masquerade fully-random".to_owned(),
         Statement::Goto(chain) => format!("goto {chain}"),
         Statement::Jump(chain) => format!("jump {chain}"),

@@ -10,6 +10,7 @@ mod checked;
 mod conntrack;
 mod counters;
 mod flows;
+mod hand_over;
 mod kernel;
 mod marked;
 mod neighbours;

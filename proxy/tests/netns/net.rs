@@ -50,6 +50,11 @@ impl Namespace {
         namespace
     }
 
+    /// The file that names it.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Runs something in the namespace and waits for it.
     pub(crate) fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> R {
         let (done, result) = mpsc::channel();
@@ -236,7 +241,10 @@ impl Server {
         })
     }
 
-    fn start<F>(namespace: &Namespace, serve: impl FnOnce(mpsc::Sender<()>) -> F + Send + 'static) -> Self
+    pub(crate) fn start<F>(
+        namespace: &Namespace,
+        serve: impl FnOnce(mpsc::Sender<()>) -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = ()>,
     {

@@ -103,10 +103,17 @@ impl Wanted {
         self.nodes.iter().filter_map(|(node, addresses)| Some((node.clone(), address(addresses)?))).collect()
     }
 
-    /// Where another node is on the segment, by the family of an address.
-    fn beside(&self, interface: &Interface, node: &str, address: IpAddr) -> Option<IpAddr> {
-        let of_family = |ip: &&IpAddr| ip.is_ipv4() == address.is_ipv4() && interface.reaches(**ip);
-        self.nodes.get(node)?.iter().find(of_family).copied()
+    /// Where the other nodes are that share a segment with `own`, one address of each family and node. Those that follow `own` by
+    /// name come first, so that of many nodes not all choose the same ones.
+    fn beside(&self, own: &str, interfaces: &Interfaces) -> Vec<IpAddr> {
+        let (behind, before): (Vec<_>, Vec<_>) = self.nodes.iter().partition(|(node, _)| ***node > *own);
+        let reached = |ip: &&IpAddr| interfaces.values().any(|interface| interface.reaches(**ip));
+        let of_node = |(_, addresses): (_, &BTreeSet<IpAddr>)| {
+            let of_family =
+                |v4: bool| addresses.iter().filter(move |ip| ip.is_ipv4() == v4).find(reached).copied();
+            [of_family(true), of_family(false)]
+        };
+        behind.into_iter().chain(before).flat_map(of_node).flatten().collect()
     }
 
     fn offers_on(&self, interface: &str) -> BTreeMap<IpAddr, u16> {
@@ -132,8 +139,6 @@ pub(crate) struct PortView {
     pub(crate) heard: BTreeSet<Box<str>>,
     /// Nodes that were heard here and count as dead.
     pub(crate) suspects: BTreeSet<Box<str>>,
-    /// What this node took from others, and where those are on the segment.
-    pub(crate) formers: BTreeMap<IpAddr, IpAddr>,
     /// Nodes whose hellos are of another version.
     pub(crate) other_versions: OtherVersions,
     /// Since when it is so; who reads it may be late.
@@ -145,6 +150,8 @@ pub(crate) struct PortView {
 pub(crate) struct View {
     /// Those that are announced on.
     pub(crate) ports: BTreeMap<String, PortView>,
+    /// Where the other nodes are on segments of this one.
+    pub(crate) beside: Vec<IpAddr>,
     /// Hosts outside the cluster that have been seen to have an address, in words.
     pub(crate) conflicts: BTreeMap<IpAddr, String>,
 }
@@ -153,15 +160,6 @@ impl View {
     /// What this node owns on some interface.
     pub(crate) fn owned(&self) -> BTreeSet<IpAddr> {
         self.ports.values().flat_map(|port| port.owned.iter().copied()).collect()
-    }
-
-    /// What this node took from others, and where those are.
-    pub(crate) fn formers(&self) -> BTreeMap<IpAddr, IpAddr> {
-        self.ports
-            .values()
-            .flat_map(|port| &port.formers)
-            .map(|(address, former)| (*address, *former))
-            .collect()
     }
 
     /// The interfaces on which this node owns an address, where an advertisement names some.
@@ -278,6 +276,12 @@ async fn supervise(shared: Arc<Shared>, found: watch::Sender<Interfaces>) -> any
     tokio::pin!(following);
     loop {
         let stopping = wanted.borrow_and_update().stopping;
+        let beside = wanted.borrow().beside(&shared.node, &interfaces.borrow());
+        shared.view.send_if_modified(|view| {
+            let changed = view.beside != beside;
+            view.beside = beside;
+            changed
+        });
         if stopping && running.is_empty() {
             return Ok(());
         }
@@ -317,4 +321,36 @@ async fn run_port(shared: Arc<Shared>, index: u32, interface: Interface) -> u32 
         }
     }
     index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_are_the_nodes_of_its_segments_and_those_behind_it_by_name_come_first() {
+        let interface = |networks: &[&str]| Interface {
+            name: "eth0".to_owned(),
+            mac: [2; 6],
+            v4: true,
+            v6: true,
+            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+        };
+        let node = |name: &str, addresses: &[&str]| {
+            (name.into(), addresses.iter().map(|address| address.parse().unwrap()).collect())
+        };
+        let nodes = [
+            node("a", &["10.0.0.1", "fd00::1"]),
+            node("b", &["10.0.1.2", "fd00::2"]),
+            node("d", &["198.51.100.4", "10.0.0.4", "10.0.0.44"]),
+            node("e", &["10.0.7.5", "fd00:7::5"]),
+        ];
+        let wanted = Wanted { nodes: Arc::new(nodes.into()), ..Wanted::default() };
+        let two = [(2, interface(&["10.0.0.0/24", "fd00::/64"])), (3, interface(&["10.0.1.0/24"]))].into();
+        let beside = |interfaces: &Interfaces| {
+            wanted.beside("c", interfaces).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(beside(&two), ["10.0.0.4", "10.0.0.1", "fd00::1", "10.0.1.2", "fd00::2"]);
+        assert_eq!(beside(&Interfaces::new()), [""; 0], "nothing is known of the interfaces yet");
+    }
 }

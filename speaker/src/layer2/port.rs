@@ -289,7 +289,7 @@ impl Port {
                     self.shared.metrics.owner_changed();
                     changed = true;
                 }
-                Output::Prepare | Output::Suspects => changed = true,
+                Output::Suspects => changed = true,
                 Output::Tell(address) => self.tell(address),
                 Output::Conflict(address, mac) => self.conflict(address, mac),
             }
@@ -376,8 +376,6 @@ impl Port {
         let owned: BTreeSet<IpAddr> = self.segment.owned().collect();
         let wanted = self.shared.wanted.borrow();
         let named = owned.iter().copied().filter(|address| wanted.names_interfaces(*address)).collect();
-        let former = |(address, node)| Some((address, wanted.beside(&self.interface, node, address)?));
-        let formers = self.segment.formers(self.published).filter_map(former).collect();
         drop(wanted);
         let mut now = PortView {
             mac: self.interface.mac,
@@ -387,7 +385,6 @@ impl Port {
             standings: self.segment.standings().collect(),
             heard: self.segment.heard_nodes().collect(),
             suspects: self.segment.suspects().clone(),
-            formers,
             other_versions: self.other_versions.clone(),
             since: None,
         };

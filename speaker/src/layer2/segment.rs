@@ -11,14 +11,13 @@
 //!   hears; one that is not to be understood is waited for a second at most. An address that nobody is known to have owned is
 //!   probed first.
 //! - **Leaving** (the offer is withdrawn, or the speaker stops): the owner answers on until another one has claimed the
-//!   address, at most a second. Who is to have it prepares for that first ([`formers`]).
+//!   address, at most a second.
 //!
 //! Invariant, simulated: of participants that hear each other no two own an address for longer than it takes a hello to
 //! arrive, and there is an owner as long as somebody offers the address.
 
 mod copies;
 mod doubts;
-mod formers;
 mod log;
 mod peers;
 mod sending;
@@ -32,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use self::copies::Search;
 use self::doubts::Doubts;
-use self::formers::{Former, Preparation};
 use self::log::Log;
 use self::peers::{Admission, Peers};
 use self::spread::Spread;
@@ -92,8 +90,6 @@ pub(crate) enum Output {
     Release(IpAddr),
     /// Tell all neighbours that it is here.
     Tell(IpAddr),
-    /// It is about to move here: [`Segment::formers`] names who has it.
-    Prepare,
     /// Somebody who is none of the cluster has it.
     Conflict(IpAddr, Mac),
     /// Other nodes count as dead than before.
@@ -122,10 +118,6 @@ struct Own {
     /// It is being given to another node.
     given: bool,
     claim: Option<u32>,
-    /// Who had it before, or has it still while this one prepares to take it.
-    former: Option<Former>,
-    /// It is prepared for until then.
-    claim_at: Option<Instant>,
     /// The highest number of a claim that was heard of.
     seen: u32,
     leave_at: Option<Instant>,
@@ -324,8 +316,6 @@ impl Segment {
                 offered: false,
                 given: false,
                 claim: None,
-                former: None,
-                claim_at: None,
                 seen: seen(),
                 leave_at: None,
                 probed: None,
@@ -456,7 +446,6 @@ impl Segment {
                 }
                 if taken || mine.offer.leaving && (other.is_none() || deadline <= now) {
                     own.claim = None;
-                    own.forget_former();
                     own.leave_at = None;
                     own.given = false;
                     self.bursts.end(address);
@@ -464,16 +453,10 @@ impl Segment {
                 }
             } else if mine.offer.leaving || other.is_some_and(|other| other.standing() > mine.standing()) {
                 own.probed = None;
-                own.forget_former();
             } else if !settled {
                 self.waiting.insert(address);
             } else if own.not_before.is_some_and(|at| now < at) {
                 // Its alarm is set.
-            } else if let Some(prepare) = own.prepare(now, Former::of(&self.peers, address)) {
-                if let Preparation::Begins(until) = prepare {
-                    self.alarms.insert((until, address));
-                    out.push(Output::Prepare);
-                }
             } else if own.seen > 0 || own.probed.is_some_and(|at| at + PROBE <= now) {
                 own.seen += 1;
                 own.claim = Some(own.seen);

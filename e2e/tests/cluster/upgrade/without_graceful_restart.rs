@@ -1,11 +1,12 @@
-//! By BGP without graceful restart: a node's routes go and come again, and the router sends its connections elsewhere meanwhile.
+//! By BGP without graceful restart: a node's routes go and come again, and the router sends its connections elsewhere meanwhile, also
+//! some of those that were with other nodes. They go on with the node that knows them.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use herald_e2e::{Connection, Lab, Node, PodOptions, PollOptions, Poller};
 
-use super::route_changes::{RouteChanges, unexplained};
+use super::route_changes::RouteChanges;
 use crate::order::{address, config, herald, ready, service};
 use crate::services::SOON;
 
@@ -13,8 +14,6 @@ use crate::services::SOON;
 const LOAD: PollOptions = PollOptions { interval: Duration::from_millis(2), timeout: Duration::from_secs(1) };
 /// Connections that are held, and as many that are used meanwhile.
 const HELD: usize = 60;
-/// New connections that one change of the routes may find under way. At 500 a second one takes 2 ms on a quiet machine.
-const UNDER_WAY: usize = 4;
 
 /// Connections that have been answered once, and which node serves each is the router's choice.
 fn hold(lab: &Lab, vip: std::net::SocketAddr) -> Result<Vec<Connection>> {
@@ -33,8 +32,7 @@ fn cut(connections: &mut [Connection]) -> usize {
 
 #[test]
 #[ignore = "needs a network namespace"]
-fn replacing_every_speaker_without_graceful_restart_fails_only_what_is_under_way_when_the_router_turns()
--> Result<()> {
+fn replacing_every_speaker_without_graceful_restart_fails_no_connection_and_cuts_none() -> Result<()> {
     let lab = Lab::builder().nodes(3).control_plane().bird().start()?;
     let pods = lab.nodes().iter().zip(["web-1", "web-2", "web-3"]);
     let _pods =
@@ -64,7 +62,7 @@ fn replacing_every_speaker_without_graceful_restart_fails_only_what_is_under_way
         ready(node)?;
         lab.router().await_route(&prefix, &hops(None), SOON)?;
         lab.router().await_kernel_route(&prefix, 3, SOON)?;
-        quiet.push(cut(&mut held));
+        quiet.push(cut(&mut held) + cut(&mut used));
     }
     poller.await_answers(500, SOON)?;
     let report = poller.stop()?;
@@ -72,19 +70,13 @@ fn replacing_every_speaker_without_graceful_restart_fails_only_what_is_under_way
     let rate = report.attempts as f64 / report.begin.elapsed().as_secs_f64();
     eprintln!(
         "{rate:.0} connections/s over {} changes of routes: {}; of {HELD} held each, cut when used while a speaker was away: \
-         {busy:?}, when used again afterwards only: {quiet:?}",
+         {busy:?}, when used afterwards: {quiet:?}",
         changes.len(),
         report.explain()
     );
-    let unexplained = unexplained(&report, &changes);
-    ensure!(unexplained.is_empty(), "{unexplained:#?}");
     // A node's routes go once and come once.
     ensure!(changes.len() == 2 * lab.nodes().len(), "{} changes of routes", changes.len());
-    ensure!(report.failures.len() <= UNDER_WAY * changes.len(), "{}", report.explain());
-    // The node has kept what it knew of them, and the router finds it again.
-    ensure!(quiet.iter().all(|cut| *cut == 0), "{quiet:?}");
-    // A third was with the node, and the router moves at most half of the others.
-    let some = |cut: &usize| (1..=HELD * 2 / 3).contains(cut);
-    ensure!(busy.iter().all(some), "those that the router moves are cut, and no others: {busy:?}");
+    ensure!(report.failures.is_empty(), "{}", report.explain());
+    ensure!(busy.iter().chain(&quiet).all(|cut| *cut == 0), "{busy:?} {quiet:?}");
     Ok(())
 }

@@ -22,8 +22,6 @@ const MAX_PEERS: usize = 4096;
 const LISTS_KEPT: u32 = (MAX_PEERS / MAX_HEARD) as u32 + 1;
 /// A newcomer that was heard by multicast and does not prove itself for so long does not hear this participant.
 const PROOF: Duration = Duration::from_millis(500);
-/// How long a speaker that stopped may take to be heard again: an upgrade may have an image to load.
-const STOPPED: Duration = Duration::from_secs(120);
 /// How long a run that did not prove itself is remembered without another hello.
 const FORGET: Duration = Duration::from_secs(1);
 
@@ -132,8 +130,6 @@ pub(super) struct Peers {
     turn: Option<Participant>,
     /// Who has fallen silent since the last look.
     fallen: Vec<Fallen>,
-    /// Who said that it stops, and since when it is not heard.
-    stopped: BTreeMap<Participant, Instant>,
 }
 
 impl Peers {
@@ -230,7 +226,6 @@ impl Peers {
 
     fn admit(&mut self, now: Instant, participant: Participant, hello: &Hello, window: Window) {
         self.newcomers.remove(&participant);
-        self.stopped.remove(&participant);
         self.remove(participant);
         if self.peers.len() >= MAX_PEERS {
             return;
@@ -307,17 +302,13 @@ impl Peers {
             .map(|(participant, _)| *participant)
             .collect();
         for participant in silent {
-            match self.peers.get(&participant) {
-                Some(peer) if !peer.stopping => {
-                    let (node, mac, address) = (peer.node.clone(), peer.mac, peer.address);
-                    self.fallen.push(Fallen { participant, node, mac, address });
-                }
-                _ => _ = self.stopped.insert(participant, now),
+            if let Some(peer) = self.peers.get(&participant).filter(|peer| !peer.stopping) {
+                let (node, mac, address) = (peer.node.clone(), peer.mac, peer.address);
+                self.fallen.push(Fallen { participant, node, mac, address });
             }
             self.remove(participant);
         }
         self.newcomers.retain(|_, newcomer| newcomer.heard + FORGET > now);
-        self.stopped.retain(|_, since| *since + STOPPED > now);
         let deaths = self.peers.values().map(Peer::silent_at);
         self.expire_at = deaths.chain(self.newcomers.values().map(|newcomer| newcomer.heard + FORGET)).min();
     }
@@ -362,12 +353,6 @@ impl Peers {
         let claim = |peer: &Peer| peer.table.offers.get(&address).and_then(|(offer, _)| offer.claim);
         let claims = self.peers.iter().filter_map(|(participant, peer)| Some((claim(peer)?, *participant)));
         claims.max()
-    }
-
-    /// Whether a participant's kernel works on: it is heard, or it said that it stops, a while ago at most.
-    pub(super) fn works_on(&self, participant: Participant, now: Instant) -> bool {
-        let stopped = self.stopped.get(&participant).is_some_and(|since| now < *since + STOPPED);
-        stopped || self.peers.contains_key(&participant)
     }
 
     /// Whether a participant, not this one, has been heard for so long.

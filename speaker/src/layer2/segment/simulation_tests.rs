@@ -180,7 +180,7 @@ impl World {
                     assert!(self.nodes[node].owns.remove(&vip));
                     self.moved(&vip);
                 }
-                Output::Probe(_) | Output::Tell(_) | Output::Prepare | Output::Suspects => {}
+                Output::Probe(_) | Output::Tell(_) | Output::Suspects => {}
                 Output::Conflict(vip, mac) => panic!("nobody else has {vip}: {mac:?}"),
             }
         }

@@ -1,0 +1,106 @@
+//! Hand-over: a TCP connection goes on with the node that knows it, whichever node its packets come to.
+//!
+//! A router that loses or gains a next hop sends connections that are under way to other nodes, and a layer-2 address moves with
+//! all that is addressed to it. The node that began a connection has it in its connection tracking, and where it
+//! masqueraded, the endpoint knows the connection by that node. So a packet in the middle of a connection that this node does not
+//! know is not taken for the beginning of one: all other nodes of the segment get a copy.
+//!
+//! ```text
+//! this node                                          another one
+//! does not know it: Whose? to all   ------------->   does not know it either: drops it
+//!                                   ------------->   knows it: serves it, and says Mine to all
+//! notes it as `elsewhere`           <-------------
+//! passes on what follows, without waiting            serves it
+//! ```
+//!
+//! When nobody has answered after [`ASKING`], the node that knew the connection is gone, and the next packet is treated as one
+//! of a connection that nobody knows: the endpoint's reset tells the client at its first retransmission, which comes after 200 ms or more
+//! (RFC 6298 §2 has a second, Linux 200 ms).
+//!
+//! No packet goes round: copies say a [`Word`], and none of those is ever passed on. All that packets can
+//! fill is bounded, and so is how many connections a second are asked for ([`ASKED_A_SECOND`]); beyond that they are treated as if this were
+//! not here.
+
+use std::time::Duration;
+
+use super::build::chain;
+use super::model::{CONNECTION, Chain, Expression, Rule, SetName, Statement, Word};
+
+/// How many other nodes are asked.
+pub const NODES: u16 = 32;
+/// How long an answer may take. Rounded to no kernel's ticks.
+const ASKING: Duration = Duration::from_millis(160);
+/// How long nobody is asked again.
+const ASKED: Duration = Duration::from_secs(2);
+/// How long packets are passed on without another answer: some are lost.
+const ELSEWHERE: Duration = Duration::from_secs(30);
+/// How often a node says that it knows a connection.
+const TOLD: Duration = Duration::from_secs(1);
+/// For how many connections a second the others are asked.
+const ASKED_A_SECOND: u32 = 10_000;
+
+/// What a packet that arrives meets first.
+pub(super) fn arriving() -> [Rule; 2] {
+    let for_service = || Statement::InSet(vec![Expression::DestinationAddress], SetName::Vips);
+    [
+        vec![Statement::UnknownTcp, for_service(), Statement::Jump("unknown")],
+        vec![
+            Statement::Says(Word::Whose),
+            Statement::Tcp,
+            Statement::StateEstablished,
+            for_service(),
+            Statement::Jump("known"),
+        ],
+    ]
+}
+
+/// A copy is out of tracking, and leaves by the hook of this node's own packets. It was counted when it arrived elsewhere.
+pub(super) fn passing() -> Rule {
+    vec![
+        Statement::StateUntracked,
+        Statement::InSet(vec![Expression::Priority], SetName::Nodes),
+        Statement::Accept,
+    ]
+}
+
+/// The same behind the counters. The slot has served.
+pub(super) fn leaving() -> Rule {
+    vec![Statement::StateUntracked, Statement::ClearNumber, Statement::Accept]
+}
+
+/// The chains that [`arriving`] leads to.
+pub(super) fn chains() -> [Chain; 4] {
+    let connection = |set| Statement::InSet(CONNECTION.into(), set);
+    let unknown = vec![
+        vec![Statement::Says(Word::Whose), Statement::Drop],
+        vec![Statement::Says(Word::Mine), Statement::Note(SetName::Elsewhere, ELSEWHERE)],
+        vec![Statement::Says(Word::Mine), Statement::Drop],
+        vec![connection(SetName::Elsewhere), Statement::Goto("pass-on")],
+        vec![connection(SetName::Asking), Statement::Goto("pass-on")],
+        vec![connection(SetName::Asked), Statement::Return],
+        vec![
+            Statement::Slot(0),
+            Statement::InSet(vec![Expression::Priority], SetName::Nodes),
+            Statement::Limit(ASKED_A_SECOND),
+            Statement::Note(SetName::Asked, ASKED),
+            Statement::Note(SetName::Asking, ASKING),
+            Statement::Goto("pass-on"),
+        ],
+    ];
+    let known = vec![
+        vec![connection(SetName::Told), Statement::Return],
+        vec![Statement::Note(SetName::Told, TOLD), Statement::Say(Word::Mine), Statement::Goto("to-nodes")],
+    ];
+    // The first slot that is free ends its rule, and so do all that follow.
+    let to_nodes =
+        (0..NODES).map(|slot| vec![Statement::Slot(slot), Statement::PassOn(SetName::Nodes)]).collect();
+    [
+        chain("unknown", unknown),
+        chain("known", known),
+        chain(
+            "pass-on",
+            vec![vec![Statement::Say(Word::Whose), Statement::Jump("to-nodes")], vec![Statement::Drop]],
+        ),
+        chain("to-nodes", to_nodes),
+    ]
+}
