@@ -49,8 +49,10 @@ const PROBE: Duration = Duration::from_millis(200);
 const LEAVE: Duration = Duration::from_secs(1);
 /// How long somebody whose offers are not known keeps others from taking what nobody claims.
 const LAG: Duration = Duration::from_secs(1);
-/// Pause after somebody else was found to have the address, and between two defences of it (RFC 5227 §2.4).
+/// Pause between two defences of an address (RFC 5227 §2.4).
 const DEFEND: Duration = Duration::from_secs(10);
+/// Pause after somebody else was found to have an address, who may be about to give it up: another load balancer that is replaced.
+const HELD: Duration = Duration::from_secs(2);
 /// A hello that lists one of ours from this long ago was sent just now.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -401,8 +403,8 @@ impl Segment {
             }
         } else if own.probed.take().is_some() {
             out.push(Output::Conflict(address, mac));
-            own.not_before = Some(now + DEFEND);
-            self.alarms.insert((now + DEFEND, address));
+            own.not_before = Some(now + HELD);
+            self.alarms.insert((now + HELD, address));
         }
     }
 

@@ -23,8 +23,8 @@ const ASKING: PollOptions =
     PollOptions { interval: Duration::from_millis(50), timeout: Duration::from_millis(200) };
 /// New connections that may be under way when the address moves.
 const UNDER_WAY: usize = 4;
-/// Herald looks again ten seconds after somebody has answered for an address; the rest is for a busy machine.
-const LAST: Duration = Duration::from_secs(13);
+/// Herald looks again two seconds after somebody has answered for an address; the rest is for a busy machine.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Lets a host forget where an address is, several times a second.
 struct Forgetting {

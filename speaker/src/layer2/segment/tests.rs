@@ -88,8 +88,8 @@ fn somebody_who_answers_the_probe_keeps_the_address_for_a_while() {
     let stranger = [2, 0, 0, 0, 0, 0x99];
     let out = segment.handle(start + MS * 451, Event::Claimed(vip(), stranger));
     assert_eq!(out, [Output::Conflict(vip(), stranger)]);
-    let all = pass(&mut segment, start, MS * 10_700);
-    assert_eq!(all[..2], [(10_451, Output::Probe(vip())), (10_651, Output::Own(vip()))]);
+    let all = pass(&mut segment, start, MS * 2_700);
+    assert_eq!(all[..2], [(2_451, Output::Probe(vip())), (2_651, Output::Own(vip()))]);
 }
 
 #[test]
