@@ -6,7 +6,7 @@
 //! An address of a Service is announced when, in this order of refusals ([`Reason`]): it lies in a pool; the pool has an
 //! advertisement for the Service and this node; the node is known, its network available, and it is not excluded by label;
 //! some peer selects it, or it is announced by layer 2; and there is an endpoint: with `externalTrafficPolicy: Cluster` any usable one anywhere, with `Local` a
-//! *ready* one on this node that does not fail its probes. One that merely serves while it terminates keeps serving what comes, but attracts no new
+//! *ready* one on this node that does not fail its probes; and the node passes packets on, where endpoints are not its own processes. One that merely serves while it terminates keeps serving what comes, but attracts no new
 //! clients, as with MetalLB: its health check port says 503 at the same time. By layer 2 the node then *offers* to own the
 //! address; which node owns it is decided on the segment (`layer2/`).
 //!
@@ -22,7 +22,7 @@ use herald_config::{Advertisement, Config, LocalAddresses, Peer, Pool, any_or_al
 use herald_proxy::external_ips::{self, Holders, Reserved};
 use herald_proxy::probe::Targets;
 use herald_proxy::{
-    ByPrefix, EndpointsView, FrontendKind, NodeView, Policy, ServiceRules, ServiceView, rules,
+    ByPrefix, EndpointsView, FrontendKind, IpFamily, NodeView, Policy, ServiceRules, ServiceView, rules,
 };
 use ipnet::IpNet;
 
@@ -43,6 +43,8 @@ pub(crate) struct View<'a> {
     pub(crate) peers: &'a BTreeSet<String>,
     /// The node is excluded by label, and its routes stay a little longer.
     pub(crate) leaves: Option<Reason>,
+    /// The families in which the node passes no packets on.
+    pub(crate) not_forwarding: &'a BTreeSet<IpFamily>,
     /// The configuration in force.
     pub(crate) config: &'a Config,
     /// Whether rules are programmed on this node at all.
@@ -183,7 +185,8 @@ fn announce(
         let judged = advertised(view, *address, labels)
             .and_then(|advertised| view.node_refusal.map_or(Ok(advertised), Err))
             .and_then(|advertised| advertised.by_this_node(view))
-            .and_then(|advertised| attracts(rules, *address, kind).map(|()| advertised));
+            .and_then(|advertised| attracts(rules, *address, kind).map(|()| advertised))
+            .and_then(|advertised| reaches(view, rules, *address, kind).map(|()| advertised));
         let verdict = match judged {
             Err(reason) => Verdict::Skip(reason),
             Ok(Advertised { pool, bgp, offered }) => {
@@ -310,6 +313,23 @@ impl<'a> Said<'a> {
 /// The advertisements of a pool that are for a Service with these labels; those for other nodes are left out already.
 fn wanted<'p>(pool: &'p Pool, labels: &BTreeMap<String, String>) -> impl Iterator<Item = &'p Advertisement> {
     pool.advertisements.iter().filter(move |of| any_or_all(&of.service_selectors, labels))
+}
+
+/// Whether the node can pass packets on to the endpoints: all of them, for any may be chosen. Its own processes need nothing passed on.
+fn reaches(view: &View<'_>, rules: &ServiceRules, address: IpAddr, kind: FrontendKind) -> Result<(), Reason> {
+    if !view.not_forwarding.contains(&IpFamily::of(address)) {
+        return Ok(());
+    }
+    let frontends =
+        rules.frontends.iter().filter(|rules| rules.kind == kind && rules.frontend.address == address);
+    let mut chosen = frontends.flat_map(|rules| match rules.policy {
+        Policy::Internal | Policy::External => &rules.backends.cluster,
+        Policy::InternalLocal | Policy::ExternalLocal => &rules.backends.local,
+    });
+    match chosen.all(|endpoint| view.node.own_addresses.contains(&endpoint.ip())) {
+        true => Ok(()),
+        false => Err(Reason::NotForwarding),
+    }
 }
 
 /// Whether new clients may be attracted to an address, by the endpoints behind it: any of its ports will do.

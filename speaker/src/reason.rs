@@ -27,6 +27,8 @@ pub(crate) enum Reason {
     NoLocalEndpoints,
     /// `externalTrafficPolicy: Local`, and all ready endpoints on this node fail the probes that the Service asks for.
     LocalProbesFail,
+    /// The node passes no packets on, and the endpoints are not its own processes.
+    NotForwarding,
     /// By layer 2 another node owns the address, or none does yet.
     NotOwner,
     /// The kernel refused the Service's rules.
@@ -37,7 +39,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// All of them, in order; the label values of the metric.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::NotInPool,
         Self::NoAdvertisement,
         Self::NoPeer,
@@ -48,6 +50,7 @@ impl Reason {
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
         Self::LocalProbesFail,
+        Self::NotForwarding,
         Self::NotOwner,
         Self::RulesRefused,
         Self::LocalAddressRefused,
@@ -66,6 +69,7 @@ impl Reason {
             Self::NoEndpoints => "noEndpoints",
             Self::NoLocalEndpoints => "noLocalEndpoints",
             Self::LocalProbesFail => "localProbesFail",
+            Self::NotForwarding => "notForwarding",
             Self::NotOwner => "notOwner",
             Self::RulesRefused => "rulesRefused",
             Self::LocalAddressRefused => "localAddressRefused",
@@ -94,6 +98,9 @@ impl Reason {
             Self::LocalProbesFail => {
                 "externalTrafficPolicy is Local and all ready endpoints on this node fail its probes"
             }
+            Self::NotForwarding => {
+                "this node passes no packets on: net.ipv4.ip_forward or net.ipv6.conf.all.forwarding is 0"
+            }
             Self::NotOwner => "another node of the segment owns the address, or none does yet",
             Self::RulesRefused => "the kernel refused the Service's rules",
             Self::LocalAddressRefused => "the address could not be put on lo",
@@ -113,6 +120,7 @@ impl Reason {
             Self::NodeExcluded => Some("remove the label if the node is to serve clients again"),
             Self::NodeCordoned => Some("kubectl uncordon it if it is to serve clients again"),
             Self::LocalProbesFail => Some("see annotation herald.io/probe and the Service's Events"),
+            Self::NotForwarding => Some("set it to 1 on the node, and find what set it to 0"),
             Self::NoEndpoints
             | Self::NoLocalEndpoints
             | Self::NotOwner

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use herald_proxy::EndpointsView;
 use herald_proxy::health::BindFailure;
+use herald_proxy::{EndpointsView, IpFamily};
 use herald_runtime::events::{EventRecorder, EventType, regarding};
 use herald_runtime::metrics::ClientMetrics;
 use herald_runtime::readiness::Handle;
@@ -30,6 +30,7 @@ use crate::effects::NodeEffects;
 use crate::explain::Asked;
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
+use crate::forwarding;
 use crate::index::Index;
 use crate::layer2::View;
 use crate::metrics::SpeakerMetrics;
@@ -65,6 +66,8 @@ pub(crate) struct Inputs {
     /// Neighbours that were found on their interfaces.
     pub(crate) routers: watch::Receiver<Routers>,
     pub(crate) met: watch::Receiver<Met>,
+    /// The families in which the node passes no packets on.
+    pub(crate) not_forwarding: watch::Receiver<BTreeSet<IpFamily>>,
     /// Who owns what by layer 2.
     pub(crate) layer2: watch::Receiver<View>,
     /// What `herald explain` asks. Depth one: the asker waits for each answer.
@@ -105,6 +108,7 @@ pub(crate) struct Reconciler {
     pub(crate) snapshot: Keeper,
     pub(crate) routers: Routers,
     pub(crate) met: Met,
+    pub(crate) not_forwarding: BTreeSet<IpFamily>,
 }
 
 impl Reconciler {
@@ -134,6 +138,10 @@ impl Reconciler {
                 }
                 Ok(()) = inputs.met.changed() => {
                     self.met = inputs.met.borrow_and_update().clone();
+                    self.index.mark_settings();
+                }
+                Ok(()) = inputs.not_forwarding.changed() => {
+                    self.not_forwarding = inputs.not_forwarding.borrow_and_update().clone();
                     self.index.mark_settings();
                 }
                 Ok(()) = inputs.layer2.changed() => {
@@ -230,7 +238,14 @@ impl Reconciler {
 
     /// The node or the configuration is not what it was.
     async fn settings_changed(&mut self, now: Instant, addresses: &BTreeSet<IpAddr>) {
-        let mut settings = Settings::of(&self.index, &self.options, addresses, &self.routers, &self.met);
+        let mut settings = Settings::of(
+            &self.index,
+            &self.options,
+            addresses,
+            &self.routers,
+            &self.met,
+            &self.not_forwarding,
+        );
         let out = settings.refusal.filter(|reason| reason.is_leaving());
         self.drain = self.drain.next(now, out.is_some(), self.options.drain);
         if self.drain.leaves() {
@@ -261,6 +276,10 @@ impl Reconciler {
             wanted.nodes.clone_from(&settings.others);
             wanted.spread = settings.config.herald.layer2_spread;
         });
+        tell_forwarding(
+            self.settings.as_ref().map(|settings| &settings.not_forwarding),
+            &settings.not_forwarding,
+        );
         let refusal = self.settings.as_ref().and_then(|settings| settings.refusal);
         if refusal != settings.refusal {
             tell_refusal(&self.options.node_name, settings.refusal);
@@ -408,6 +427,21 @@ async fn failed(effects: &mut NodeEffects) -> anyhow::Error {
     tokio::select! {
         error = effects.peers.failed() => error,
         error = effects.layer2.failed() => error,
+    }
+}
+
+/// Tells the families in which the node passes no packets on any more, and those in which it does again.
+fn tell_forwarding(before: Option<&BTreeSet<IpFamily>>, now: &BTreeSet<IpFamily>) {
+    let none = BTreeSet::new();
+    let before = before.unwrap_or(&none);
+    for family in now.difference(before) {
+        let (reason, setting) = (Reason::NotForwarding, forwarding::setting(*family));
+        let remedy = reason.remedy().unwrap_or_default();
+        tracing::warn!(setting, %reason, "this node passes no packets on, so addresses that lead to pods are not announced from it: {remedy}");
+    }
+    for family in before.difference(now) {
+        let setting = forwarding::setting(*family);
+        tracing::info!(setting, "this node passes packets on again");
     }
 }
 

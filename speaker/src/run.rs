@@ -38,6 +38,7 @@ use crate::effects::NodeEffects;
 use crate::explain::{self, Asker};
 use crate::floor::Floor;
 use crate::foreign::{Foreign, Monitoring};
+use crate::forwarding;
 use crate::history::History;
 use crate::index::{Index, Observed, SliceObject, fold_service};
 use crate::kernel::KernelThread;
@@ -189,6 +190,8 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let component = Component::Speaker(options.node_name.clone());
     let telling = config_report::run(options.client.clone(), options.namespace.clone(), component, told);
     tasks.spawn_until_shutdown("config-report", telling);
+    let (found, not_forwarding) = watch::channel(forwarding::off_in(&options.sysctl_directory));
+    tasks.spawn_until_shutdown("forwarding", forwarding::follow(options.sysctl_directory.clone(), found));
     let reporter = Reporter::new(&options.node_name, events.clone(), speaker_metrics.clone(), history);
     let [bgp, layer2] = reporter.statuses();
     for (name, kind, announced) in
@@ -219,6 +222,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         snapshot,
         routers: Routers::new(),
         met: Met::new(),
+        not_forwarding: not_forwarding.borrow().clone(),
         options,
     };
     let inputs = Inputs {
@@ -228,6 +232,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
         monitoring,
         routers,
         met,
+        not_forwarding,
         layer2: owners,
         questions,
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use herald_config::{Config, Connect, CordonedNodes, Masquerade, Peer, SourceRangesOtherFamily, any_or_all};
 use herald_proxy::external_ips::Reserved;
 use herald_proxy::ruleset::{MasqueradeMode, RulesetConfig};
-use herald_proxy::{NodeView, OtherFamilySources};
+use herald_proxy::{IpFamily, NodeView, OtherFamilySources};
 use ipnet::IpNet;
 
 use crate::bgp::{
@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) peer_names: BTreeSet<String>,
     /// Why the node leaves; its routes stay a little longer, for routers to take another way.
     pub(crate) leaves: Option<Reason>,
+    /// The families in which it passes no packets on.
+    pub(crate) not_forwarding: BTreeSet<IpFamily>,
     /// There are pools that this node announces by layer 2.
     pub(crate) layer2: bool,
     /// The other nodes' addresses.
@@ -69,6 +71,7 @@ impl Settings {
         View {
             node: &self.node,
             node_refusal: self.refusal,
+            not_forwarding: &self.not_forwarding,
             peers: &self.peer_names,
             leaves: self.leaves,
             config: &self.config,
@@ -82,13 +85,15 @@ impl Settings {
     }
 
     /// `found` are the addresses of the node's interfaces, where they matter, `routers` those of neighbours without a
-    /// configured address, `met` of those that dialled from the networks of neighbours.
+    /// configured address, `met` of those that dialled from the networks of neighbours, `not_forwarding` the families in which the
+    /// node passes no packets on.
     pub(crate) fn of(
         index: &Index,
         options: &SpeakerOptions,
         found: &BTreeSet<IpAddr>,
         routers: &Routers,
         met: &Met,
+        not_forwarding: &BTreeSet<IpFamily>,
     ) -> Self {
         let own = index.own_node(&options.node_name);
         let mut config = index.config().cloned().unwrap_or_default();
@@ -202,6 +207,7 @@ impl Settings {
             exports,
             peer_names,
             leaves: None,
+            not_forwarding: not_forwarding.clone(),
             others: Arc::new(index.addresses_of_others(&options.node_name)),
             layer2: own.is_some() && config.pools.iter().any(|pool| !pool.layer2.is_empty()),
             pod_cidrs: cluster_cidrs.iter().chain(index.pod_cidrs()).copied().collect(),

@@ -2,6 +2,7 @@
 //! What worked goes on working, and what is to be done is said.
 
 mod api;
+mod forwarding;
 mod many;
 mod node;
 mod nonsense;

@@ -52,7 +52,7 @@ impl Reconciler {
             |family: &IpFamily| pods.iter().any(|cidr| cidr.addr().is_ipv6() == (*family == IpFamily::V6));
         let families: Vec<IpFamily> = [IpFamily::V4, IpFamily::V6].into_iter().filter(has).collect();
         let families = if families.is_empty() { vec![IpFamily::V4] } else { families };
-        forwarding::trouble(&self.options.sysctl_directory, &families)
+        forwarding::trouble(&self.not_forwarding, &families)
     }
 
     fn status_node(&self) -> Answer {

@@ -7,7 +7,7 @@ use std::path::Path;
 use herald_config::Config;
 use herald_proxy::external_ips::{Holders, Reserved};
 use herald_proxy::ruleset::MasqueradeMode;
-use herald_proxy::{Element, EndpointsView, Names, NodeView, Program, SliceView};
+use herald_proxy::{Element, EndpointsView, IpFamily, Names, NodeView, Program, SliceView};
 use herald_runtime::ObjectName;
 use herald_runtime::watch::WatchEvent;
 use ipnet::IpNet;
@@ -29,6 +29,7 @@ address-pools:
 - {name: default, protocol: bgp, addresses: [192.0.2.0/24]}
 ";
 
+static FORWARDS: BTreeSet<IpFamily> = BTreeSet::new();
 static NONE_RESERVED: BTreeMap<IpAddr, Reserved> = BTreeMap::new();
 
 pub(super) fn golden(name: &str, found: &str) {
@@ -101,6 +102,7 @@ impl World {
         View {
             node: &self.node,
             node_refusal: self.refusal,
+            not_forwarding: &FORWARDS,
             peers: &self.peers,
             leaves: None,
             config: &self.config,

@@ -31,6 +31,7 @@ pub(crate) struct Case {
     config: Config,
     node: NodeView,
     refusal: Option<Reason>,
+    not_forwarding: BTreeSet<IpFamily>,
     peers: BTreeSet<String>,
     leaves: Option<Reason>,
     holders: Holders,
@@ -55,6 +56,7 @@ impl Case {
                 mode: ProxyMode::Full,
             },
             refusal: None,
+            not_forwarding: BTreeSet::new(),
             peers: ["10.0.0.1".to_owned()].into(),
             leaves: None,
             holders: Holders::default(),
@@ -130,6 +132,7 @@ impl Case {
         with(&View {
             node: &self.node,
             node_refusal: self.refusal,
+            not_forwarding: &self.not_forwarding,
             peers: &self.peers,
             leaves: self.leaves,
             config: &self.config,
@@ -235,6 +238,29 @@ fn a_refusal_of_the_node_keeps_rules_and_stops_routes() {
     let plan = case.plan();
     assert_eq!(plan.verdicts[&ip(VIP)], Verdict::Skip(Reason::NodeNetworkUnavailable));
     assert!(plan.claims.routes.is_empty() && plan.rules.is_some());
+}
+
+#[test]
+fn a_node_that_passes_nothing_on_announces_only_what_ends_in_its_own_processes() {
+    let skip = Verdict::Skip(Reason::NotForwarding);
+    let own = || json!([{"addresses": ["10.0.0.11"], "nodeName": "node-1"}]);
+    let both = json!([{"addresses": ["10.0.0.11"], "nodeName": "node-1"}, {"addresses": ["10.0.0.12"], "nodeName": "node-2"}]);
+    let pod = || json!([{"addresses": ["10.244.1.5"], "nodeName": "node-1"}]);
+    for (off, policy, endpoints, verdict) in [
+        (IpFamily::V6, "Cluster", pod(), Verdict::Announce),
+        (IpFamily::V4, "Cluster", pod(), skip),
+        (IpFamily::V4, "Local", pod(), skip),
+        (IpFamily::V4, "Cluster", own(), Verdict::Announce),
+        (IpFamily::V4, "Cluster", both.clone(), skip),
+        (IpFamily::V4, "Local", both, Verdict::Announce),
+        (IpFamily::V4, "Cluster", json!([]), Verdict::Skip(Reason::NoEndpoints)),
+    ] {
+        let mut case =
+            Case::new(VIP).with("externalTrafficPolicy", json!(policy)).endpoints(endpoints.clone());
+        case.not_forwarding = [off].into();
+        assert_eq!(case.verdict(), verdict, "{off} {policy} {endpoints}");
+        assert!(case.plan().rules.is_some(), "rules stay");
+    }
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl Lab {
             .unwrap(),
             routers: Routers::new(),
             met: Met::new(),
+            not_forwarding: BTreeSet::new(),
             options,
         };
         let (observed, from_watches) = mpsc::channel(16);
@@ -140,6 +141,7 @@ impl Lab {
             monitoring,
             routers: watch::channel(Routers::new()).1,
             met: watch::channel(Met::new()).1,
+            not_forwarding: watch::channel(BTreeSet::new()).1,
             layer2: owners,
             questions,
         };
