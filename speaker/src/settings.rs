@@ -138,8 +138,8 @@ impl Settings {
                 .bfd_profile
                 .as_ref()
                 .and_then(|name| config.bfd_profiles.iter().find(|profile| profile.name == *name).cloned()),
-            // A new name for the same neighbour ends no session.
-            peer: Peer { name: String::new(), bfd_profile: None, ..peer },
+            // A new name for the same neighbour ends no session, nor does a selector that selects the node still.
+            peer: Peer { name: String::new(), bfd_profile: None, node_selectors: Vec::new(), ..peer },
         });
         let (sought, peers): (Vec<_>, Vec<_>) = peers.partition(|peer| peer.peer.found_on().is_some());
         let own_pod_cidrs = own.filter(|_| config.herald.announce_pod_cidrs);
