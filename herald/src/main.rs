@@ -71,13 +71,13 @@ enum Command {
     Explain(ExplainFlags),
     /// Tells how the whole cluster is, what is wrong first; or one subject of it in full; or keeps looking (--watch).
     Status(StatusFlags),
-    /// Tells what happened to an address on all nodes, in one order: who had it when, and why.
+    /// Tells what happened to an address on all nodes, in one order: who had it when, and why; without one, what happened last to any.
     History(HistoryFlags),
     /// Has every node try every endpoint of a Service, by a TCP connection that is closed at once: what answers whom, and what does not.
     /// Exit code 0: all that get connections answer every node; 1: some do not, or nobody could be asked.
     Try(TryFlags),
-    /// Tells what other configuration would do to the Services' addresses, before it is applied: which would move, go or come, and
-    /// why. Exit code 0: all of it would be taken; 1: something would be refused; 2: a file or the cluster cannot be read.
+    /// Tells what other configuration would do, before it is applied: which Services would have other addresses and why, what becomes of BGP sessions,
+    /// routes and owners by layer 2, and which connections would break. Exit code 0: all of it would be taken; 1: something would be refused; 2: a file or the cluster cannot be read.
     Plan(PlanFlags),
     /// Looks for what stands in Herald's way, in the cluster or on this node, before it is installed and after. Exit code 0: no
     /// error, perhaps warnings; 1: something does not work, or will not; 2: nothing could be looked at.

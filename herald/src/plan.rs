@@ -1,40 +1,45 @@
-//! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; and what becomes of them when
+//! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; what it would do to sessions,
+//! routes and owners, asked of the speakers' own plans; which connections that would break ([`connections`]); and what becomes of all that when
 //! a node is drained ([`drain`]). Nothing is written.
 
+mod addresses;
+mod announced;
+mod connections;
 mod drain;
+mod facts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use herald_config::File;
-use herald_controller::config_map::{ConfigView, watched};
-use herald_controller::namespaces::NamespaceView;
-use herald_controller::planner::forecast::{Cluster, Failure, Forecast, Held, Moved, forecast};
-use herald_controller::service::ServiceView;
-use herald_runtime::said;
-use herald_runtime::untyped::{CONFIG_MAP, NAMESPACE};
-use herald_speaker::explain::{NODE_PATH, NodeAnswer, cells, table};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DynamicObject, ListParams};
-use kube::{Api, Client};
-use serde::de::DeserializeOwned;
+use herald_controller::planner::forecast as addresses_of;
+use herald_speaker::SpeakerOptions;
+use herald_speaker::forecast::{Forecast, World, forecast};
+use kube::Client;
+use serde::Serialize;
 
+use self::connections::{Connections, Ground, connections};
+use self::facts::{Heard, Listed, service_facts};
 use crate::flags::ReportFlags;
 use crate::offline::{REFUSED, UNREADABLE, read};
 use crate::print;
-use crate::speakers::{ask_nodes, nodes};
 
 /// For all lists.
 const API: Duration = Duration::from_secs(60);
-/// Objects in one answer of the API server.
-const PAGE: u32 = 500;
-/// Rows of Services; `-o json` has all.
+/// For the speakers' answers too.
+const SPEAKERS: Duration = Duration::from_secs(30);
+/// Rows of one table; `-o json` has all.
 const ROWS: usize = 200;
+/// Names in one cell.
+const NAMED: usize = 3;
+/// What neither the API server nor a plan can tell.
+const UNKNOWN: &str = "Not known from here: how many connections there are, what routers do with what they are told, keys in Secrets, neighbours \
+                       that dial in, other flags of speakers, and what their probes say.";
 
 /// `herald plan`.
 #[derive(Debug, Args)]
@@ -54,8 +59,8 @@ pub(crate) struct PlanFlags {
 
 #[derive(Debug, Subcommand)]
 enum Of {
-    /// What becomes of addresses and endpoints when a node is taken out of load balancing and its pods are evicted: who would announce what it
-    /// announces, and what nobody would. Exit code 1: something would not be reached.
+    /// What becomes of addresses, routes, endpoints and connections when a node is taken out of load balancing and its pods are evicted: who would
+    /// announce what it announces, and what nobody would. Exit code 1: something would not be reached.
     Drain {
         /// The Node.
         node: String,
@@ -64,9 +69,22 @@ enum Of {
     },
 }
 
+/// What other configuration would do.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Planned {
+    #[serde(flatten)]
+    addresses: addresses_of::Forecast,
+    announced: Forecast,
+    /// That would break, or are handed over.
+    connections: Vec<Connections>,
+    /// Nodes whose speakers do not say what they own by layer 2 and whether they hand connections over.
+    unknown: BTreeMap<String, String>,
+}
+
 /// Reads, asks and prints; the exit code is that of `herald check`.
 pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
-    let PlanFlags { of, files, lb_class, report: ReportFlags { output, cluster: asked } } = flags;
+    let PlanFlags { of, files, lb_class, report: ReportFlags { output, cluster } } = flags;
     if let Some(Of::Drain { node, report }) = of {
         return plan_drain(node, &report).await;
     }
@@ -74,255 +92,144 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
         .into_iter()
         .map(|name| Ok(File { text: read(&name).with_context(|| name.clone())?, name }))
         .collect::<Result<Vec<File>>>()?;
-    let client = asked.connect("herald plan asks the API server for all Services").await?;
-    let cluster = tokio::time::timeout(API, cluster(&client, &asked.namespace))
-        .await
-        .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
-    let judged = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
-        forecast((lb_class, &asked.namespace), cluster, &files, Instant::now())
+    let client = cluster.connect("herald plan asks the API server for all Services").await?;
+    let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
+    let judged = quietly(|| {
+        addresses_of::forecast(
+            (lb_class.clone(), &cluster.namespace),
+            listed.cluster(),
+            &files,
+            Instant::now(),
+        )
     });
-    match judged {
-        Ok(forecast) => {
-            print(&output.of(&forecast, Screen(&forecast))?);
-            Ok(if forecast.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
-        }
-        Err(Failure::Unreadable(findings)) => {
+    let addresses = match judged {
+        Ok(addresses) => addresses,
+        Err(addresses_of::Failure::Unreadable(findings)) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
-            Ok(ExitCode::from(UNREADABLE))
+            return Ok(ExitCode::from(UNREADABLE));
         }
-        Err(Failure::Nothing) => Err(anyhow!(
-            "there is nothing to plan: name files with objects of metallb.io, or with the ConfigMap"
-        )),
+        Err(addresses_of::Failure::Nothing) => {
+            return Err(anyhow!(
+                "there is nothing to plan: name files with objects of metallb.io, or with the ConfigMap"
+            ));
+        }
+    };
+    let now = quietly(|| listed.world());
+    let mut services = listed.by_address();
+    let then_of = |moved: &addresses_of::Moved| (moved.service.clone(), moved.then.addresses.clone());
+    listed.give(&addresses.moved.iter().map(then_of).collect());
+    let mut then = quietly(|| listed.world());
+    // They could be read before.
+    let read = quietly(|| then.apply_files(&files));
+    read.map_err(|findings| {
+        anyhow!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    let heard = in_time(SPEAKERS, Heard::ask(&client, &cluster.namespace)).await?;
+    for (address, of) in listed.by_address() {
+        services.entry(address).or_default().extend(of);
+    }
+    let planned = Planned::of(addresses, (now, then), &speakers(&client, lb_class), (&heard, &services));
+    print(&output.of(&planned, &planned)?);
+    Ok(if planned.addresses.refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+impl Planned {
+    fn of(
+        addresses: addresses_of::Forecast,
+        worlds: (World, World),
+        options: &SpeakerOptions,
+        (heard, services): (&Heard, &BTreeMap<IpAddr, BTreeSet<String>>),
+    ) -> Self {
+        let announced = quietly(|| forecast(worlds, options, heard.owners().as_ref()));
+        let lost = addresses.moved.iter().flat_map(|moved| {
+            moved.now.addresses.iter().filter(|address| !moved.then.addresses.contains(address)).copied()
+        });
+        let ground =
+            Ground { gone: lost.collect(), services, evicted: None, without_proxy: &heard.without_proxy() };
+        let connections = connections(&announced, &ground);
+        Self { addresses, announced, connections, unknown: heard.silent() }
+    }
+}
+
+impl fmt::Display for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { addresses, announced, connections, unknown } = self;
+        write!(f, "{}{}", addresses::Screen(addresses), announced::Screen(announced))?;
+        write!(f, "{}", connections::Screen(connections))?;
+        writeln!(f)?;
+        for (node, why) in unknown {
+            writeln!(
+                f,
+                "! {node}: no word from its speaker ({why}): what it owns by layer 2, and whether it hands over, is not known"
+            )?;
+        }
+        writeln!(f, "{UNKNOWN}")
+    }
+}
+
+/// What is decided here is no news for a log.
+fn quietly<T>(of: impl FnOnce() -> T) -> T {
+    tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), of)
+}
+
+async fn in_time<T>(limit: Duration, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, asked)
+        .await
+        .map_err(|_| anyhow!("the API server does not answer within {} s", limit.as_secs()))?
+}
+
+/// As speakers are started, as far as that matters here.
+fn speakers(client: &Client, class: Option<String>) -> SpeakerOptions {
+    SpeakerOptions { load_balancer_class: class, ..SpeakerOptions::new(client.clone(), "") }
+}
+
+/// Names, or how many.
+fn some(names: &[String]) -> String {
+    named(names, "nodes")
+}
+
+fn named(names: &[String], all: &str) -> String {
+    match names.len() {
+        0..=NAMED => names.join(", "),
+        many => format!("{many} {all}"),
+    }
+}
+
+/// The first names, and how many more.
+fn and_more(names: &[String]) -> String {
+    let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
 async fn plan_drain(node: String, ReportFlags { output, cluster }: &ReportFlags) -> Result<ExitCode> {
     let client = cluster.connect("herald plan drain asks the API server for nodes and Services").await?;
-    let (facts, unread) = tokio::time::timeout(API, drain_facts(&client, &cluster.namespace, node.clone()))
-        .await
-        .map_err(|_| anyhow!("the API server does not answer within {} s", API.as_secs()))??;
-    let drained = drain::drained(&facts).ok_or_else(|| match facts.answers.get(&node) {
+    let heard = in_time(SPEAKERS, Heard::ask(&client, &cluster.namespace)).await?;
+    let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
+    let Heard { answers, unread } = &heard;
+    let facts = drain::Facts {
+        node: node.clone(),
+        answers,
+        services: service_facts(&listed.services, &listed.slices),
+    };
+    let drained = drain::drained(&facts).ok_or_else(|| match answers.get(&node) {
         Some(Err(why)) => anyhow!("{node}: no word from its speaker: {why}"),
         _ => anyhow!(
             "there is no Node {node}; there are {}",
-            facts.answers.keys().cloned().collect::<Vec<_>>().join(", ")
+            answers.keys().cloned().collect::<Vec<_>>().join(", ")
         ),
     })?;
+    let services = listed.by_address();
+    let now = quietly(|| listed.world());
+    listed.drain(&node);
+    let worlds = (now, quietly(|| listed.world()));
+    let announced = quietly(|| forecast(worlds, &speakers(&client, None), heard.owners().as_ref()));
+    let drained = drained.with(announced, &services, &heard.without_proxy());
     print(&output.of(&drained, &drained)?);
     if let Some(why) = unread {
         eprintln!("herald plan drain: pods are not known ({why}); speakers were asked at their nodes");
     }
     Ok(if drained.loses() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-async fn drain_facts(
-    client: &Client,
-    namespace: &str,
-    node: String,
-) -> Result<(drain::Facts, Option<String>)> {
-    let (nodes, unread) = nodes(client, namespace).await?;
-    let answers = ask_nodes::<NodeAnswer>(client, namespace, &nodes, NODE_PATH).await;
-    let answers = answers
-        .into_iter()
-        .map(|(node, answer)| (node, answer.map(|heard| heard.answer).map_err(|silence| silence.why)));
-    let services: Vec<Service> = list("Services", &Api::all(client.clone())).await?;
-    let slices: Vec<EndpointSlice> = list("EndpointSlices", &Api::all(client.clone())).await?;
-    Ok((drain::Facts { node, answers: answers.collect(), services: service_facts(services, slices) }, unread))
-}
-
-fn service_facts(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Vec<drain::ServiceFact> {
-    let mut ready: BTreeMap<(String, String), BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
-    for slice in slices {
-        let labels = slice.metadata.labels.unwrap_or_default();
-        let Some(service) = labels.get("kubernetes.io/service-name") else { continue };
-        let of = ready.entry((slice.metadata.namespace.unwrap_or_default(), service.clone())).or_default();
-        for endpoint in slice.endpoints.into_iter().flatten() {
-            let is_ready =
-                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-            // Of both families it is one pod.
-            let pod = endpoint.target_ref.and_then(|target| target.name);
-            let who = pod.or_else(|| endpoint.addresses.first().cloned());
-            if let (true, Some(node), Some(who)) = (is_ready, endpoint.node_name, who) {
-                of.entry(node).or_default().insert(who);
-            }
-        }
-    }
-    let fact = |service: Service| {
-        let meta = service.metadata;
-        let name = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
-        let ingress =
-            service.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
-        let addresses = ingress.into_iter().flatten().filter_map(|entry| entry.ip?.parse().ok());
-        let policy = service.spec.and_then(|spec| spec.external_traffic_policy);
-        drain::ServiceFact {
-            addresses: addresses.collect(),
-            local: policy.as_deref() == Some("Local"),
-            endpoints: ready
-                .remove(&name)
-                .into_iter()
-                .flatten()
-                .map(|(node, pods)| (node, pods.len()))
-                .collect(),
-            name: format!("{}/{}", name.0, name.1),
-        }
-    };
-    services.into_iter().map(fact).collect()
-}
-
-async fn cluster(client: &Client, namespace: &str) -> Result<Cluster> {
-    let services: Vec<Service> = list("Services", &Api::all(client.clone())).await?;
-    let namespaces = Api::all_with(client.clone(), &NAMESPACE.resource());
-    let namespaces: Vec<DynamicObject> = list("Namespaces", &namespaces).await?;
-    let maps: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &CONFIG_MAP.resource());
-    let config_map = maps.get_opt("config").await.map_err(|error| refused("the ConfigMap", error))?;
-    let mut objects = BTreeMap::new();
-    for kind in watched() {
-        let api = Api::namespaced_with(client.clone(), namespace, &kind.resource());
-        let found: Vec<DynamicObject> = list(kind.plural, &api).await?;
-        let found = found.iter().map(serde_json::to_value).collect::<serde_json::Result<_>>()?;
-        objects.insert(kind.kind, found);
-    }
-    Ok(Cluster {
-        services: services.into_iter().map(|service| Box::new(ServiceView::new(service))).collect(),
-        namespaces: namespaces.into_iter().map(NamespaceView::new).collect(),
-        config_map: config_map.map(ConfigView::new),
-        objects,
-    })
-}
-
-/// All of a kind; none where the API has no such kind.
-async fn list<K>(what: &str, api: &Api<K>) -> Result<Vec<K>>
-where
-    K: Clone + fmt::Debug + DeserializeOwned,
-{
-    let (mut found, mut parameters) = (Vec::new(), ListParams::default().limit(PAGE));
-    loop {
-        let list = match api.list(&parameters).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-            list => list.map_err(|error| refused(what, error))?,
-        };
-        found.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => parameters = parameters.continue_token(&token),
-            None => return Ok(found),
-        }
-    }
-}
-
-fn refused(what: &str, error: kube::Error) -> anyhow::Error {
-    anyhow!("the API server does not tell {what}: {}", said(error))
-}
-
-/// As people read it.
-struct Screen<'a>(&'a Forecast);
-
-fn held(held: &Held) -> String {
-    let addresses: Vec<String> = held.addresses.iter().map(ToString::to_string).collect();
-    match (&held.pool, addresses.is_empty()) {
-        (_, true) => "-".to_owned(),
-        (None, _) => addresses.join(", "),
-        (Some(pool), _) => format!("{} ({pool})", addresses.join(", ")),
-    }
-}
-
-impl fmt::Display for Screen<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Forecast { services, moved, pools, refused }) = self;
-        for text in refused {
-            writeln!(f, "! refused, and what is in force stays: {text}")?;
-        }
-        let gone = moved.iter().filter(|moved| !moved.now.addresses.is_empty()).count();
-        match (moved.len(), gone) {
-            (0, _) => writeln!(f, "no Service of {services} would have another address")?,
-            (some, 0) => {
-                writeln!(f, "{some} of {services} Services would have an address that have none now")?
-            }
-            (some, gone) => writeln!(
-                f,
-                "{some} of {services} Services would have other addresses; clients of {gone} lose the one that they know"
-            )?,
-        }
-        if !moved.is_empty() {
-            let row = |moved: &Moved| {
-                let why = moved.then.why.clone().unwrap_or_else(|| "-".to_owned());
-                vec![moved.service.clone(), held(&moved.now), held(&moved.then), why]
-            };
-            let rows: Vec<_> = moved.iter().take(ROWS).map(row).collect();
-            table(f, &cells(["Service", "now", "then", "why"]), &rows)?;
-            if moved.len() > ROWS {
-                writeln!(f, "and {} more (-o json has all)", moved.len() - ROWS)?;
-            }
-        }
-        if !pools.is_empty() {
-            let used = |used: Option<(u64, u128)>| {
-                used.map_or_else(|| "-".to_owned(), |(used, all)| format!("{used} of {all}"))
-            };
-            let rows: Vec<_> =
-                pools.iter().map(|pool| vec![pool.pool.clone(), used(pool.now), used(pool.then)]).collect();
-            table(f, &cells(["Pool", "in use now", "then"]), &rows)?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use herald_controller::planner::forecast::PoolUse;
-
-    use super::*;
-    use crate::testing::golden;
-
-    fn of(addresses: &[&str], pool: Option<&str>, why: Option<&str>) -> Held {
-        Held {
-            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            pool: pool.map(str::to_owned),
-            why: why.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn the_screen_is_as_its_golden_file() {
-        let moved = |service: &str, now, then| Moved { service: service.to_owned(), now, then };
-        let used = |pool: &str, now, then| PoolUse { pool: pool.to_owned(), now, then };
-        let changes = Forecast {
-            services: 14,
-            moved: vec![
-                moved(
-                    "shop/db",
-                    of(&["192.0.2.9"], Some("edge"), None),
-                    of(
-                        &[],
-                        None,
-                        Some(
-                            "no IPv4 address is free in edge: add addresses or delete a Service; it is tried again as soon as one frees",
-                        ),
-                    ),
-                ),
-                moved(
-                    "shop/web",
-                    of(&["192.0.2.8", "2001:db8::8"], Some("edge"), None),
-                    of(
-                        &["198.51.100.1", "2001:db8::8"],
-                        Some("new"),
-                        Some("192.0.2.8 is in no pool: add it to one or request another"),
-                    ),
-                ),
-                moved("test/waits", of(&[], None, None), of(&["198.51.100.2"], Some("new"), None)),
-            ],
-            pools: vec![used("edge", Some((14, 16)), Some((12, 12))), used("new", None, Some((2, 254)))],
-            refused: Vec::new(),
-        };
-        let nothing = Forecast {
-            services: 1,
-            moved: Vec::new(),
-            pools: vec![used("edge", Some((1, 16)), Some((1, 16)))],
-            refused: vec!["IPAddressPool edge, spec.addresses[0]: 192.0.2.0/33 is no range".to_owned()],
-        };
-        let text = format!(
-            "$ herald plan -f pools.yaml\n{}\n$ herald plan -f typo.yaml\n{}",
-            Screen(&changes),
-            Screen(&nothing)
-        );
-        golden("plan.txt", &text);
-    }
 }

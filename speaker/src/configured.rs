@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use herald_config::{Config, Document, Sources, Watched};
+use herald_config::{Config, Document, File, Finding, Sources, Watched};
 use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
@@ -119,6 +119,21 @@ impl Configured {
     /// The ConfigMap and the objects; `told` takes what is refused.
     pub(crate) fn with_objects(told: watch::Sender<Refusals>) -> Self {
         Self { sources: Sources::new(true), written: Written::default(), told }
+    }
+
+    /// The ConfigMap and the objects, without Secrets: keys are known by their place alone.
+    pub(crate) fn without_secrets() -> Self {
+        Self { sources: Sources::new(false), written: Written::default(), told: watch::Sender::new(None) }
+    }
+
+    /// What `kubectl apply -f` would make of files.
+    ///
+    /// # Errors
+    /// What cannot be read; nothing is taken then.
+    pub(crate) fn apply_files(&mut self, files: &[File]) -> Result<(), Vec<Finding>> {
+        self.sources.apply_files(files)?;
+        self.settle();
+        Ok(())
     }
 
     /// The last good configuration.

@@ -40,6 +40,7 @@ mod drain;
 mod effects;
 pub mod explain;
 mod floor;
+pub mod forecast;
 mod foreign;
 mod forwarding;
 mod history;

@@ -3,26 +3,26 @@
 //! Judged from what every speaker says of each address just now: who announces it by BGP, who owns it by layer 2, and who offers it and would take
 //! it. Pods that come elsewhere later are not foreseen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use herald_speaker::explain::{NodeAnswer, cells, table};
+use herald_speaker::forecast::Forecast;
 use serde::Serialize;
+
+use super::announced::told;
+use super::connections::{self, Connections, Ground, connections};
+use super::{ROWS, UNKNOWN, some};
 
 /// The word of a node that offers an address by layer 2 which another one owns.
 const OFFERS: &str = "notOwner";
-/// Nodes that are named in a row.
-const NAMED: usize = 3;
-/// Rows of one table; `-o json` has all.
-const ROWS: usize = 200;
-
 /// What is known.
-#[derive(Debug, Default)]
-pub(super) struct Facts {
+#[derive(Debug)]
+pub(super) struct Facts<'a> {
     pub(super) node: String,
     /// What each node's speaker says, or why it says nothing.
-    pub(super) answers: BTreeMap<String, Result<NodeAnswer, String>>,
+    pub(super) answers: &'a BTreeMap<String, Result<NodeAnswer, String>>,
     pub(super) services: Vec<ServiceFact>,
 }
 
@@ -45,6 +45,9 @@ pub(super) struct Drained {
     node: String,
     addresses: Vec<AddressRow>,
     endpoints: Vec<EndpointRow>,
+    /// What becomes of routes and owners, on all nodes.
+    announced: Forecast,
+    connections: Vec<Connections>,
     /// Nodes whose speakers say nothing: what they could take over is not known.
     unknown: BTreeMap<String, String>,
 }
@@ -73,7 +76,7 @@ struct EndpointRow {
 }
 
 /// What becomes of it; `None`: the node's own speaker says nothing.
-pub(super) fn drained(facts: &Facts) -> Option<Drained> {
+pub(super) fn drained(facts: &Facts<'_>) -> Option<Drained> {
     let own = facts.answers.get(&facts.node)?.as_ref().ok()?;
     let others = || {
         let answers = facts.answers.iter().filter(|(node, _)| **node != facts.node);
@@ -115,21 +118,35 @@ pub(super) fn drained(facts: &Facts) -> Option<Drained> {
         .answers
         .iter()
         .filter_map(|(node, answer)| Some((node.clone(), answer.as_ref().err()?.clone())));
-    Some(Drained { node: facts.node.clone(), addresses, endpoints, unknown: unknown.collect() })
+    Some(Drained {
+        node: facts.node.clone(),
+        addresses,
+        endpoints,
+        announced: Forecast::default(),
+        connections: Vec::new(),
+        unknown: unknown.collect(),
+    })
 }
 
 fn announces(word: &str) -> bool {
     word.split('+').all(|word| matches!(word, "bgp" | "layer2"))
 }
 
-fn some(nodes: &[String]) -> String {
-    match nodes.len() {
-        0..=NAMED => nodes.join(", "),
-        many => format!("{many} nodes"),
-    }
-}
-
 impl Drained {
+    /// With what becomes of routes and connections.
+    pub(super) fn with(
+        self,
+        announced: Forecast,
+        services: &BTreeMap<IpAddr, BTreeSet<String>>,
+        without_proxy: &BTreeSet<String>,
+    ) -> Self {
+        let evicted = self.endpoints.iter().map(|row| row.service.clone()).collect();
+        let evicted = Some((self.node.as_str(), evicted));
+        let ground = Ground { gone: BTreeSet::new(), services, evicted, without_proxy };
+        let connections = connections(&announced, &ground);
+        Self { announced, connections, ..self }
+    }
+
     /// Something would not be reached.
     pub(super) fn loses(&self) -> bool {
         self.addresses.iter().any(|row| row.then.is_empty())
@@ -139,7 +156,7 @@ impl Drained {
 
 impl fmt::Display for Drained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, addresses, endpoints, unknown } = self;
+        let Self { node, addresses, endpoints, announced, connections, unknown } = self;
         let dark = addresses.iter().filter(|row| row.then.is_empty()).count();
         let moves = addresses.iter().filter(|row| !row.then.is_empty() && row.by.contains("layer2")).count();
         let last = endpoints.iter().filter(|row| row.elsewhere == 0).count();
@@ -177,6 +194,9 @@ impl fmt::Display for Drained {
             let rows: Vec<_> = endpoints.iter().take(ROWS).map(row).collect();
             table(f, &cells(["Service", "endpoints here", "elsewhere", ""]), &rows)?;
         }
+        told(f, &announced.routes)?;
+        write!(f, "{}", connections::Screen(connections))?;
+        writeln!(f, "\n{UNKNOWN}")?;
         writeln!(
             f,
             "\nThen: kubectl label node {node} node.kubernetes.io/exclude-from-external-load-balancers=true; kubectl drain {node} --ignore-daemonsets"
@@ -186,6 +206,8 @@ impl fmt::Display for Drained {
 
 #[cfg(test)]
 mod tests {
+    use herald_speaker::forecast::{OwnerRow, RouteRow, Then, Turn, WayRow};
+
     use super::*;
     use crate::testing::golden;
 
@@ -205,8 +227,8 @@ mod tests {
         }
     }
 
-    fn facts() -> Facts {
-        let answers = [
+    fn answers() -> BTreeMap<String, Result<NodeAnswer, String>> {
+        [
             answer(
                 "node-1",
                 &[
@@ -228,10 +250,14 @@ mod tests {
                 ],
             ),
             ("node-3".to_owned(), Err("it does not answer in time".to_owned())),
-        ];
+        ]
+        .into()
+    }
+
+    fn facts(answers: &BTreeMap<String, Result<NodeAnswer, String>>) -> Facts<'_> {
         Facts {
             node: "node-1".to_owned(),
-            answers: answers.into(),
+            answers,
             services: vec![
                 service("shop/web", "192.0.2.1", false, &[("node-1", 1), ("node-2", 2)]),
                 service("shop/local", "192.0.2.2", true, &[("node-1", 2)]),
@@ -244,7 +270,7 @@ mod tests {
 
     #[test]
     fn who_would_announce_each_address_and_what_would_be_left_of_endpoints() {
-        let drained = drained(&facts()).unwrap();
+        let drained = drained(&facts(&answers())).unwrap();
         let rows: Vec<(&str, &[String], bool)> =
             drained.addresses.iter().map(|row| (&*row.service, &*row.then, row.why.is_some())).collect();
         let node_2 = ["node-2".to_owned()];
@@ -265,14 +291,49 @@ mod tests {
 
     #[test]
     fn a_node_whose_own_speaker_is_silent_cannot_be_planned_for() {
-        let mut facts = facts();
-        facts.node = "node-3".to_owned();
+        let answers = answers();
+        let facts = Facts { node: "node-3".to_owned(), ..facts(&answers) };
         assert_eq!(drained(&facts), None);
     }
 
     #[test]
     fn the_screen_is_as_its_golden_file() {
-        let text = format!("$ herald plan drain node-1\n{}", drained(&facts()).unwrap());
-        golden("plan-drain.txt", &text);
+        let peers = vec!["10.0.0.1:179".to_owned(), "10.0.0.2:179".to_owned()];
+        let prefixes = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32", "192.0.2.6/32"];
+        let prefixes = prefixes.map(|prefix| prefix.parse().unwrap());
+        let (node, other) = (vec!["node-1".to_owned()], "node-2".to_owned());
+        let ways = peers.iter().flat_map(|peer| {
+            [(1, "192.0.2.1"), (0, "192.0.2.2")].map(|(stays, address)| WayRow {
+                address: address.parse().unwrap(),
+                peer: peer.clone(),
+                stays,
+                restarts: Vec::new(),
+                lost: node.clone(),
+                gained: Vec::new(),
+            })
+        });
+        let owner = |address: &str, then| OwnerRow {
+            address: address.parse().unwrap(),
+            now: Some(node.clone()),
+            then,
+        };
+        let announced = Forecast {
+            nodes: 3,
+            ways: ways.collect(),
+            routes: vec![RouteRow {
+                prefixes: prefixes.into(),
+                turn: Turn::Goes,
+                nodes: node.clone(),
+                peers: peers.clone(),
+            }],
+            owners: vec![owner("192.0.2.3", Then::Node(other)), owner("192.0.2.5", Then::Nobody)],
+            sessions: Vec::new(),
+        };
+        let (answers, mut services) = (answers(), BTreeMap::new());
+        for service in facts(&answers).services {
+            services.insert(service.addresses[0], BTreeSet::from([service.name]));
+        }
+        let drained = drained(&facts(&answers)).unwrap().with(announced, &services, &BTreeSet::new());
+        golden("plan-drain.txt", &format!("$ herald plan drain node-1\n{drained}"));
     }
 }

@@ -30,7 +30,7 @@ impl Export {
     }
 
     /// What a route says to the peer.
-    pub(super) fn add_to(&self, said: &Attributes) -> Attributes {
+    pub(crate) fn add_to(&self, said: &Attributes) -> Attributes {
         let mut said = Attributes { med: self.med.or(said.med), prepend: self.prepend, ..said.clone() };
         said.extended_communities.extend(&self.extended_communities);
         said
