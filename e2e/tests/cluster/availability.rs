@@ -70,6 +70,13 @@ fn all_answered(lab: &Lab, address: IpAddr, more: u64) -> Result<()> {
     Ok(())
 }
 
+/// What `herald status SUBJECT` prints to the administrator.
+fn subject(lab: &Lab, subject: &str) -> Result<String> {
+    let (program, kubeconfig) = (herald_program()?.display().to_string(), lab.kubeconfig());
+    let kubeconfig = kubeconfig.display().to_string();
+    lab.control_plane_ns().exec(&[&program, "status", subject, "--kubeconfig", &kubeconfig])
+}
+
 /// What `herald status` prints to the administrator.
 fn status(lab: &Lab) -> Result<String> {
     let (program, kubeconfig) =
@@ -165,6 +172,8 @@ fn by_bgp_probes_go_by_way_of_the_router_and_what_it_sends_back_is_tried_again()
     all_answered(&lab, ip, 30)?;
     let probers = probers(&lab, ip)?;
     ensure!(probers.len() == 2, "{probers:?}");
+    let services = subject(&lab, "services")?;
+    ensure!(services.contains("probes answered") && services.contains("  100 %"), "{services}");
 
     // One node of three delivers nothing: some probes meet it.
     let broken = probers.first().context("a node")?;

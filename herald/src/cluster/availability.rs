@@ -22,7 +22,7 @@ pub(super) struct Availability {
 /// Probes of one address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Probes {
+pub(super) struct Probes {
     /// The nodes that probe it, or would.
     nodes: Vec<String>,
     answered: u64,
@@ -48,30 +48,47 @@ impl Availability {
         }
         probing.then_some(all)
     }
+
+    /// Those of one address.
+    pub(super) fn of_address(&self, address: &IpAddr) -> Option<Probes> {
+        self.addresses.get(address).cloned()
+    }
+}
+
+impl Probes {
+    /// The share that was answered; `None`: none has ended yet.
+    pub(super) fn share(&self) -> Option<String> {
+        share(self.answered, self.answered + self.failed)
+    }
+}
+
+/// `100 %` or `99.99 %`: what is not all is never rounded to all.
+fn share(answered: u64, all: u64) -> Option<String> {
+    Some(match (answered * 10_000).checked_div(all)? {
+        10_000 => "100 %".to_owned(),
+        share => format!("{}.{:02} %", share / 100, share % 100),
+    })
 }
 
 impl fmt::Display for Availability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.answered + self.failed;
-        // What is not all is never rounded to all.
-        match (self.answered * 10_000).checked_div(all) {
+        match share(self.answered, all) {
             None => write!(f, "no probe has ended yet"),
-            Some(10_000) => write!(f, "all {all} probes of the last hour answered"),
-            Some(share) => {
-                write!(f, "{}.{:02} % of {all} probes of the last hour answered", share / 100, share % 100)
-            }
+            Some(_) if self.failed == 0 => write!(f, "all {all} probes of the last hour answered"),
+            Some(share) => write!(f, "{share} of {all} probes of the last hour answered"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use herald_speaker::explain::{AvailabilityAnswer, ProbedAnswer};
 
     use super::super::facts::tests::answer;
     use super::*;
 
-    fn probing(node: &str, probed: &[(&str, u32, u32)]) -> NodeAnswer {
+    pub(in crate::cluster) fn probing(node: &str, probed: &[(&str, u32, u32)]) -> NodeAnswer {
         let probed = probed.iter().map(|(address, answered, failed)| {
             let probed = ProbedAnswer {
                 service: "shop/web".to_owned(),

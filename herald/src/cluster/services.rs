@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use herald_speaker::explain::{AnnouncedAnswer, EndpointsCount, Finding};
 use serde::Serialize;
 
+use super::availability::{Availability, Probes};
 use super::facts::{Facts, ServiceFact};
 use super::judge::{dark, finding, of_service, out, said, silent};
 use super::sheet::{Grid, Row, Sheet, counted, dash, some};
@@ -44,6 +45,8 @@ struct ServiceState {
     peers: Vec<String>,
     /// Who answers for it by ARP or NDP.
     layer2: Vec<Owner>,
+    /// Probes of the last hour by other nodes; `null`: it is not probed (`--probe-addresses`).
+    probes: Option<Probes>,
 }
 
 /// A node that owns an address.
@@ -95,9 +98,15 @@ impl Services {
     pub(super) fn of(facts: &Facts, wanted: impl Fn(&ServiceFact) -> bool) -> Self {
         let mut findings = silent(facts, &facts.answers);
         let ways = Ways::of(facts);
+        let answers = facts.answers.values().filter_map(|answer| answer.as_ref().ok());
+        let probes = Availability::of(answers);
         let mut services = Vec::new();
         for service in facts.services.iter().filter(|service| wanted(service)) {
-            let states = states(facts, &ways, service);
+            let mut states = states(facts, &ways, service);
+            for state in &mut states {
+                let address = state.address.as_ref();
+                state.probes = probes.as_ref().zip(address).and_then(|(probes, of)| probes.of_address(of));
+            }
             let told = of_service(facts, service);
             if told.is_none() && states.iter().any(|state| state.state == State::NoEndpoint) {
                 let (namespace, name) = service.parts();
@@ -158,6 +167,7 @@ impl Services {
                     dash(endpoints.map(|(ready, all)| format!("{ready}/{all}"))),
                     some(&state.bgp, NAMED),
                     some(&owners, NAMED),
+                    dash(state.probes.as_ref().and_then(Probes::share)),
                     if state.peers.is_empty() { "-".to_owned() } else { state.peers.join(", ") },
                     if macs.is_empty() { "-".to_owned() } else { macs.join(", ") },
                     dash(state.pool.as_ref()),
@@ -174,6 +184,7 @@ impl Services {
                 "endpoints ready",
                 "by BGP from",
                 "by ARP or NDP from",
+                "probes answered",
                 "peers",
                 "MAC",
                 "pool",
@@ -249,6 +260,7 @@ fn states(facts: &Facts, ways: &Ways<'_>, service: &ServiceFact) -> Vec<ServiceS
             bgp,
             peers: peers.into_iter().flatten().map(|peer| (*peer).to_owned()).collect(),
             layer2,
+            probes: None,
         }
     };
     match service.addresses.as_slice() {
@@ -286,6 +298,7 @@ fn judged(
 pub(super) mod tests {
     use herald_speaker::explain::{EndpointsAnswer, InterfaceAnswer, OwnedAnswer, ToldAnswer};
 
+    use super::super::availability::tests::probing;
     use super::super::facts::tests::{facts, ip, service};
     use super::*;
     use crate::testing::{documented, golden};
@@ -357,9 +370,20 @@ pub(super) mod tests {
         .into();
     }
 
+    /// Two of them are probed by both nodes.
+    fn probed(facts: &mut Facts) {
+        let all = [("192.0.2.1", 360, 0), ("192.0.2.4", 0, 360)];
+        for (name, probed) in [("node-1", &all[..]), ("node-2", &[("192.0.2.1", 360, 2)])] {
+            if let Some(Ok(answer)) = facts.answers.get_mut(name) {
+                answer.availability = probing(name, probed).availability;
+            }
+        }
+    }
+
     #[test]
     fn the_screens_are_as_in_their_golden_file() {
         let mut facts = shop();
+        probed(&mut facts);
         let narrow = Services::of(&facts, |_| true).sheet().text(false, false);
         announced(&mut facts);
         documented(EXPLAINED, &format!("$ herald status services\n{narrow}"));
@@ -377,6 +401,7 @@ pub(super) mod tests {
     fn scripts_read_every_address_with_words_from_a_closed_list() {
         let mut facts = shop();
         announced(&mut facts);
+        probed(&mut facts);
         let services = Services::of(&facts, |_| true);
         assert_eq!(services.names(), ["shop/cart", "lab/new", "lab/old", "shop/dns", "shop/web"]);
         let value = serde_json::to_value(&services).unwrap();
@@ -386,6 +411,11 @@ pub(super) mod tests {
         assert_eq!(value["services"][3]["layer2"][0]["mac"], "02:00:00:00:00:11");
         assert_eq!(value["services"][4]["peers"][0], "10.0.0.1:179");
         assert_eq!(value["services"][4]["endpointsReady"], 2);
+        assert_eq!(value["services"][3]["probes"], serde_json::Value::Null);
+        assert_eq!(
+            value["services"][4]["probes"],
+            serde_json::json!({"nodes": ["node-1", "node-2"], "answered": 720, "failed": 2})
+        );
     }
 
     #[test]
