@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{CLIENT, Lab, PodOptions, RouterOptions, at, await_ok, herald_program, programs};
+use herald_e2e::{CLIENT, Lab, PodOptions, ROUTER, RouterOptions, at, await_ok, herald_program, programs};
 use serde_json::json;
 
 use crate::objects::{install, pool};
@@ -26,6 +26,7 @@ const OF_THE_SEGMENT: &[u32] = &[24];
 const OF_WHAT_IS_NOT_BELIEVED: &[u32] = &[29, 30];
 const OF_PROBES: &[u32] = &[31];
 const OF_ENDPOINTS: &[u32] = &[32];
+const OF_CONNECTIONS: &[u32] = &[33];
 
 const BGP: &str = "\
 peers:
@@ -73,6 +74,7 @@ impl<'lab> Runbook<'lab> {
             OF_WHAT_IS_NOT_BELIEVED,
             OF_PROBES,
             OF_ENDPOINTS,
+            OF_CONNECTIONS,
         ];
         let provoked: BTreeSet<u32> = provoked.concat().into_iter().collect();
         let written: BTreeSet<u32> = cases.keys().copied().collect();
@@ -437,4 +439,34 @@ fn an_endpoint_that_does_not_answer_is_told_with_whom_it_does_not() -> Result<()
     let lost = format!("{} answers node2, where it runs, and no other node", pods[1].at(8080));
     println!("{}", tries(&["1 of the 2 endpoints", &lost])?);
     runbook.close(OF_ENDPOINTS)
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_connection_table_that_is_nearly_full_is_told() -> Result<()> {
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    let runbook = Runbook::open(&lab)?;
+    lab.configure_herald(BGP)?;
+    let node = lab.node(1);
+    let _controller = lab.controller("controller", &[])?;
+    let _speaker = lab.speaker(node, &[])?;
+    lab.router().await_session(&node.name, SHOWN)?;
+    let calm = runbook.types("herald status")?;
+    ensure!(!calm.contains("its connection table has"), "{calm}");
+    // Datagrams that nobody answers: one entry for each pair of ports, for half a minute.
+    let limit: u64 = node.ns.exec(&["cat", "/proc/sys/net/netfilter/nf_conntrack_max"])?.trim().parse()?;
+    let fill = || {
+        node.ns.run(|| -> Result<()> {
+            for _ in 0..limit.div_ceil(60_000) {
+                let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+                for port in 1..=60_000 {
+                    // Where the table is full the datagram is refused, which is what is wanted.
+                    let _ = socket.send_to(&[0], (ROUTER, port));
+                }
+            }
+            Ok(())
+        })?
+    };
+    runbook.shows_after(33, &[], fill)?;
+    runbook.close(OF_CONNECTIONS)
 }
