@@ -32,6 +32,9 @@ enum Of {
     },
     /// This machine, as root: kernel, settings, ports, and other programs that announce addresses or translate connections.
     Node {
+        /// The Node that this machine is, as in `kubectl get nodes`. Without it: as the speaker here was told, or else the host name.
+        #[arg(long, env = "HERALD_NODE_NAME", value_name = "NAME")]
+        node_name: Option<String>,
         #[command(flatten)]
         state: StateFlags,
         /// Text for people or JSON for scripts.
@@ -49,7 +52,9 @@ pub(crate) async fn run(flags: DoctorFlags) -> Result<(Report, Output)> {
             let client = cluster.connect(why).await?;
             Ok((cluster::report(&client, &cluster.namespace).await?, output))
         }
-        Of::Node { state, output } => Ok((node::report(state.directory().as_deref()), output)),
+        Of::Node { node_name, state, output } => {
+            Ok((node::report(node_name, state.directory().as_deref()), output))
+        }
     }
 }
 

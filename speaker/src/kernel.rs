@@ -5,7 +5,7 @@
 
 use std::io;
 
-use herald_proxy::netlink::{Kernel, KernelError, Monitor};
+use herald_proxy::netlink::{DropRule, Kernel, KernelError, Monitor};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,6 +34,11 @@ pub(crate) enum CallError {
 /// Others' chains in the network namespace of the calling thread that drop what is forwarded unless a rule of theirs accepts it.
 pub fn forward_drops() -> anyhow::Result<Vec<String>> {
     Ok(Kernel::open()?.forward_drops()?)
+}
+
+/// Others' rules there that drop packets of what Herald serves.
+pub fn drop_rules() -> anyhow::Result<Vec<DropRule>> {
+    Ok(Kernel::open()?.drop_rules()?)
 }
 
 impl KernelThread {

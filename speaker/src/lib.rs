@@ -79,7 +79,8 @@ mod traffic;
 
 pub use cleanup::{Cleaned, cleanup};
 pub use conntrack::ConntrackLimits;
-pub use kernel::forward_drops;
+pub use herald_proxy::netlink::DropRule;
+pub use kernel::{drop_rules, forward_drops};
 pub use kernel_version::kernel_doubt;
 pub use node_ports::NodePortAddresses;
 pub use options::{ProxyMode, SpeakerOptions};

@@ -1,11 +1,11 @@
 //! `herald doctor`: on a real API server with and without Herald's manifests, and on a node whose settings are wrong.
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{Lab, Namespace, await_ok, herald_program};
-use serde_json::Value;
+use herald_e2e::{Lab, Namespace, PodOptions, at, await_ok, herald_program};
+use serde_json::{Value, json};
 
 use crate::objects::install;
-use crate::services::SOON;
+use crate::services::{SOON, await_address, create, service};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 
@@ -116,5 +116,48 @@ fn a_nodes_settings_and_neighbours_are_judged_on_it() -> Result<()> {
     let (code, found) = doctor()?;
     ensure!(code == 1 && of_settings(&found) == ["ipv4-forwarding", "local-ports", "bgp-port"], "{found:#?}");
     drop(listener);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_rule_that_drops_an_endpoints_packets_is_named_with_its_handle_and_the_node_with_its_name() -> Result<()>
+{
+    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    let (_controller, _speakers) = crate::order::herald(&lab, &crate::order::config("192.0.2.0/28"), &[])?;
+    let node = lab.node(1);
+    let pod = lab.pod(node, "web-1", &PodOptions::app("web"))?;
+    create(&lab, [service("web", json!({}))])?;
+    let address = await_address(&lab, "web")?;
+    await_ok(SOON, "the Service", || lab.client().get(at(&address.to_string(), 80)))?;
+    let drops = || -> Result<Vec<String>> {
+        let (_, found) = doctor(&node.ns, "node")?;
+        Ok(found.into_iter().filter(|(id, _)| id == "drop-rules").map(|(_, seen)| seen).collect())
+    };
+    ensure!(drops()?.is_empty(), "{:?}", drops()?);
+    let pod = pod.ip;
+    node.ns.exec(&[
+        "nft",
+        &format!(
+            "add table inet hardening; add chain inet hardening forward {{ type filter hook forward priority 0; }}; \
+             add rule inet hardening forward ct state invalid drop; \
+             add rule inet hardening forward iifname eth0 ip daddr {pod} tcp dport 8080 drop"
+        ),
+    ])?;
+    let listed = node.ns.exec(&["nft", "-a", "list", "chain", "inet", "hardening", "forward"])?;
+    let handle = listed.lines().find(|line| line.contains("daddr")).and_then(|line| line.rsplit(' ').next());
+    let handle = handle.context("a handle")?;
+    let found = drops()?;
+    let words = format!(
+        "inet hardening forward (handle {handle}, hook forward) drops packets of what is served: {pod}"
+    );
+    ensure!(matches!(found.as_slice(), [seen] if seen.contains(&words)), "{found:?}");
+    ensure!(lab.client().get(at(&address.to_string(), 80)).is_err(), "and so it does");
+
+    let text = |arguments: &str| {
+        let program = herald_program()?.display().to_string();
+        node.ns.exec(&["sh", "-c", &format!("{program} doctor node {arguments}; true")])
+    };
+    ensure!(text("--node-name=node1")?.starts_with("node node1: "), "{}", text("--node-name=node1")?);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Others' chains that drop whatever is forwarded and no rule of theirs accepts, as firewalls have them.
 //!
 //! A drop in any chain of a hook is the end of a packet, whoever accepts it elsewhere. So packets to Services pass such a node
-//! only if the chain's own rules let endpoints through; what the rules say is not looked at.
+//! only if the chain's own rules let endpoints through; what the rules say is `drops.rs`' to look at.
 
 use super::decode::{find, number, text};
 use super::dump::Listing;
@@ -11,7 +11,7 @@ use super::{ATTEMPTS, Kernel, KernelError};
 use crate::ruleset::{Hook, Ruleset};
 
 /// Families that forwarded packets of IPv4 and IPv6 pass: numbers in `struct nfgenmsg`, and names.
-const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+pub(super) const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
 
 impl Kernel {
     /// Chains of others in the forward hook whose policy is drop, as `nft` names them: `ip filter FORWARD`. None of

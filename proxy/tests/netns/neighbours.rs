@@ -137,6 +137,72 @@ fn chains_that_drop_what_is_forwarded_are_named_and_no_others() {
     assert_eq!(kernel.forward_drops().unwrap(), ["inet filter forward", "ip6 filter FORWARD"]);
 }
 
+#[test]
+#[ignore = "needs a network namespace"]
+fn rules_that_drop_what_is_served_or_an_endpoint_are_named_and_no_others() {
+    let network = Network::new();
+    let endpoints = PODS[0].map(|pod| at(pod, 8080));
+    let mut kernel = install(
+        &network,
+        &[
+            service(frontend("192.0.2.1", Protocol::Tcp, 80), Policy::External, &endpoints[..1], &[]),
+            service(frontend("2001:db8:1::1", Protocol::Tcp, 80), Policy::External, &endpoints[1..], &[]),
+        ]
+        .concat(),
+    );
+    assert_eq!(kernel.drop_rules().unwrap(), []);
+    let (pod4, pod6) = (PODS[0][0], PODS[0][1]);
+    // Each line is a rule; those that end with a star are told.
+    let rules = [
+        "ct state invalid drop".to_owned(),
+        "ip daddr 198.51.100.0/24 drop".to_owned(),
+        "ip saddr 203.0.113.9 drop".to_owned(),
+        "meta mark 7 ip daddr 192.0.2.1 drop".to_owned(),
+        format!("ip daddr {pod4} tcp dport 8080 drop *"),
+        format!("iifname eth0 ip saddr {pod4} reject *"),
+        format!("ip daddr {{ 198.51.100.7, {pod4} }} counter drop *"),
+        format!("ip6 daddr {pod6} drop *"),
+        "ip daddr 192.0.2.0-192.0.2.9 drop *".to_owned(),
+        "ip saddr @blocked drop *".to_owned(),
+        "ip6 daddr 2001:db8:1::/64 jump more".to_owned(),
+        "drop *".to_owned(),
+    ];
+    let mut script = String::from(
+        "add table inet firewall; add set inet firewall blocked { type ipv4_addr; flags interval; elements = { 10.244.1.0/24 }; }; \
+         add chain inet firewall more; add rule inet firewall more udp dport 53 drop; \
+         add chain inet firewall pass { type filter hook forward priority 0; }; ",
+    );
+    for rule in &rules {
+        let rule = rule.trim_end_matches(" *");
+        script += &format!("add rule inet firewall pass {rule}; ");
+    }
+    network.node.nft(&script);
+    let listed = network.node.list(&["-a", "list", "table", "inet", "firewall"]);
+    let handle_of = |rule: &str| -> u64 {
+        let (_, handle) = rule.rsplit_once("# handle ").unwrap();
+        handle.trim().parse().unwrap()
+    };
+    let pass: Vec<u64> =
+        listed.split("chain pass").nth(1).unwrap().lines().skip(2).take(rules.len()).map(handle_of).collect();
+    let expected: Vec<u64> =
+        rules.iter().zip(&pass).filter(|(rule, _)| rule.ends_with('*')).map(|(_, handle)| *handle).collect();
+    let told = kernel.drop_rules().unwrap();
+    let in_pass: Vec<u64> = told.iter().filter(|drop| drop.chain == "pass").map(|drop| drop.handle).collect();
+    assert_eq!(in_pass, expected, "{told:#?}\n{listed}");
+    assert!(
+        told.iter().all(|drop| (drop.handle == *pass.last().unwrap()) == drop.addresses.is_empty()),
+        "{told:#?}"
+    );
+    let more: Vec<_> = told.iter().filter(|drop| drop.chain == "more").collect();
+    assert!(
+        matches!(more.as_slice(), [drop] if drop.addresses == ["2001:db8:1::1".parse().unwrap()].into()),
+        "{told:#?}"
+    );
+    assert!(
+        told.iter().all(|drop| (drop.family, &*drop.table, drop.hook) == ("inet", "firewall", "forward"))
+    );
+}
+
 /// NodeLocal DNS holds the address of `kube-dns` on the node, and takes packets to it and from it out of tracking.
 #[test]
 #[ignore = "needs a network namespace"]

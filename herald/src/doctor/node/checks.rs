@@ -3,6 +3,7 @@
 mod programs;
 mod settings;
 
+pub(super) use self::programs::flag;
 use super::seen::NodeSeen;
 use crate::doctor::report::{Check, Trouble};
 
@@ -126,6 +127,11 @@ pub(super) const CHECKS: &[Check<NodeSeen>] = &[
         id: "forward-policy",
         holds: "nobody's chain drops what is forwarded unless a rule accepts it",
         judge: programs::forward_policy,
+    },
+    Check {
+        id: "drop-rules",
+        holds: "nobody's rule drops packets of Services or their endpoints",
+        judge: programs::drop_rules,
     },
     Check {
         id: "state-directory",

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use herald_speaker::DropRule;
+
 /// Bytes of a file below `/proc` that are read at most.
 const MAX_FILE: usize = 1 << 20;
 
@@ -36,6 +38,8 @@ pub(super) struct NodeSeen {
     pub(super) ufw: bool,
     /// Others' chains of nftables that drop what is forwarded and not accepted: `ip filter FORWARD`.
     pub(super) forward_drops: Vec<String>,
+    /// Others' rules of nftables that drop what is served.
+    pub(super) drop_rules: Vec<DropRule>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,6 +111,7 @@ impl NodeSeen {
             }),
             ufw: text(&root.join("etc/ufw/ufw.conf")).lines().any(|line| line.trim() == "ENABLED=yes"),
             forward_drops: Vec::new(),
+            drop_rules: Vec::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Programs beside the speaker, and the ports that they have.
 
+use herald_speaker::DropRule;
+
 use super::super::seen::{NodeSeen, Process, Socket};
 use super::{Verdict, one};
 use crate::doctor::report::Trouble;
@@ -10,7 +12,7 @@ pub(super) fn proxies(seen: &NodeSeen) -> bool {
 }
 
 /// What a process was given by a flag: `--flag=value` or `--flag value`.
-pub(super) fn flag(process: &Process, name: &str) -> Option<String> {
+pub(in crate::doctor::node) fn flag(process: &Process, name: &str) -> Option<String> {
     let mut words = process.arguments.iter();
     while let Some(word) = words.next() {
         match word.strip_prefix(name) {
@@ -199,6 +201,31 @@ pub(super) fn forward_policy(seen: &NodeSeen) -> Verdict {
         )
     };
     Ok(seen.forward_drops.iter().map(trouble).collect())
+}
+
+/// Addresses that are named in a trouble.
+const NAMED: usize = 3;
+
+pub(super) fn drop_rules(seen: &NodeSeen) -> Verdict {
+    let trouble = |rule: &DropRule| {
+        let DropRule { family, table, chain, handle, hook, addresses } = rule;
+        let named: Vec<String> = addresses.iter().take(NAMED).map(ToString::to_string).collect();
+        let what = match addresses.len().saturating_sub(NAMED) {
+            _ if addresses.is_empty() => {
+                "whatever no rule before it accepts, packets to Services among it".to_owned()
+            }
+            0 => format!("packets of what is served: {}", named.join(", ")),
+            more => format!("packets of what is served: {} and {more} more", named.join(", ")),
+        };
+        Trouble::warning(
+            format!("a rule of chain {family} {table} {chain} (handle {handle}, hook {hook}) drops {what}"),
+            format!(
+                "nft -a list chain {family} {table} {chain}; nft delete rule {family} {table} {chain} handle {handle}, or let whoever wrote it \
+                 accept the pods' network before it"
+            ),
+        )
+    };
+    Ok(seen.drop_rules.iter().map(trouble).collect())
 }
 
 pub(super) fn state_directory(seen: &NodeSeen) -> Verdict {

@@ -70,9 +70,14 @@ pub(super) fn rp_filter(seen: &NodeSeen) -> Verdict {
     }))
 }
 
+/// The UDP port of layer 2's hellos.
+const HELLOS: u16 = 7947;
+
 pub(super) fn arp_settings(seen: &NodeSeen) -> Verdict {
-    if seen.speaker().is_none() {
-        // It sets them as soon as it has an address to add.
+    // A speaker that announces by layer 2 hears the others' hellos.
+    let layer2 = seen.sockets.iter().any(|socket| socket.protocol == "udp" && socket.port == HELLOS);
+    if seen.speaker().is_none() || !layer2 {
+        // It sets them as soon as it has an address to add; and where nothing is announced by ARP nobody else's answer is in the way.
         return Ok(Vec::new());
     }
     let read = |name: &str| {

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use herald_speaker::DropRule;
+
 use super::super::seen::{Interface, Process, Socket, StateDirectory};
 use super::*;
 
@@ -59,6 +61,18 @@ fn fit() -> NodeSeen {
         state: Some(StateDirectory { path: PathBuf::from("/var/lib/herald"), mode: 0o700, owner: 0 }),
         ufw: false,
         forward_drops: Vec::new(),
+        drop_rules: Vec::new(),
+    }
+}
+
+fn drop_rule(addresses: &[&str]) -> DropRule {
+    DropRule {
+        family: "inet",
+        table: "hardening".to_owned(),
+        chain: "pods".to_owned(),
+        handle: 7,
+        hook: "forward",
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
     }
 }
 
@@ -116,6 +130,12 @@ fn every_check_finds_its_trouble_and_no_other_does() {
             |n| n.forward_drops.push("inet filter forward".to_owned()),
             "chain inet filter forward drops what is forwarded",
         ),
+        (
+            "drop-rules",
+            |n| n.drop_rules.push(drop_rule(&["10.244.1.5", "10.244.1.6", "10.244.1.7", "192.0.2.1"])),
+            "inet hardening pods (handle 7, hook forward) drops packets of what is served: 10.244.1.5, 10.244.1.6, 10.244.1.7 and 1 more",
+        ),
+        ("drop-rules", |n| n.drop_rules.push(drop_rule(&[])), "drops whatever no rule before it accepts"),
         ("state-directory", |n| n.state.as_mut().unwrap().mode = 0o755, "mode 755"),
     ];
     for (id, harm, word) in cases {
@@ -150,4 +170,13 @@ fn a_node_before_its_speaker_is_judged_as_well() {
         matches!(found.as_slice(), [("kube-proxy", text)] if text.contains("must not run beside it")),
         "{found:?}"
     );
+}
+
+#[test]
+fn arp_is_left_alone_where_nothing_is_announced_by_it() {
+    let mut seen = fit();
+    seen.settings.insert("ipv4/conf/all/arp_ignore".to_owned(), "0".to_owned());
+    assert_eq!(found(&seen).len(), 1);
+    seen.sockets.retain(|socket| socket.port != 7947);
+    assert_eq!(found(&seen), []);
 }
