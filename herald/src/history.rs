@@ -28,11 +28,12 @@ const API: Duration = Duration::from_secs(10);
 /// `herald history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryFlags {
-    /// An address, or a Service for all that it has or had: NAMESPACE/NAME, or NAME in namespace `default`.
+    /// An address, or a Service for all that it has or had: NAMESPACE/NAME, or NAME in namespace `default`. Without it: the last 200 transitions of all
+    /// addresses and sessions.
     #[arg(value_name = "ADDRESS|NAMESPACE/NAME", value_parser = Subject::parse)]
-    subject: Subject,
+    subject: Option<Subject>,
     /// Also says who had it at that time: 03:12 (the last time that it was, UTC), 2026-08-01T03:12:00Z, or 90m (so long ago).
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, requires = "subject", value_name = "TIME", value_parser = moment)]
     at: Option<Timestamp>,
     /// Only what happened from that time on, written as for --at.
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -51,6 +52,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
 /// Asks all, and returns what to print.
 pub(crate) async fn run(flags: HistoryFlags) -> Result<String> {
     let HistoryFlags { subject, at, since, speakers, report: ReportFlags { output, cluster } } = flags;
+    let subject = subject.unwrap_or(Subject::Any);
     let path = format!("{HISTORY_PATH}{subject}");
     let mut unread = None;
     let answers = if speakers.is_empty() {
@@ -75,6 +77,12 @@ pub(crate) async fn run(flags: HistoryFlags) -> Result<String> {
         };
         ask_all::<HistoryAnswer>(speakers.iter().map(question)).await
     };
-    let history = timeline(Facts { subject: subject.to_string(), at, since, unread, answers });
+    let history = timeline(Facts {
+        subject: Some(subject).filter(|of| *of != Subject::Any).map(|of| of.to_string()),
+        at,
+        since,
+        unread,
+        answers,
+    });
     output.of(&history, &history)
 }

@@ -87,6 +87,14 @@ fn what_became_of_an_address_and_of_the_session_that_tells_it_is_one_timeline() 
         "node1 BGP session with 10.0.0.1:179 up: agreed",
     ];
     ensure!(all == expected, "{all:#?}");
+    // Of any address the same, for there is no other.
+    let any = history_json(&lab, &[])?;
+    let last = told(&any, &vip);
+    ensure!(
+        last.last() == all.last() && any["subject"].is_null() && any["addresses"] == json!([]),
+        "{any:#}"
+    );
+    ensure!(history(&lab, &[])?.starts_with("what happened last to any address, the newest below: "));
 
     // A Service that is gone is remembered by its name and by its address.
     lab.kubectl(&["delete", "service", "web"])?;

@@ -24,8 +24,13 @@ impl fmt::Display for Timeline {
         for stand in &self.addresses {
             writeln!(f, "{}", self.who(stand))?;
         }
-        if self.addresses.is_empty() {
-            writeln!(f, "{}: no speaker that answers remembers anything of it", self.subject)?;
+        match &self.subject {
+            Some(subject) if self.addresses.is_empty() => {
+                writeln!(f, "{subject}: no speaker that answers remembers anything of it")?;
+            }
+            Some(_) => {}
+            None if self.lines.is_empty() => writeln!(f, "no speaker that answers remembers anything")?,
+            None => writeln!(f, "what happened last to any address, the newest below: {}", self.lines.len())?,
         }
         self.doubts(f)?;
         if !self.lines.is_empty() {
@@ -39,7 +44,8 @@ impl Timeline {
     /// Who has it, in a sentence.
     fn who(&self, stand: &Stand) -> String {
         let (is, nobody) = if self.at.is_some() { ("was", "had") } else { ("is", "has") };
-        let address = stand.address.map_or_else(|| self.subject.clone(), |address| address.to_string());
+        let address = stand.address.map(|address| address.to_string());
+        let address = address.or_else(|| self.subject.clone()).unwrap_or_default();
         let of = if stand.services.is_empty() {
             String::new()
         } else {
@@ -243,11 +249,15 @@ mod tests {
         )]);
         let bgp = timeline(bgp).to_string();
         let nothing = timeline(facts(Vec::new())).to_string();
+        let any = timeline(Facts { subject: None, ..night() }).to_string();
+        let never = timeline(Facts { subject: None, ..facts(Vec::new()) }).to_string();
         let screen = [
             ("herald history 192.0.2.5", now),
             ("herald history 192.0.2.5 --at 03:12 --since 03:11:50", then),
             ("herald history 192.0.2.5", bgp),
             ("herald history 192.0.2.5", nothing),
+            ("herald history", any),
+            ("herald history", never),
         ];
         let screen: Vec<String> =
             screen.iter().map(|(command, text)| format!("$ {command}\n{text}")).collect();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use herald_speaker::explain::{EntryAnswer, HistoryAnswer};
+use herald_speaker::explain::{EntryAnswer, HistoryAnswer, LAST};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -20,8 +20,8 @@ const SAME: SignedDuration = SignedDuration::from_secs(1);
 /// All that is known.
 #[derive(Debug)]
 pub(super) struct Facts {
-    /// As it was asked.
-    pub(super) subject: String,
+    /// As it was asked; `None`: what happened last to any address.
+    pub(super) subject: Option<String>,
     pub(super) at: Option<Timestamp>,
     pub(super) since: Option<Timestamp>,
     /// Why Herald's pods are not known.
@@ -34,8 +34,8 @@ pub(super) struct Facts {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Timeline {
-    /// An address, or `NAMESPACE/NAME`.
-    pub(super) subject: String,
+    /// An address, or `NAMESPACE/NAME`; `null`: any address.
+    pub(super) subject: Option<String>,
     /// The time that is asked about; `null`: now.
     pub(super) at: Option<MicroTime>,
     /// Who has, or had, each address.
@@ -146,8 +146,15 @@ pub(super) fn timeline(facts: Facts) -> Timeline {
     speakers.sort_by(|a, b| a.node.cmp(&b.node));
     speakers.dedup_by(|a, b| a.node == b.node);
     let entries = entries(&heard);
-    let addresses = stands(&heard, &entries, &speakers, at);
     let mut lines = lines(&entries);
+    let addresses = match &subject {
+        Some(_) => stands(&heard, &entries, &speakers, at),
+        // Each speaker tells its last ones, so those before are not all that there were.
+        None => {
+            lines.drain(..lines.len().saturating_sub(LAST));
+            Vec::new()
+        }
+    };
     lines.retain(|line| since.is_none_or(|since| line.at.0 >= since));
     // What this machine's clock is ahead of theirs is what theirs are behind of it.
     let ahead = (most.matters() && most.by.abs() >= SECOND).then_some(-most.by / 1000);

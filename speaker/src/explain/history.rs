@@ -15,6 +15,8 @@ use crate::told::AllTold;
 
 /// Addresses of one Service that are told of.
 const ADDRESSES: usize = 32;
+/// Transitions that are told of all addresses together: the last.
+pub const LAST: usize = 200;
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Subject {
     Address(IpAddr),
     /// All addresses that a Service has or had.
     Service(ObjectName),
+    /// The last that happened to any address.
+    Any,
 }
 
 impl Subject {
@@ -52,6 +56,7 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Service(name) => name.fmt(f),
+            Self::Any => Ok(()),
         }
     }
 }
@@ -171,6 +176,7 @@ pub(crate) fn history(
     told: &AllTold,
 ) -> HistoryAnswer {
     let mut addresses = match subject {
+        Subject::Any => return any(node, clock, journal),
         Subject::Address(address) => BTreeSet::from([*address]),
         Subject::Service(name) => {
             let mut known = journal.addresses.keys_with(|entry| entry.service.as_ref() == Some(name));
@@ -206,6 +212,28 @@ pub(crate) fn history(
         dropped,
         addresses: held,
         entries: entries.into_iter().map(|(_, entry)| entry).collect(),
+    }
+}
+
+/// The last of all addresses and sessions; how each address is now is not told.
+fn any(node: &str, clock: Clock, journal: &Journal) -> HistoryAnswer {
+    let addresses = journal.addresses.last(LAST).into_iter();
+    let sessions = journal.sessions.last(LAST).into_iter();
+    let mut entries: Vec<(Instant, EntryAnswer)> = addresses
+        .map(|(address, at, entry)| (at, happened(clock.at(at), *address, entry)))
+        .chain(sessions.map(|(peer, at, change)| (at, session(clock.at(at), peer, change))))
+        .collect();
+    entries.sort_by_key(|(at, _)| *at);
+    let told = entries.split_off(entries.len().saturating_sub(LAST));
+    let (since, dropped) = journal.all_since();
+    HistoryAnswer {
+        node: node.to_owned(),
+        now: MicroTime(clock.time),
+        started: clock.at(journal.started),
+        complete_since: clock.at(since),
+        dropped,
+        addresses: Vec::new(),
+        entries: told.into_iter().map(|(_, entry)| entry).collect(),
     }
 }
 
@@ -277,6 +305,30 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn of_any_address_the_last_transitions_are_told_with_those_of_sessions() {
+        let begin = Instant::now();
+        let at = |n: u64| begin + Duration::from_secs(n);
+        let history = History::new(begin);
+        for n in 0..300 {
+            let address = IpAddr::from([192, 0, 2, u8::try_from(n % 100).unwrap()]);
+            let web = ObjectName::new("shop", "web");
+            history.service(at(n), &web, address, vec![(What::Announced, Why::Configured)]);
+        }
+        history.session(at(250), "10.0.0.1:179", false, "gone");
+        history.session(at(5), "10.0.0.1:179", true, "long ago");
+        let clock = Clock { instant: at(300), time: "2026-08-01T03:12:00Z".parse().unwrap() };
+        let told = history_of(clock, &Subject::Any, &history);
+        assert_eq!((told.entries.len(), told.addresses.len(), told.dropped), (LAST, 0, 0));
+        assert_eq!(told.entries.iter().filter(|entry| entry.address.is_none()).count(), 1);
+        assert_eq!(told.entries[LAST - 1].address, Some(ip("192.0.2.99")));
+        assert!(told.entries.is_sorted_by_key(|entry| entry.at.0) && told.started == told.complete_since);
+    }
+
+    fn history_of(clock: Clock, subject: &Subject, of: &History) -> HistoryAnswer {
+        history("node-1", clock, subject, &of.journal(), &AllTold::default())
     }
 
     #[test]

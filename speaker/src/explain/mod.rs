@@ -34,7 +34,7 @@ mod tests;
 pub use announced::{AnnouncedAnswer, InterfaceAnswer, OwnedAnswer, ToldAnswer};
 pub use availability::{AvailabilityAnswer, ProbedAnswer};
 pub use endpoints::{EndpointsAnswer, EndpointsCount};
-pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, SESSION_DOWN, SESSION_UP, Subject};
+pub use history::{EntryAnswer, HeldAnswer, HistoryAnswer, LAST, SESSION_DOWN, SESSION_UP, Subject};
 pub use model::{
     AnnouncementAnswer, EndpointAnswer, Failure, FrontendAnswer, HealthCheckAnswer, Layer2Answer,
     PacketAnswer, PortAnswer, Said, ServiceAnswer, StandingAnswer, StepAnswer, TargetAnswer,

@@ -118,7 +118,10 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         return service(TRY_PATH, name).map(Asking::Try);
     }
     if let Some(subject) = path.strip_prefix(HISTORY_PATH) {
-        let subject = Subject::parse(&unescape(subject)).map_err(Refusal::Bad)?;
+        let subject = match subject {
+            "" => Subject::Any,
+            subject => Subject::parse(&unescape(subject)).map_err(Refusal::Bad)?,
+        };
         return Ok(Asking::Of(Question::History(subject)));
     }
     match path {
@@ -130,7 +133,7 @@ fn read(path: &str, query: Option<&str>) -> Result<Asking, Refusal> {
         ROUTES_PATH => return Ok(Asking::Of(Question::Routes)),
         _ => {
             return Err(Refusal::Bad(format!(
-                "there are {SERVICE_PATH}NAMESPACE/NAME, {TRY_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {ANNOUNCED_PATH}, {ENDPOINTS_PATH}, {BGP_PATH}, {ROUTES_PATH} and {HISTORY_PATH}ADDRESS"
+                "there are {SERVICE_PATH}NAMESPACE/NAME, {TRY_PATH}NAMESPACE/NAME, {PACKET_PATH}?from=…&to=…, {NODE_PATH}, {ANNOUNCED_PATH}, {ENDPOINTS_PATH}, {BGP_PATH}, {ROUTES_PATH}, {HISTORY_PATH} and {HISTORY_PATH}ADDRESS"
             )));
         }
     }
@@ -191,7 +194,8 @@ mod tests {
         assert_eq!(read("/explain/history/2001%3Adb8:1::1", None), Ok(address));
         let service = Asking::Of(Question::History(Subject::parse("shop/web").unwrap()));
         assert_eq!(read("/explain/history/shop/web", None), Ok(service));
-        assert!(matches!(read("/explain/history/", None), Err(Refusal::Bad(_))));
+        assert_eq!(read("/explain/history/", None), Ok(Asking::Of(Question::History(Subject::Any))));
+        assert!(matches!(read("/explain/history/7", None), Err(Refusal::Bad(_))));
         for (path, query) in [
             ("/explain/service/web", None),
             ("/explain/service/a/b/c", None),

@@ -221,6 +221,12 @@ impl Journal {
         let Dropped { count, until } = self.addresses.dropped(address);
         (until.map_or(self.started, |until| until.max(self.started)), count)
     }
+
+    /// The same of all addresses together.
+    pub(crate) fn all_since(&self) -> (Instant, u64) {
+        let Dropped { count, until } = self.addresses.dropped_of_all();
+        (until.map_or(self.started, |until| until.max(self.started)), count)
+    }
 }
 
 /// The journal in the hands of those who write and read it. Held for as long as one change, or one answer, takes.

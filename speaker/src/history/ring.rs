@@ -117,10 +117,28 @@ impl<K: Ord + Clone, E> Ring<K, E> {
         Dropped { count, until: own.until.max(self.dropped.until) }
     }
 
+    /// What is not remembered any more for the sake of other keys.
+    pub(crate) fn dropped_of_all(&self) -> Dropped {
+        self.dropped
+    }
+
     /// The keys that have an entry like this.
     pub(crate) fn keys_with(&self, like: impl Fn(&E) -> bool) -> BTreeSet<K> {
         let found = self.of.iter().filter(|(_, held)| held.entries.iter().any(|(.., entry)| like(entry)));
         found.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The last of all keys, at most so many, in the order in which they came.
+    pub(crate) fn last(&self, count: usize) -> Vec<(&K, Instant, &E)> {
+        let newest = self.order.iter().rev().filter_map(|(number, key)| {
+            let entries = &self.of.get(key)?.entries;
+            let at = entries.binary_search_by_key(number, |(number, ..)| *number).ok()?;
+            let (_, at, entry) = entries.get(at)?;
+            Some((key, *at, entry))
+        });
+        let mut last: Vec<_> = newest.take(count).collect();
+        last.reverse();
+        last
     }
 
     /// All that is remembered, key by key, of each the oldest first.
@@ -181,6 +199,12 @@ mod tests {
             prop_assert!(ring.all().count() <= all);
             prop_assert_eq!(ring.held, ring.all().count());
             prop_assert!(ring.order.len() <= 2 * all);
+            let mut kept: Vec<usize> = ring.all().map(|(.., entry)| *entry).collect();
+            kept.sort_unstable();
+            for count in [0, 1, 3, all + 1] {
+                let last: Vec<usize> = ring.last(count).into_iter().map(|(.., entry)| *entry).collect();
+                prop_assert_eq!(&kept[kept.len().saturating_sub(count)..], &last[..]);
+            }
             for key in 0..6 {
                 let kept: Vec<usize> = ring.of(&key).map(|(_, entry)| *entry).collect();
                 prop_assert!(kept.len() <= each);

@@ -102,7 +102,7 @@ pub(in crate::history) fn heard(
 
 pub(in crate::history) fn facts(answers: Vec<(String, Result<Heard<HistoryAnswer>, Silence>)>) -> Facts {
     Facts {
-        subject: vip().to_string(),
+        subject: Some(vip().to_string()),
         at: None,
         since: None,
         unread: None,
@@ -227,4 +227,15 @@ fn only_what_happened_since_is_told_and_who_is_silent_is_named() {
     let timeline = timeline(facts);
     assert_eq!(told(&timeline), ["10 node-1 withdrawn from BGP"]);
     assert_eq!(timeline.speakers[1].silent.as_deref(), Some("it does not answer in time"));
+}
+
+#[test]
+fn of_any_address_the_last_lines_are_told_and_nobody_is_said_to_have_one() {
+    let many = |from: i64| (0..200).map(move |n| entry((from + n) * 10_000, "announced", "x", "x")).collect();
+    let answers =
+        vec![heard("node-1", (-9_000, 0), "bgp", many(0)), heard("node-2", (-9_000, 0), "bgp", many(100))];
+    let told = timeline(Facts { subject: None, ..facts(answers) });
+    assert_eq!((told.lines.len(), told.addresses.len()), (200, 0));
+    assert_eq!((told.lines[0].at.0, told.lines[199].at.0), (at(1_000_000), at(2_990_000)));
+    assert_eq!((told.lines[0].nodes.len(), told.lines[199].nodes.len()), (2, 1));
 }
