@@ -132,11 +132,12 @@ impl ConfigState {
         for notice in outcome.notices {
             // One line each in the log.
             let error = notice.text.replace('\n', "; ");
+            let about = self.named(&notice.about);
             match notice.refused {
                 true => {
-                    tracing::error!(about = ?notice.about, error, "configuration refused; the last good one stays in force");
+                    tracing::error!(about, error, "configuration refused; the last good one stays in force");
                 }
-                false => tracing::warn!(about = ?notice.about, "configuration: {error}"),
+                false => tracing::warn!(about, "configuration: {error}"),
             }
             tells.push(Tell {
                 regarding: self.reference(&notice.about),
@@ -155,6 +156,15 @@ impl ConfigState {
             );
         }
         outcome.changed
+    }
+
+    /// As people name it.
+    fn named(&self, about: &Subject) -> String {
+        match (about, &self.seen) {
+            (Subject::ConfigMap, Some(seen)) => format!("ConfigMap {}", seen.name),
+            (Subject::ConfigMap, None) => "ConfigMap".to_owned(),
+            (Subject::Object(key, _), _) => key.to_string(),
+        }
     }
 
     fn reference(&self, about: &Subject) -> ObjectReference {

@@ -98,7 +98,8 @@ pub async fn run(options: ControllerOptions, shutdown: CancellationToken) -> any
     let admin = AdminServer::bind(admin_address, registry.clone(), readiness.clone())
         .await
         .with_context(|| format!("the admin server cannot listen on {admin_address}"))?;
-    tracing::info!(address = %admin.address()?, %identity, "controller starts");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(address = %admin.address()?, %identity, version, "controller starts");
     let webhook = match webhook {
         Some(options) => {
             let (namespace, config_map) = (namespace.clone(), config_map.clone());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use herald_runtime::chain;
 use kube::Client;
 use kube::api::{Patch, PatchParams};
 use kube::core::Request;
@@ -114,14 +115,22 @@ pub async fn write(client: Client, namespace: &str, pool: &str, status: PoolStat
     let request = match Request::new(url).patch_subresource("status", pool, &by, &patch) {
         Ok(request) => request,
         Err(error) => {
-            tracing::warn!(pool, %error, "the status of a pool cannot be written");
+            tracing::warn!(pool, %error, "the status of this IPAddressPool cannot be written");
             return;
         }
     };
     match tokio::time::timeout(DEADLINE, client.request::<Value>(request)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(pool, %error, "the status of a pool was not written"),
-        Err(_) => tracing::warn!(pool, "the status of a pool was not written in time"),
+        Ok(Err(error)) => {
+            tracing::warn!(
+                pool,
+                error = chain(&error),
+                "the status of this IPAddressPool was not written; trying again"
+            );
+        }
+        Err(_) => {
+            tracing::warn!(pool, "the status of this IPAddressPool was not written in time; trying again");
+        }
     }
 }
 

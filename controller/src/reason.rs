@@ -151,7 +151,7 @@ impl fmt::Display for Reason {
             }
             Self::PoolForOthers(pool) => write!(
                 f,
-                "the pool {pool:?} is not for this Service: its serviceAllocation selects other namespaces or Services"
+                "the pool {pool:?} is not for this Service: its serviceAllocation selects other namespaces or Services; change that, or request another pool"
             ),
             Self::Exhausted { wanted, pools } if pools.is_empty() => {
                 write!(f, "no pool gives {wanted} by itself: set auto-assign on one or name a pool by the annotation metallb.io/address-pool")
@@ -175,7 +175,7 @@ impl fmt::Display for Reason {
                 write!(f, "{address} was requested but is not in the requested pool {pool:?}: drop one of the two requests")
             }
             Self::TwoPools(address, pool) => {
-                write!(f, "{address} is in the pool {pool:?} and the other address is not: both come from one pool")
+                write!(f, "{address} is in the pool {pool:?} and the other address is not: request both from one pool")
             }
             Self::Buggy(address) => write!(
                 f,

@@ -79,7 +79,9 @@ impl Reviewer {
         let review = self.review(&question).await;
         if !review.refused.is_empty() {
             let Question { kind, name, .. } = question;
-            tracing::info!(kind, name, "a change is refused: {}", review.refused.join("\n"));
+            // One line in the log.
+            let error = review.refused.join("; ").replace('\n', "; ");
+            tracing::info!(kind, name, error, "a change is refused before it is stored");
         }
         Ok(answer(request, review))
     }
@@ -103,7 +105,13 @@ impl Reviewer {
                     Ok(all) => review_object(&all, kind, question.name, question.after),
                     Err(error) => {
                         let error = chain(&*error);
-                        tracing::warn!(error, "a change is allowed unseen: the other objects cannot be read");
+                        let (kind, name) = (question.kind, question.name);
+                        tracing::warn!(
+                            kind,
+                            name,
+                            error,
+                            "a change is allowed unseen: the other objects cannot be read"
+                        );
                         Review {
                             warnings: vec![
                                 "not judged by Herald: it could not read the other objects".into(),

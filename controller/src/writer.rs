@@ -48,11 +48,12 @@ pub async fn perform(client: Client, action: &Action, deadline: Duration) -> Out
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Outcome::Conflict,
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Outcome::Gone,
         Ok(Err(error)) => {
-            tracing::warn!(service = %name, error = chain(&error), "write failed, will be tried again");
+            let error = chain(&error);
+            tracing::warn!(service = %name, error, "a write failed, trying again: {}", action.change);
             Outcome::Failed
         }
         Err(_) => {
-            tracing::warn!(service = %name, "write was not answered in time, will be tried again");
+            tracing::warn!(service = %name, "a write was not answered in time, trying again: {}", action.change);
             Outcome::Failed
         }
     }

@@ -66,7 +66,7 @@ impl Tasks {
                 if result.is_ok() {
                     result = Err(failure);
                 } else {
-                    tracing::warn!(error = format!("{failure:#}"), "another task failed");
+                    tracing::warn!(error = format!("{failure:#}"), "another task failed during the stop");
                 }
             }
         };

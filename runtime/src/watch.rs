@@ -367,7 +367,7 @@ where
                 Some(object)
             }
             Err(error) => {
-                tracing::warn!(kind = %self.kind, object = %name, error, "object cannot be decoded and is left out");
+                tracing::warn!(kind = %self.kind, object = %name, error, "object cannot be decoded and is left out: correct it");
                 None
             }
         }

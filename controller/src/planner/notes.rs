@@ -83,7 +83,7 @@ impl Notes {
             _ => (None, None),
         };
         if let Some(reason) = changed(&mut self.waiting, &view.name, waits) {
-            tracing::info!(service = %view.name, reason = reason.word(), "no address: {reason}");
+            tracing::warn!(service = %view.name, reason = reason.word(), "no address: {reason}");
             let note = match reason {
                 Reason::ForeignStatus(_) => reason.to_string(),
                 _ => format!("Failed to allocate IP for \"{}\": {reason}", view.name),
@@ -111,7 +111,7 @@ impl Notes {
         let told = self.told.entry(view.name.clone()).or_default();
         if told.get(&note) != Some(&text) {
             told.insert(note, text.clone());
-            tracing::info!(service = %view.name, reason = note.reason(), "{text}");
+            tracing::warn!(service = %view.name, reason = note.reason(), "{text}");
             self.publish(view, EventType::Warning, note.reason(), text);
         }
     }

@@ -125,22 +125,37 @@ async fn respond(reviewer: &Reviewer, request: Request<Incoming>) -> Response<Fu
 /// be used the last good ones stay.
 struct Identity {
     options: WebhookOptions,
-    last: Mutex<Arc<ServerConfig>>,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    config: Arc<ServerConfig>,
+    /// Why they cannot be used, as it was told: each connection finds that anew.
+    told: Option<String>,
 }
 
 impl Identity {
     fn new(options: WebhookOptions) -> anyhow::Result<Self> {
-        let last = Mutex::new(Arc::new(read(&options)?));
-        Ok(Self { options, last })
+        let last = Last { config: Arc::new(read(&options)?), told: None };
+        Ok(Self { options, last: Mutex::new(last) })
     }
 
     fn current(&self) -> Arc<ServerConfig> {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match read(&self.options) {
-            Ok(read) => *last = Arc::new(read),
-            Err(error) => tracing::warn!("{error:#}; the last certificate stays in use"),
+            Ok(read) => *last = Last { config: Arc::new(read), told: None },
+            Err(error) => {
+                let error = Some(format!("{error:#}"));
+                if last.told != error {
+                    tracing::warn!(
+                        error,
+                        "the webhook's certificate cannot be read anew; the last one stays in use"
+                    );
+                    last.told = error;
+                }
+            }
         }
-        Arc::clone(&last)
+        Arc::clone(&last.config)
     }
 }
 
@@ -201,5 +216,9 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         std::fs::write(&identity.options.key, "nonsense").unwrap();
         assert!(Arc::ptr_eq(&second, &identity.current()));
+        let told = || identity.last.lock().unwrap().told.clone();
+        assert!(told().unwrap().contains("no private key"), "{:?}", told());
+        write(&directory, "webhook");
+        assert!(!Arc::ptr_eq(&second, &identity.current()) && told().is_none());
     }
 }

@@ -140,7 +140,7 @@ impl Shell<'_> {
                     tracing::warn!(
                         lease = self.options.name,
                         error = chain(&error),
-                        "lease cannot be read or written"
+                        "the lease that says who leads cannot be read or written; trying again"
                     );
                 }
                 Input::Failed
