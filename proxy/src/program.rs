@@ -73,7 +73,10 @@ pub struct Conflict {
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { frontend, holder } = self;
-        write!(f, "{frontend} is served for Service {holder}, which has the better claim")
+        write!(
+            f,
+            "{frontend} is served for Service {holder}, which has the better claim: change the port or the address of one of them"
+        )
     }
 }
 

@@ -110,7 +110,11 @@ async fn serve_port(
     let port = address.port();
     let listener = http::listen(address, &stop, |error| {
         let service = desired.borrow().ports.get(&port).map(|health| health.service.clone());
-        tracing::warn!(%error, %address, service = service.as_ref().map(tracing::field::display), "health check port");
+        let named = service.as_ref().map(tracing::field::display);
+        tracing::warn!(
+            %error, %address, service = named,
+            "cannot listen at the health check node port, so load balancers pass this node by; trying again"
+        );
         let _ = failures.try_send(BindFailure { address, service, reason: EVENT_BIND_FAILED, error });
     });
     let Some(listener) = listener.await else { return };

@@ -69,7 +69,10 @@ async fn serve(
     stop: &CancellationToken,
 ) {
     let listener = http::listen(address, stop, |error| {
-        tracing::warn!(%error, %address, "proxy port");
+        tracing::warn!(
+            %error, %address,
+            "cannot listen where kube-proxy's health and metrics are asked for; trying again"
+        );
         let _ = failures.try_send(BindFailure { address, service: None, reason: EVENT_BIND_FAILED, error });
     });
     if let Some(listener) = listener.await {

@@ -24,7 +24,7 @@ pub(super) async fn serve(address: SocketAddr, shared: Shared, stop: Cancellatio
     let mut desired = shared.desired.clone();
     let mut connections = JoinSet::new();
     let mut affinity = Affinity::default();
-    let mut listener = None;
+    let (mut listener, mut failing) = (None, false);
     while !stop.is_cancelled() {
         let port = desired.borrow_and_update().get(&address).cloned();
         let endpoints = port.as_ref().map_or(&[][..], |port| &port.endpoints);
@@ -44,6 +44,7 @@ pub(super) async fn serve(address: SocketAddr, shared: Shared, stop: Cancellatio
                 }
             }
             accepted = accept(listener.as_ref()) => {
+                let failed_before = std::mem::replace(&mut failing, accepted.is_err());
                 let timeout = port.as_ref().and_then(|port| port.affinity);
                 let chosen = affinity.choose(endpoints, timeout, Instant::now(), draw);
                 match (accepted, chosen) {
@@ -58,7 +59,10 @@ pub(super) async fn serve(address: SocketAddr, shared: Shared, stop: Cancellatio
                         });
                     }
                     (Err(error), _) => {
-                        tracing::warn!(%error, %address, "cannot accept on localhost");
+                        // Out of descriptors, most likely: once, and not with each try.
+                        if !failed_before {
+                            tracing::warn!(%error, %address, "connections to a node port on localhost cannot be accepted; trying again");
+                        }
                         sleep(std::time::Duration::from_millis(50)).await;
                     }
                     (Ok(_), None) => {}
@@ -73,7 +77,11 @@ pub(super) async fn serve(address: SocketAddr, shared: Shared, stop: Cancellatio
 async fn bound(address: SocketAddr, shared: &Shared, stop: &CancellationToken) -> Option<TcpListener> {
     let failed = |error: io::Error| {
         let service = shared.desired.borrow().get(&address).map(|port| port.service.clone());
-        tracing::warn!(%error, %address, service = service.as_ref().map(tracing::field::display), "localhost node port");
+        let named = service.as_ref().map(tracing::field::display);
+        tracing::warn!(
+            %error, %address, service = named,
+            "cannot listen at the node port on localhost, which is refused there; trying again"
+        );
         let label = FamilyLabel { ip_family: IpFamily::of(address.ip()) };
         shared.metrics.localhost_failures.get_or_create(&label).inc();
         let _ =

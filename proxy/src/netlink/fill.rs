@@ -57,7 +57,11 @@ impl Kernel {
         if loaded.is_err()
             && let Err(error) = self.remove()
         {
-            tracing::warn!(%error, "tables without rules are left in the kernel; nothing goes through them");
+            let error = herald_runtime::chain(&error);
+            tracing::warn!(
+                error,
+                "Herald's tables are left in the kernel without rules until the next try: they do nothing"
+            );
         }
         loaded
     }

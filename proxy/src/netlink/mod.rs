@@ -231,7 +231,7 @@ impl Kernel {
             monitor.suspect();
         }
         if let Err(error) = left.and(joined) {
-            tracing::warn!(%error, "the monitor of nftables could not leave or join its group");
+            tracing::warn!(%error, "cannot leave or join nftables' notifications: edits by others may be noticed within seconds only");
         }
         done
     }
