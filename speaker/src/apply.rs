@@ -123,6 +123,8 @@ pub(crate) struct Applier<E: Effects> {
     /// When [`Self::verify`] last looked.
     verified: Option<Instant>,
     repairs: Repairs,
+    /// What the kernel said when it refused rules last.
+    refusal: String,
 }
 
 impl<E: Effects> Applier<E> {
@@ -140,6 +142,7 @@ impl<E: Effects> Applier<E> {
             withdrawn_until: None,
             verified: None,
             repairs: Repairs::default(),
+            refusal: String::new(),
         }
     }
 
@@ -258,7 +261,8 @@ impl<E: Effects> Applier<E> {
                     self.applied.addresses.remove(&address);
                 }
                 Err(error) => {
-                    tracing::warn!(%address, error = %format!("{error:#}"), "stays on lo until the next try");
+                    let error = format!("{error:#}");
+                    tracing::warn!(%address, error, "an address that no Service wants stays on lo until the next try");
                     self.unwanted_addresses.insert(address, now + RETRY_MAX);
                 }
             }
@@ -321,6 +325,11 @@ impl<E: Effects> Applier<E> {
     /// Whether the kernel holds this run's tables.
     pub(crate) fn programmed(&self) -> bool {
         self.programmed
+    }
+
+    /// What the kernel said when it refused rules last.
+    pub(crate) fn refusal(&self) -> &str {
+        &self.refusal
     }
 
     /// The means, to look at.
@@ -475,6 +484,7 @@ impl<E: Effects> Applier<E> {
                 Err(error) if batch.len() <= 1 || (!taken && failed.len() >= HOPELESS) => {
                     let error = format!("{error:#}");
                     tracing::debug!(services = batch.len(), error, "the kernel refused the rules");
+                    self.refusal.clone_from(&error);
                     failed
                         .extend(batch.into_keys().map(|name| (name, (Reason::RulesRefused, error.clone()))));
                 }

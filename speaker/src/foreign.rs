@@ -86,7 +86,7 @@ impl Monitoring {
     pub(crate) async fn changed(&mut self) {
         let Some(monitor) = &mut self.0 else { return std::future::pending().await };
         if let Err(error) = monitor.changed().await {
-            tracing::error!(%error, "edits of nftables by others are noticed within seconds only: the monitor has failed");
+            tracing::warn!(%error, "nftables' notifications have ended: edits by others are noticed within seconds only");
             self.0 = None;
         }
     }

@@ -72,7 +72,11 @@ impl KernelThread {
         match opened.await {
             Ok(monitor) => Some(monitor),
             Err(error) => {
-                tracing::warn!(%error, "cannot watch who else edits nftables");
+                let error = herald_runtime::chain(&error);
+                tracing::warn!(
+                    error,
+                    "no notifications of nftables: edits by others are noticed within seconds only"
+                );
                 None
             }
         }

@@ -105,7 +105,10 @@ impl TakeOver {
         match kernel.call(Kernel::remove_kube_proxy).await {
             Ok(()) => tracing::info!("kube-proxy's rules are removed; Herald's are in force"),
             Err(error) => {
-                tracing::error!(error = %herald_runtime::chain(&error), "kube-proxy's rules could not be removed")
+                tracing::error!(
+                    error = %herald_runtime::chain(&error),
+                    "kube-proxy's rules could not be removed: run `kube-proxy --cleanup`, or reboot the node"
+                )
             }
         }
         if let Err(error) = remove_ipvs_interface().await {

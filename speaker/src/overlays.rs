@@ -56,7 +56,10 @@ impl Reconciler {
         let back = before.difference(now);
         let back = back.map(|node| (node, EventType::Normal, "NodeHeard", "its endpoints are used again"));
         for (node, kind, reason, text) in fallen.chain(back) {
-            tracing::warn!(%node, reason, "{text}");
+            match kind {
+                EventType::Warning => tracing::warn!(%node, reason, "{text}"),
+                EventType::Normal => tracing::info!(%node, reason, "{text}"),
+            }
             // Once for all that see it.
             if owners.is_first(&self.options.node_name) {
                 let regarding = regarding("Node", &ObjectName::new("", &**node), node);
@@ -113,7 +116,10 @@ impl Reconciler {
             );
         }
         if over > 0 {
-            tracing::warn!(services = over, "the grace for endpoints that are not ready is over");
+            tracing::warn!(
+                services = over,
+                "the grace is over for which the last good endpoints were used on: these Services have none that is ready"
+            );
         }
         self.metrics.holds.inc_by(held);
         self.metrics.held_services.set(i64::try_from(self.floor.count()).unwrap_or(i64::MAX));

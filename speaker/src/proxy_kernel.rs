@@ -280,7 +280,7 @@ impl ProxyKernel {
         if adopted == Adopted::Unchanged {
             return Ok(false);
         }
-        tracing::warn!(done = ?adopted, "others edited Herald's tables; they are mended");
+        tracing::warn!(done = ?adopted, "others edited Herald's tables (ip herald, ip6 herald), which are mended; `nft monitor` shows who");
         Ok(true)
     }
 

@@ -337,7 +337,11 @@ impl Reconciler {
     /// Tells readiness, health and metrics that a batch is through.
     fn written(&mut self, full: bool, started: Instant) {
         if !self.applier.programmed() {
-            tracing::error!("the kernel cannot be programmed; nothing is announced; trying again");
+            let error = self.applier.refusal();
+            tracing::error!(
+                error,
+                "the kernel refuses all rules, so nothing is announced; trying again: see `herald doctor node`"
+            );
             return;
         }
         if !self.outputs.programmed.is_ready() {

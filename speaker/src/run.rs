@@ -87,6 +87,10 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let admin = AdminServer::bind(options.admin_address, metrics.clone(), readiness.clone())
         .await
         .with_context(|| format!("cannot listen on the admin address {}", options.admin_address))?;
+    tracing::info!(
+        node = options.node_name, proxy = %options.proxy, address = %options.admin_address,
+        version = env!("CARGO_PKG_VERSION"), "speaker starts"
+    );
     // Beside a kube-proxy its metrics are its own.
     let full = options.proxy == ProxyMode::Full;
     let proxy_metrics = ProxyMetrics::new(&if full { metrics.clone() } else { Metrics::new() });
@@ -268,7 +272,7 @@ async fn start_proxy(
     for chain in kernel.call(Kernel::forward_drops).await.unwrap_or_default() {
         tracing::warn!(
             chain,
-            "drops what is forwarded unless a rule of its own accepts it: let the pods' network pass there, both ways"
+            "this chain of nftables drops what is forwarded unless a rule of its own accepts it: let the pods' network pass there, both ways"
         );
     }
     let limits = (options.proxy == ProxyMode::Full).then(|| (options.conntrack.clone(), sysctls.clone()));

@@ -120,7 +120,11 @@ impl Writer {
             }
             _ => {
                 let error = herald_runtime::chain(error.as_ref());
-                tracing::warn!(kind, error, "what this node announces is not written; trying again");
+                tracing::warn!(
+                    kind,
+                    error,
+                    "objects that tell what this node announces are not written; trying again"
+                );
             }
         }
     }

@@ -67,7 +67,10 @@ impl Sysctls {
         let former = known.map_or(found, |raised| raised.former);
         memory.raised.insert(name.to_owned(), Raised { former, ours: least });
         if let Err(error) = memory.keep() {
-            tracing::warn!(setting = name, former, %error, "what it was cannot be written down: it will not be put back");
+            tracing::warn!(
+                setting = name, former, %error,
+                "the setting's former value cannot be kept on disk, so herald cleanup will not put it back"
+            );
         }
         std::fs::write(self.path(name), least.to_string())?;
         Ok(Some(found))
@@ -86,13 +89,13 @@ impl Sysctls {
                 false => Ok(false),
             };
             put().unwrap_or_else(|error: io::Error| {
-                tracing::warn!(setting = name, %error, "cannot be put back to {}", raised.former);
+                tracing::warn!(setting = name, %error, "the setting cannot be put back to {}", raised.former);
                 false
             })
         });
         memory.restored += restored.count();
         if let Err(error) = memory.keep() {
-            tracing::warn!(%error, "what is written down of settings is not what is in force");
+            tracing::warn!(%error, "what is kept on disk of raised settings is older than what is in force");
         }
     }
 

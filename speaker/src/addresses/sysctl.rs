@@ -12,7 +12,7 @@ pub(super) fn raise(sysctls: &Sysctls) {
         if let Err(error) = sysctls.raise(name, least) {
             tracing::warn!(
                 path = %sysctls.path(name).display(), %error,
-                "cannot be set to {least}: other interfaces of this node answer ARP for addresses on lo"
+                "this setting cannot be raised to {least}, and other interfaces of this node answer ARP for addresses on lo: set it on the host (sysctl)"
             );
         }
     }

@@ -69,7 +69,7 @@ impl Echo {
             IpAddr::V6(_) => (&self.sockets[1], filter6(&self.sources)),
         };
         if let Err(error) = socket.get_ref().attach_filter(&filter) {
-            tracing::warn!(%error, %source, "probes that come back to this node are not told from such that are not answered");
+            tracing::warn!(%error, %source, "probes of addresses that come back to this node count as not answered");
         }
     }
 

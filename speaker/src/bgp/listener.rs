@@ -195,7 +195,7 @@ impl Door {
                     Err(error) => error,
                 };
                 let error = io::Error::new(error.kind(), format!("cannot set the TCP key: {error}"));
-                tracing::error!(%peers, %error, "their connections are not taken");
+                tracing::error!(%peers, %error, "connections of these peers are not taken");
                 state.tell(peers, &error);
                 false
             });
@@ -224,7 +224,7 @@ impl Door {
             }
             Treatment::Full => {
                 if !std::mem::replace(&mut state.full, true) {
-                    tracing::warn!(peer = %from, "hung up: {MOST} neighbours have dialled, more than that a node has none");
+                    tracing::warn!(peer = %from, "a neighbour's connection is closed: {MOST} have dialled, and no more are taken; narrow the network that is listened to");
                 }
                 false
             }
@@ -337,7 +337,7 @@ async fn take((address, device): Place, door: Arc<Door>) {
             Err(error) => {
                 if told != error.to_string() {
                     told = error.to_string();
-                    tracing::error!(%error, "the peers that dial this node cannot reach it; it is tried again");
+                    tracing::error!(%error, "peers that dial this node cannot reach it; trying again");
                 }
                 tokio::time::sleep(REST).await;
             }

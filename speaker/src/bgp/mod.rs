@@ -238,7 +238,7 @@ impl Peers {
             let behind: Vec<_> =
                 self.running.iter().filter(|running| running.status.borrow().synced < generation).collect();
             for running in behind {
-                tracing::warn!(peer = %running.settings, "does not take a withdrawal; going on without waiting for it");
+                tracing::warn!(peer = %running.settings, "the peer does not take a withdrawal; going on without waiting for it");
             }
         }
     }
@@ -376,7 +376,7 @@ impl Peers {
             match Bfd::start() {
                 Ok(bfd) => self.bfd = Some(bfd),
                 Err(error) => {
-                    tracing::error!(%error, "cannot start the BFD thread; sessions run without BFD")
+                    tracing::error!(%error, "cannot start the BFD thread: only hold timers watch the sessions")
                 }
             }
         }
@@ -401,7 +401,10 @@ impl Peers {
             }
         };
         if tokio::time::timeout(END, ended).await.is_err() {
-            tracing::warn!(sessions = ending.len(), "did not end in time and are dropped with their sockets");
+            tracing::warn!(
+                sessions = ending.len(),
+                "BGP sessions did not end in time and are dropped with their sockets"
+            );
             ending.iter().for_each(AbortHandle::abort);
         }
     }

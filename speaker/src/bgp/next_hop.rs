@@ -20,10 +20,14 @@ pub(crate) async fn local_addresses(bound: IpAddr, both: bool) -> LocalAddresses
             Some(IpAddr::V4(v4)) => local.v4 = Some(v4),
             Some(IpAddr::V6(v6)) => local.v6 = Some(v6),
             None => tracing::warn!(
-                %bound, "its interface has no usable address of the other family: such routes are not sent to this peer"
+                local = %bound,
+                "the interface of a session's local address has no usable address of the other family, so routes of that are not sent over it: give it one"
             ),
         },
-        Err(error) => tracing::warn!(%bound, %error, "cannot look up the next hop of the other family"),
+        Err(error) => tracing::warn!(
+            local = %bound, %error,
+            "cannot look up the next hop of a session for the other family, so routes of that are not sent over it"
+        ),
     }
     local
 }
@@ -37,7 +41,7 @@ pub(crate) async fn is_neighbour(address: IpAddr) -> bool {
     match dump().await {
         Ok(addresses) => addresses.iter().any(|message| within(message).unwrap_or(false)),
         Err(error) => {
-            tracing::warn!(%address, %error, "cannot look up whether it is a neighbour; taken for one");
+            tracing::warn!(peer = %address, %error, "cannot look up whether a router stands before the peer: BFD is for one hop");
             true
         }
     }

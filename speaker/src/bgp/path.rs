@@ -50,7 +50,7 @@ impl Path {
         match bfd.watch(target, metrics.clone()).await {
             Ok(watched) => self.watched = Some((watched, Instant::now())),
             Err(error) => {
-                tracing::error!(peer = %self.peer, %error, "no BFD; only the hold timer watches this session");
+                tracing::error!(peer = %self.peer, %error, "no BFD: only the hold timer watches this session");
             }
         }
     }

@@ -156,17 +156,17 @@ pub(crate) fn advice(reason: &DownReason, peer: &Peer) -> Option<String> {
                 (2, 3) => "the peer refuses our router id: it is its own, or another neighbour's; set routerID".to_owned(),
                 (2, 6) => "the peer refuses our hold time: set a longer holdTime".to_owned(),
                 (2, 7) => "the peer asks for what we did not offer: see which families it has for this neighbour".to_owned(),
-                (2, 11) => "the roles of both sides do not go together (RFC 9234)".to_owned(),
+                (2, 11) => "the roles of both sides do not go together (RFC 9234): correct role of herald.bgp-peers, or the peer's".to_owned(),
                 (4, 0) => {
                     "the peer heard nothing from this node for its hold time: look for loss on the path, and for a node without CPU".to_owned()
                 }
                 (6, 1) => "the peer takes fewer prefixes than it gets: raise its limit, or announce aggregates".to_owned(),
                 (6, 2) => "its operator shut the session down there".to_owned(),
-                (6, 3) => "the peer has no such neighbour any more".to_owned(),
+                (6, 3) => "the peer has no such neighbour any more: configure it there again, or remove the peer here".to_owned(),
                 (6, 5) => format!(
                     "the peer has no neighbour with this node's address, or refuses it for a while after an error: look at {address} for the neighbour and its log"
                 ),
-                (6, 10) => "BFD of the peer heard nothing from this node".to_owned(),
+                (6, 10) => "BFD of the peer heard nothing from this node: look for loss on the path, and for filters on UDP 3784 and 4784".to_owned(),
                 _ => return None,
             }
         }
@@ -179,8 +179,12 @@ pub(crate) fn advice(reason: &DownReason, peer: &Peer) -> Option<String> {
         DownReason::OpenRefused(OpenRefusal::Families(_)) => {
             "enable the families of the pools for this neighbour at the peer".to_owned()
         }
-        DownReason::HoldTimerExpired(_) => "the peer, or the path to it, was silent".to_owned(),
-        DownReason::PathFailed(_) => "BFD heard nothing from the peer".to_owned(),
+        DownReason::HoldTimerExpired(_) => {
+            format!("the peer, or the path to it, was silent: look at the log of {address}, and for loss on the path")
+        }
+        DownReason::PathFailed(_) => {
+            format!("BFD heard nothing from the peer: look whether {address} is up, and for filters on UDP 3784 and 4784")
+        }
         DownReason::ConnectTimedOut(_) | DownReason::ConnectFailed(_) if peer.password.is_some() => format!(
             "with a password this is how a wrong one looks: compare it with the one of {address}, then the path and its filters"
         ),

@@ -64,7 +64,7 @@ pub(crate) async fn look_for_routers(
         };
         if told != error.to_string() {
             told = error.to_string();
-            tracing::error!(%error, "cannot look for BGP neighbours on interfaces; it is tried again");
+            tracing::error!(%error, "cannot look for BGP neighbours on interfaces; trying again");
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -68,7 +68,9 @@ fn raise_all(sysctls: &Sysctls, settings: &[(&'static str, u64)]) -> Vec<(&'stat
     let mut refused = Vec::new();
     for &(name, least) in settings {
         match sysctls.raise(&format!("{DIRECTORY}/{name}"), least) {
-            Ok(Some(former)) => tracing::info!(setting = name, former, value = least, "raised"),
+            Ok(Some(former)) => {
+                tracing::info!(setting = name, former, value = least, "conntrack setting raised")
+            }
             Ok(None) => {}
             Err(error) => refused.push((name, least, error)),
         }

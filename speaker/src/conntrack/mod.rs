@@ -168,7 +168,7 @@ impl Shared {
                         let cause = error.source().map(ToString::to_string).unwrap_or_default();
                         tracing::warn!(
                             %error, cause,
-                            "stale conntrack entries stay: clients that keep their port may be sent to endpoints that are gone"
+                            "stale conntrack entries stay, and clients that keep their port may be sent to endpoints that are gone; trying again"
                         );
                     }
                     let (datagrams, tcp) = view.split_tcp();

@@ -115,14 +115,17 @@ async fn publish(
                 let mut secrets_left = secrets.iter();
                 let sign = secrets_left.next().map_or(cluster.as_bytes(), Vec::as_slice);
                 let others: Vec<Vec<u8>> = secrets_left.cloned().collect();
-                tracing::info!(accepted = 1 + others.len(), "keys of layer 2's hellos");
+                tracing::info!(accepted = 1 + others.len(), "keys of layer 2's hellos are read");
                 keys.send_replace(Some(Keys::new(cluster, sign, &others)));
                 known = Some(read);
                 told = None;
             }
             Ok(_) => {}
             Err(error) if told.as_ref() != Some(&error) => {
-                tracing::error!(error, "keys of layer 2's hellos: the last good ones stay in force");
+                tracing::error!(
+                    error,
+                    "keys of layer 2's hellos cannot be used; the last good ones, if any, stay in force"
+                );
                 told = Some(error);
             }
             Err(_) => {}
@@ -146,7 +149,11 @@ async fn cluster_name(client: kube::Client) -> String {
                 }
             }
             Err(error) if !told => {
-                tracing::warn!(%error, "cannot read the namespace kube-system, whose UID names the cluster; trying on");
+                let error = herald_runtime::chain(&error);
+                tracing::warn!(
+                    error,
+                    "layer 2 waits for the name of the cluster, the UID of the namespace kube-system; trying again"
+                );
                 told = true;
             }
             Err(_) => {}

@@ -254,7 +254,9 @@ impl Layer2 {
             return;
         }
         if tokio::time::timeout(STOP, &mut self.ended).await.is_err() {
-            tracing::warn!("layer 2 did not stop in time");
+            tracing::warn!(
+                "layer 2 did not stop in time: other nodes take its addresses when they miss its hellos"
+            );
         }
     }
 }

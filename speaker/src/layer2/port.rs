@@ -365,7 +365,7 @@ impl Port {
         }
         for address in wanted.difference(&self.joined) {
             if let Err(error) = self.groups.join(*address) {
-                tracing::warn!(%error, %address, interface = self.interface.name, "cannot join the solicited-node group");
+                tracing::warn!(%error, %address, interface = self.interface.name, "cannot join the solicited-node group: the address may not be answered for here");
             }
         }
         self.joined = wanted;
