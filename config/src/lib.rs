@@ -64,7 +64,7 @@ pub use selector::{LabelSelector, Operator, Requirement, any_or_all};
 pub use sessions::{
     BgpRole, Connect, ExtendedCommunity, ExtendedKind, NotExtended, SessionOptions, TcpAo, TcpAoAlgorithm,
 };
-pub use sources::{Document, Notice, Outcome, Sources, Subject, Watched};
+pub use sources::{Document, Notice, NoticeReason, Outcome, Sources, Subject, Watched};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -36,6 +36,19 @@ pub enum Subject {
     Object(ObjectKey, String),
 }
 
+/// What a [`Notice`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeReason {
+    /// It is refused.
+    Rejected,
+    /// It is not read.
+    Ignored,
+    /// It is taken, and doubtful.
+    Warning,
+    /// It is gone.
+    Deleted,
+}
+
 /// Something that whoever wrote the configuration should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
@@ -43,8 +56,8 @@ pub struct Notice {
     pub about: Subject,
     /// Something is not in force as it stands.
     pub refused: bool,
-    /// The word for the Event.
-    pub reason: &'static str,
+    /// What it says of it.
+    pub reason: NoticeReason,
     /// The sentence.
     pub text: String,
 }
@@ -253,7 +266,7 @@ impl Sources {
                 notices.push(Notice {
                     about: Subject::ConfigMap,
                     refused: true,
-                    reason: "ConfigDeleted",
+                    reason: NoticeReason::Deleted,
                     text: "all IPAddressPools and BGPPeers are gone; the last configuration stays in force until there is one \
                            of them again or this ConfigMap is written anew"
                         .to_owned(),
@@ -322,7 +335,7 @@ impl Sources {
                     notices.push(Notice {
                         about: Subject::ConfigMap,
                         refused: true,
-                        reason: "ConfigRejected",
+                        reason: NoticeReason::Rejected,
                         text,
                     });
                 }
@@ -334,7 +347,7 @@ impl Sources {
             notices.push(Notice {
                 about: Subject::ConfigMap,
                 refused: false,
-                reason: "ConfigIgnored",
+                reason: NoticeReason::Ignored,
                 text: "there are IPAddressPools or BGPPeers, and they alone count: of this ConfigMap only the key herald is \
                        read; remove the rest of it"
                     .to_owned(),
@@ -353,7 +366,12 @@ impl Sources {
             let then = if in_force { "the last good one stays in force" } else { "nothing is done yet" };
             *refusals = vec![text.clone()];
             let text = format!("{text}\n({then})");
-            notices.push(Notice { about: Subject::ConfigMap, refused: true, reason: "ConfigRejected", text });
+            notices.push(Notice {
+                about: Subject::ConfigMap,
+                refused: true,
+                reason: NoticeReason::Rejected,
+                text,
+            });
         };
         match &self.document {
             Some(Document::Text(text)) => match parse(text) {
@@ -366,7 +384,7 @@ impl Sources {
                     notices.extend(parsed.warnings.iter().map(|warning| Notice {
                         about: Subject::ConfigMap,
                         refused: false,
-                        reason: "ConfigWarning",
+                        reason: NoticeReason::Warning,
                         text: warning.to_string(),
                     }));
                 }
@@ -381,7 +399,7 @@ impl Sources {
                 notices.push(Notice {
                     about: Subject::ConfigMap,
                     refused: true,
-                    reason: "ConfigDeleted",
+                    reason: NoticeReason::Deleted,
                     text: "the ConfigMap is gone; the last configuration stays in force until there is a new one"
                         .to_owned(),
                 });
@@ -454,7 +472,7 @@ fn notice_of(problem: &Problem, uid: String) -> Notice {
     Notice {
         about: Subject::Object(problem.object.clone(), uid),
         refused: problem.is_error(),
-        reason: if problem.is_error() { "ConfigRejected" } else { "ConfigWarning" },
+        reason: if problem.is_error() { NoticeReason::Rejected } else { NoticeReason::Warning },
         text: format!("{path}{dot}{}{then}", problem.error.message),
     }
 }

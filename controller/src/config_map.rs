@@ -4,9 +4,9 @@
 //! Which of the two counts, and what stays in force while something is refused or gone, is decided in
 //! [`herald_config::Sources`]. The controller's leader is the one that tells it by Events; speakers only log.
 
-use herald_config::{Config, Document, File, Finding, Sources, Subject, Watched};
+use herald_config::{Config, Document, File, Finding, NoticeReason, Sources, Subject, Watched};
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventType, regarding};
+use herald_runtime::events::{EventReason, EventType, regarding};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -142,7 +142,7 @@ impl ConfigState {
             tells.push(Tell {
                 regarding: self.reference(&notice.about),
                 kind: EventType::Warning,
-                reason: notice.reason,
+                reason: event(notice.reason),
                 note: notice.text,
             });
         }
@@ -182,6 +182,15 @@ impl ConfigState {
     }
 }
 
+fn event(reason: NoticeReason) -> EventReason {
+    match reason {
+        NoticeReason::Rejected => EventReason::ConfigRejected,
+        NoticeReason::Ignored => EventReason::ConfigIgnored,
+        NoticeReason::Warning => EventReason::ConfigWarning,
+        NoticeReason::Deleted => EventReason::ConfigDeleted,
+    }
+}
+
 /// The kinds that the controller watches.
 pub fn watched() -> Vec<UntypedKind> {
     let kind = |Watched { group, version, kind, plural, fields }| UntypedKind {
@@ -215,7 +224,7 @@ mod tests {
         assert!(!state.update(view("address-pools:\n- name: default\n  cidr: [nonsense]\n"), &mut tells));
         assert_eq!(state.in_force().cloned(), good);
         assert!(state.stale());
-        assert_eq!(tells[0].reason, "ConfigRejected");
+        assert_eq!(tells[0].reason, EventReason::ConfigRejected);
         assert!(tells[0].note.contains("line 3"), "{}", tells[0].note);
         assert!(state.in_force().is_some() && !state.update(view(GOOD), &mut tells));
         assert!(!state.stale());
@@ -241,7 +250,7 @@ mod tests {
         tells.clear();
         assert!(!state.update(None, &mut tells));
         assert!(state.in_force().is_some() && state.stale());
-        assert_eq!(tells[0].reason, "ConfigDeleted");
+        assert_eq!(tells[0].reason, EventReason::ConfigDeleted);
     }
 
     #[test]
@@ -251,7 +260,7 @@ mod tests {
         let mut empty = view("").unwrap();
         empty.text = None;
         state.update(Some(empty), &mut tells);
-        assert_eq!(tells[0].reason, "ConfigRejected");
+        assert_eq!(tells[0].reason, EventReason::ConfigRejected);
     }
 
     #[test]
@@ -273,11 +282,11 @@ mod tests {
         assert!(state.object(&pool("good", "198.51.100.0/24"), &mut tells));
         assert_eq!(
             (tells[0].reason, tells[0].regarding.kind.as_deref()),
-            ("ConfigIgnored", Some("ConfigMap"))
+            (EventReason::ConfigIgnored, Some("ConfigMap"))
         );
         tells.clear();
         state.object(&pool("bad", "nonsense"), &mut tells);
-        assert_eq!(tells[0].reason, "ConfigRejected");
+        assert_eq!(tells[0].reason, EventReason::ConfigRejected);
         assert_eq!(tells[0].regarding.api_version.as_deref(), Some("metallb.io/v1beta1"));
         assert_eq!(tells[0].regarding.uid.as_deref(), Some("uid-bad"));
         assert!(state.stale() && state.refusals()[0].starts_with("IPAddressPool bad, spec.addresses[0]: "));

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventType;
+use herald_runtime::events::{EventReason, EventType};
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::allocator::{Assignment, Grant};
@@ -21,7 +21,7 @@ pub struct Tell {
     /// Normal or Warning.
     pub kind: EventType,
     /// One word.
-    pub reason: &'static str,
+    pub reason: EventReason,
     /// One sentence.
     pub note: String,
 }
@@ -181,7 +181,7 @@ fn status(view: &ServiceView, allotment: &Allotment) -> Option<(Change, Vec<Tell
             let note = format!("Its address is taken away: {reason}");
             let tells = match view.status.is_empty() {
                 true => Vec::new(),
-                false => vec![tell("ClearAssignment", note)],
+                false => vec![tell(EventReason::ClearAssignment, note)],
             };
             Some((cleared(Some(condition.after(view.condition))), tells))
         }
@@ -213,10 +213,13 @@ fn held(view: &ServiceView, grant: &Grant) -> Option<(Change, Vec<Tell>)> {
             .map(|address| address.to_string())
             .collect();
         if let (Some(reason), false) = (lost, gone.is_empty()) {
-            tells.push(tell("ClearAssignment", format!("{} is taken away: {reason}", gone.join(" and "))));
+            tells.push(tell(
+                EventReason::ClearAssignment,
+                format!("{} is taken away: {reason}", gone.join(" and ")),
+            ));
         }
         let quoted: Vec<String> = listed.iter().map(|address| format!("{address:?}")).collect();
-        tells.push(tell("IPAllocated", format!("Assigned IP [{}]", quoted.join(" "))));
+        tells.push(tell(EventReason::IpAllocated, format!("Assigned IP [{}]", quoted.join(" "))));
     }
     let change = Change::Status {
         addresses: addresses.clone(),
@@ -238,7 +241,7 @@ fn traffic(view: &ServiceView) -> Option<(Change, Vec<Tell>)> {
     if !wants_local {
         return view.traffic_owned.then(|| {
             let note = format!("externalTrafficPolicy goes back to its default: {EXTERNAL_TRAFFIC} does not ask for OnlyLocal any more");
-            (Change::ReleaseTraffic, tell("ExternalTrafficPolicyReleased", note))
+            (Change::ReleaseTraffic, tell(EventReason::ExternalTrafficPolicyReleased, note))
         });
     }
     let health_port = view.health_port.filter(|_| view.kind == ServiceType::LoadBalancer && view.local);
@@ -246,7 +249,10 @@ fn traffic(view: &ServiceView) -> Option<(Change, Vec<Tell>)> {
         let note = format!(
             "externalTrafficPolicy was set to Local as {EXTERNAL_TRAFFIC} asks for; remove the annotation to undo it"
         );
-        return Some((Change::LocalTraffic { health_port: None }, tell("ExternalTrafficPolicySet", note)));
+        return Some((
+            Change::LocalTraffic { health_port: None },
+            tell(EventReason::ExternalTrafficPolicySet, note),
+        ));
     }
     let port = health_port?;
     let told = view.health_port_told.as_deref() == Some(port.to_string().as_str());

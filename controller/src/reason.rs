@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use herald_runtime::events::EventReason;
+
 /// Why an address must not be shared with who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clash {
@@ -102,13 +104,13 @@ impl Reason {
     }
 
     /// The Event that tells a Service that it waits: MetalLB's words.
-    pub fn event(&self) -> &'static str {
+    pub fn event(&self) -> EventReason {
         match self {
-            Self::Malformed(_) | Self::FamilyMismatch => "LoadBalancerFailed",
-            Self::NoClusterIp => "noclusterIPsIPFamily",
-            Self::NotEnoughClusterIps => "not enough clusterips",
-            Self::ForeignStatus(_) => "ForeignStatus",
-            _ => "AllocationFailed",
+            Self::Malformed(_) | Self::FamilyMismatch => EventReason::LoadBalancerFailed,
+            Self::NoClusterIp => EventReason::NoClusterIps,
+            Self::NotEnoughClusterIps => EventReason::NotEnoughClusterIps,
+            Self::ForeignStatus(_) => EventReason::ForeignStatus,
+            _ => EventReason::AllocationFailed,
         }
     }
 
@@ -210,5 +212,45 @@ impl fmt::Display for Reason {
             ),
             Self::Deleted => f.write_str("the Service is deleted"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_all_of_them_in_this_order() {
+        let (ip, text) = (IpAddr::from([192, 0, 2, 1]), || "x".to_owned());
+        let all = [
+            Reason::NoPools,
+            Reason::UnknownPool(text()),
+            Reason::PoolForOthers(text()),
+            Reason::Exhausted { wanted: "address", pools: Vec::new() },
+            Reason::OneFamily(text()),
+            Reason::OutsidePools(ip),
+            Reason::OtherPool(ip, text()),
+            Reason::TwoPools(ip, text()),
+            Reason::Buggy(ip),
+            Reason::InUse(ip, text(), Clash::Key),
+            Reason::Reserved(ip, text()),
+            Reason::Quota { namespace: text(), limit: 1 },
+            Reason::OtherRequested,
+            Reason::FamilyMismatch,
+            Reason::FamiliesChanged,
+            Reason::Malformed(text()),
+            Reason::NoClusterIp,
+            Reason::NotEnoughClusterIps,
+            Reason::ForeignStatus(text()),
+            Reason::Deleted,
+        ];
+        let document = include_str!("../../docs/reasons.md");
+        let section = document.split("\n## ").find(|section| section.starts_with("A Service has no address"));
+        let words: Vec<&str> = section
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        assert_eq!(words, all.each_ref().map(Reason::word));
     }
 }

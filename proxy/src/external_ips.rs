@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use herald_runtime::ObjectName;
+use herald_runtime::events::EventReason;
 use ipnet::IpNet;
 
 use crate::owners::Owners;
@@ -59,13 +60,13 @@ impl fmt::Display for Reserved {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// A node has it.
-    #[error("externalIP {ip} is the address of a node")]
+    #[error("externalIP {ip} is not served: it is the address of a node")]
     NodeAddress {
         /// The address.
         ip: IpAddr,
     },
     /// The node depends on who has it.
-    #[error("externalIP {ip} is the address of {by}")]
+    #[error("externalIP {ip} is not served: it is the address of {by}")]
     Reserved {
         /// The address.
         ip: IpAddr,
@@ -73,7 +74,7 @@ pub enum Refused {
         by: Reserved,
     },
     /// Pods have it.
-    #[error("externalIP {ip} is inside the pod network {cidr}")]
+    #[error("externalIP {ip} is not served: it is inside the pod network {cidr}")]
     PodCidr {
         /// The address.
         ip: IpAddr,
@@ -81,7 +82,7 @@ pub enum Refused {
         cidr: IpNet,
     },
     /// ClusterIPs have it.
-    #[error("externalIP {ip} is inside the Service network {cidr}")]
+    #[error("externalIP {ip} is not served: it is inside the Service network {cidr}")]
     ServiceCidr {
         /// The address.
         ip: IpAddr,
@@ -89,7 +90,7 @@ pub enum Refused {
         cidr: IpNet,
     },
     /// Another Service was given it.
-    #[error("externalIP {ip} is the address of Service {holder}")]
+    #[error("externalIP {ip} is not served: it is the address of Service {holder}")]
     HeldBy {
         /// The address.
         ip: IpAddr,
@@ -97,7 +98,7 @@ pub enum Refused {
         holder: ObjectName,
     },
     /// An allow-list is configured without it.
-    #[error("externalIP {ip} is in none of the allowed networks")]
+    #[error("externalIP {ip} is not served: it is in none of the networks of herald.external-ips.allow")]
     NotAllowed {
         /// The address.
         ip: IpAddr,
@@ -105,16 +106,16 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// The word for log, Event and metric.
-    pub fn reason(&self) -> &'static str {
+    /// What the Event is called.
+    pub fn reason(&self) -> EventReason {
         match self {
-            Self::NodeAddress { .. } => "ExternalIPIsNodeAddress",
-            Self::Reserved { by: Reserved::Peer, .. } => "ExternalIPIsPeerAddress",
-            Self::Reserved { by: Reserved::ApiServer, .. } => "ExternalIPIsAPIServerAddress",
-            Self::PodCidr { .. } => "ExternalIPInPodNetwork",
-            Self::ServiceCidr { .. } => "ExternalIPInServiceNetwork",
-            Self::HeldBy { .. } => "ExternalIPHeldByService",
-            Self::NotAllowed { .. } => "ExternalIPNotAllowed",
+            Self::NodeAddress { .. } => EventReason::ExternalIpIsNodeAddress,
+            Self::Reserved { by: Reserved::Peer, .. } => EventReason::ExternalIpIsPeerAddress,
+            Self::Reserved { by: Reserved::ApiServer, .. } => EventReason::ExternalIpIsApiServerAddress,
+            Self::PodCidr { .. } => EventReason::ExternalIpInPodNetwork,
+            Self::ServiceCidr { .. } => EventReason::ExternalIpInServiceNetwork,
+            Self::HeldBy { .. } => EventReason::ExternalIpHeldByService,
+            Self::NotAllowed { .. } => EventReason::ExternalIpNotAllowed,
         }
     }
 }

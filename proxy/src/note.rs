@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use herald_runtime::events::EventReason;
+
 use crate::element::Protocol;
 use crate::probe::SpecError;
 
@@ -156,22 +158,24 @@ pub enum Note {
 }
 
 impl Note {
-    /// The word for log, Event and metric.
-    pub fn reason(&self) -> &'static str {
+    /// What the Event is called.
+    pub fn reason(&self) -> EventReason {
         match self {
-            Self::PortNumber { .. } => "InvalidPort",
-            Self::UnknownProtocol { .. } => "UnknownProtocol",
-            Self::DuplicatePort { .. } => "DuplicatePort",
-            Self::NodePortNumber { .. } => "InvalidNodePort",
+            Self::PortNumber { .. } => EventReason::InvalidPort,
+            Self::UnknownProtocol { .. } => EventReason::UnknownProtocol,
+            Self::DuplicatePort { .. } => EventReason::DuplicatePort,
+            Self::NodePortNumber { .. } => EventReason::InvalidNodePort,
             Self::NotAnAddress { .. } | Self::SpecialAddress { .. } | Self::WrongFamily { .. } => {
-                "InvalidAddress"
+                EventReason::InvalidAddress
             }
-            Self::UnknownPolicy { .. } => "UnknownTrafficPolicy",
-            Self::HealthCheckNodePort { .. } => "InvalidHealthCheckNodePort",
-            Self::SourceRange { .. } | Self::NoSourceRange => "InvalidSourceRange",
-            Self::OtherFamilySourceRanges { .. } => "SourceRangesOfOtherFamily",
-            Self::UnknownAffinity { .. } | Self::AffinityTimeout { .. } => "InvalidSessionAffinity",
-            Self::Probe { .. } | Self::ProbeWithoutPort => "InvalidProbe",
+            Self::UnknownPolicy { .. } => EventReason::UnknownTrafficPolicy,
+            Self::HealthCheckNodePort { .. } => EventReason::InvalidHealthCheckNodePort,
+            Self::SourceRange { .. } | Self::NoSourceRange => EventReason::InvalidSourceRange,
+            Self::OtherFamilySourceRanges { .. } => EventReason::SourceRangesOfOtherFamily,
+            Self::UnknownAffinity { .. } | Self::AffinityTimeout { .. } => {
+                EventReason::InvalidSessionAffinity
+            }
+            Self::Probe { .. } | Self::ProbeWithoutPort => EventReason::InvalidProbe,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! They are core/v1 Events: every kubectl shows them, with their count.
 
 mod ledger;
+mod reason;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ use tokio::sync::mpsc;
 use crate::ObjectName;
 use crate::metrics::Metrics;
 use ledger::{Entry, Ledger, Verdict};
+
+pub use reason::EventReason;
 
 /// Events that wait to be written; further ones are dropped and counted.
 pub const QUEUE: usize = 4096;
@@ -94,7 +97,7 @@ pub struct EventWriter {
 struct Message {
     regarding: ObjectReference,
     kind: EventType,
-    reason: &'static str,
+    reason: EventReason,
     note: String,
     at: Timestamp,
 }
@@ -133,12 +136,12 @@ impl EventRecorder {
         Self { normal, warnings, dropped: Counter::default() }
     }
 
-    /// Publishes an Event. `reason` is one word in UpperCamelCase from a closed list, `note` a sentence for people.
+    /// Publishes an Event. `note` is a sentence for people.
     pub fn publish(
         &self,
         regarding: ObjectReference,
         kind: EventType,
-        reason: &'static str,
+        reason: EventReason,
         note: impl Into<String>,
     ) {
         let message = Message { regarding, kind, reason, note: shorten(note.into()), at: Timestamp::now() };
@@ -175,7 +178,7 @@ impl EventWriter {
                 Ok(entry) => ledger.written(&message, entry, Instant::now()),
                 Err(error) => {
                     self.dropped.inc();
-                    tracing::debug!(reason = message.reason, %error, "Event was not written");
+                    tracing::debug!(reason = %message.reason, %error, "Event was not written");
                 }
             }
         }
@@ -217,7 +220,7 @@ impl EventWriter {
             },
             involved_object: message.regarding.clone(),
             type_: Some(message.kind.as_str().to_owned()),
-            reason: Some(message.reason.to_owned()),
+            reason: Some(message.reason.word().to_owned()),
             message: Some(message.note.clone()),
             count: Some(1),
             first_timestamp: Some(Time(message.at)),
@@ -301,7 +304,7 @@ mod tests {
     fn publishing_never_blocks_when_nobody_writes() {
         let recorder = EventRecorder::disconnected();
         for _ in 0..10_000 {
-            recorder.publish(ObjectReference::default(), EventType::Normal, "Reason", "note");
+            recorder.publish(ObjectReference::default(), EventType::Normal, EventReason::NodeHeard, "note");
         }
         assert_eq!(recorder.dropped.get(), 10_000);
     }

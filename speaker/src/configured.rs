@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use herald_config::{Config, Document, File, Finding, Sources, Watched};
+use herald_config::{Config, Document, File, Finding, NoticeReason, Sources, Watched};
 use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
@@ -186,7 +186,7 @@ impl Configured {
         }
         let refused: Vec<&str> =
             outcome.notices.iter().filter(|notice| notice.refused).map(|notice| &*notice.text).collect();
-        let gone = outcome.notices.iter().any(|notice| notice.reason == "ConfigDeleted");
+        let gone = outcome.notices.iter().any(|notice| notice.reason == NoticeReason::Deleted);
         let news = match refused.is_empty() {
             _ if gone => Some(ConfigNews::Gone),
             false => Some(ConfigNews::Refused(refused.join("\n"))),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use herald_proxy::netlink::Monitor;
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventRecorder, EventType, regarding};
+use herald_runtime::events::{EventReason, EventRecorder, EventType, regarding};
 use herald_runtime::metrics::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -21,9 +21,6 @@ const BURST: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(10);
 /// Without a look for so long, a burst is granted again.
 const QUIET: Duration = Duration::from_secs(60);
-
-/// Reason of the Event on the Node.
-const EVENT: &str = "ProxyTablesContested";
 
 /// When a suspicion is looked into.
 #[derive(Debug, Default)]
@@ -150,7 +147,7 @@ impl Foreign {
         tracing::error!("{text}");
         // Nodes are referred to by their name in place of a uid, as the kubelet does.
         let regarding = regarding("Node", &ObjectName::new("", node), node);
-        events.publish(regarding, EventType::Warning, EVENT, text);
+        events.publish(regarding, EventType::Warning, EventReason::ProxyTablesContested, text);
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventType, regarding};
+use herald_runtime::events::{EventReason, EventType, regarding};
 
 use crate::floor::{Change, Release};
 use crate::layer2::View;
@@ -23,11 +23,16 @@ impl Reconciler {
             self.index.set_probes(&heard.service, heard.probes);
             if let Some(text) = heard.failed {
                 tracing::warn!(service = %heard.service, "{text}");
-                self.tell_users(&heard.service, EventType::Warning, "EndpointProbeFailed", &text);
+                self.tell_users(&heard.service, EventType::Warning, EventReason::EndpointProbeFailed, &text);
             }
             if let Some(text) = heard.recovered {
                 tracing::info!(service = %heard.service, "{text}");
-                self.tell_users(&heard.service, EventType::Normal, "EndpointProbeRecovered", &text);
+                self.tell_users(
+                    &heard.service,
+                    EventType::Normal,
+                    EventReason::EndpointProbeRecovered,
+                    &text,
+                );
             }
         }
         self.floor(now);
@@ -48,17 +53,18 @@ impl Reconciler {
             (
                 node,
                 EventType::Warning,
-                "NodeSilent",
+                EventReason::NodeSilent,
                 "its speaker has fallen silent and its address does not answer: its \
              endpoints get no new connections as long as a Service has others",
             )
         });
         let back = before.difference(now);
-        let back = back.map(|node| (node, EventType::Normal, "NodeHeard", "its endpoints are used again"));
+        let back = back
+            .map(|node| (node, EventType::Normal, EventReason::NodeHeard, "its endpoints are used again"));
         for (node, kind, reason, text) in fallen.chain(back) {
             match kind {
-                EventType::Warning => tracing::warn!(%node, reason, "{text}"),
-                EventType::Normal => tracing::info!(%node, reason, "{text}"),
+                EventType::Warning => tracing::warn!(%node, %reason, "{text}"),
+                EventType::Normal => tracing::info!(%node, %reason, "{text}"),
             }
             // Once for all that see it.
             if owners.is_first(&self.options.node_name) {
@@ -96,7 +102,7 @@ impl Reconciler {
                         addresses.len()
                     );
                     if self.is_told_here(&service, &addresses) {
-                        self.tell_users(&service, EventType::Warning, "EndpointsHeld", &text);
+                        self.tell_users(&service, EventType::Warning, EventReason::EndpointsHeld, &text);
                     }
                     self.index.set_held(&service, Some(addresses));
                 }
@@ -131,7 +137,7 @@ impl Reconciler {
         endpoints.waiting().into_iter().any(|(address, node)| addresses.contains(&address) && here(node))
     }
 
-    fn tell_users(&self, service: &ObjectName, kind: EventType, reason: &'static str, text: &str) {
+    fn tell_users(&self, service: &ObjectName, kind: EventType, reason: EventReason, text: &str) {
         let Some(object) = self.index.service(service) else { return };
         let text = format!("node {}: {text}", self.options.node_name);
         self.outputs.events.publish(regarding("Service", service, &object.uid), kind, reason, text);

@@ -24,6 +24,7 @@ use herald_proxy::probe::Targets;
 use herald_proxy::{
     ByPrefix, EndpointsView, FrontendKind, IpFamily, NodeView, Policy, ServiceRules, ServiceView, rules,
 };
+use herald_runtime::events::EventReason;
 use ipnet::IpNet;
 
 use crate::index::ServiceObject;
@@ -79,7 +80,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Remark {
     /// The word for Event and log.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: EventReason,
     /// The sentence.
     pub(crate) text: String,
 }

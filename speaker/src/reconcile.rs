@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use herald_proxy::health::BindFailure;
 use herald_proxy::{EndpointsView, IpFamily};
-use herald_runtime::events::{EventRecorder, EventType, regarding};
+use herald_runtime::events::{EventReason, EventRecorder, EventType, regarding};
 use herald_runtime::metrics::ClientMetrics;
 use herald_runtime::readiness::Handle;
 use herald_runtime::{ObjectName, sleep_until};
@@ -365,18 +365,16 @@ impl Reconciler {
                 }
             }
             let reason = match failure.reason {
-                Reason::LocalAddressRefused => "LocalAddressRefused",
-                _ => "RulesRefused",
+                Reason::LocalAddressRefused => EventReason::LocalAddressRefused,
+                _ => EventReason::RulesRefused,
             };
             plan.remarks.insert(Remark { reason, text: failure.error.clone() });
         }
         if let Some(proxy) = &self.applier.effects().proxy {
-            plan.remarks.extend(
-                proxy
-                    .conflicts(name)
-                    .into_iter()
-                    .map(|conflict| Remark { reason: "FrontendHeldByService", text: conflict.to_string() }),
-            );
+            plan.remarks.extend(proxy.conflicts(name).into_iter().map(|conflict| Remark {
+                reason: EventReason::FrontendHeldByService,
+                text: conflict.to_string(),
+            }));
         }
         self.sync.service(name, plan.rules.as_deref());
         self.ports.service(name, plan.rules.as_deref());

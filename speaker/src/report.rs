@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventRecorder, EventType, regarding};
+use herald_runtime::events::{EventReason, EventRecorder, EventType, regarding};
 use tokio::sync::watch;
 
 use crate::history::{History, Owners, of_service};
@@ -135,7 +135,7 @@ impl Reporter {
             tracing::warn!(%address, "{text}");
             for (service, told) in all.iter().filter(|(_, told)| told.has(address)) {
                 let object = regarding("Service", service, told.uid.as_deref().unwrap_or_default());
-                self.events.publish(object, EventType::Warning, "AddressConflict", text.clone());
+                self.events.publish(object, EventType::Warning, EventReason::AddressConflict, text.clone());
             }
         }
         self.conflicts = conflicts;
@@ -149,7 +149,7 @@ impl Reporter {
         for (node, text) in new.filter(|_| view.is_first(&self.node)) {
             let object = regarding("Node", &ObjectName::new("", *node), node);
             let text = format!("as node {} sees it: {text}", self.node);
-            self.events.publish(object, EventType::Warning, "HellosOfOtherVersion", text);
+            self.events.publish(object, EventType::Warning, EventReason::HellosOfOtherVersion, text);
         }
         self.other_versions = now.into_iter().map(|(node, text)| (node.into(), text)).collect();
     }
@@ -246,11 +246,11 @@ impl Reporter {
             if announces(now.1, number) && !announces(before.1, number) {
                 // MetalLB's words: scripts wait for them.
                 let note = format!("announcing from node \"{}\" with protocol \"{protocol}\"", self.node);
-                self.events.publish(object(), EventType::Normal, "nodeAssigned", note);
+                self.events.publish(object(), EventType::Normal, EventReason::NodeAssigned, note);
             }
         }
         for remark in now.0.remarks.difference(&before.0.remarks) {
-            tracing::warn!(%service, reason = remark.reason, "{}", remark.text);
+            tracing::warn!(%service, reason = %remark.reason, "{}", remark.text);
             self.events.publish(object(), EventType::Warning, remark.reason, remark.text.clone());
         }
     }

@@ -32,7 +32,7 @@ fn pools(sources: &Sources) -> Vec<&str> {
         .unwrap_or_default()
 }
 
-fn reasons(outcome: &Outcome) -> Vec<&'static str> {
+fn reasons(outcome: &Outcome) -> Vec<NoticeReason> {
     outcome.notices.iter().map(|notice| notice.reason).collect()
 }
 
@@ -57,7 +57,7 @@ fn one_pool_object_and_the_configmap_is_ignored_but_for_heralds_keys() {
     let outcome = sources.settle();
     assert_eq!(
         (pools(&sources), reasons(&outcome), outcome.changed),
-        (vec!["new"], vec!["ConfigIgnored"], true)
+        (vec!["new"], vec![NoticeReason::Ignored], true)
     );
     assert!(sources.from_objects());
     let herald = |sources: &Sources| sources.in_force().map(|config| config.herald.cool_down.as_secs());
@@ -67,7 +67,7 @@ fn one_pool_object_and_the_configmap_is_ignored_but_for_heralds_keys() {
     assert_eq!((herald(&sources), reasons(&outcome)), (Some(9), vec![]), "nothing is ignored any more");
     sources.set_document(text("herald: {cool-down: 9}\n"));
     let outcome = sources.settle();
-    assert_eq!((herald(&sources), reasons(&outcome)), (Some(9), vec!["ConfigRejected"]));
+    assert_eq!((herald(&sources), reasons(&outcome)), (Some(9), vec![NoticeReason::Rejected]));
     assert_eq!(pools(&sources), ["new"]);
 }
 
@@ -89,7 +89,7 @@ fn when_all_objects_are_gone_the_last_state_stays_until_somebody_decides() {
     let outcome = sources.settle();
     assert_eq!(
         (pools(&sources), reasons(&outcome), outcome.changed),
-        (vec!["new"], vec!["ConfigDeleted"], false)
+        (vec!["new"], vec![NoticeReason::Deleted], false)
     );
     assert_eq!(sources.refusals().len(), 1);
     assert_eq!(sources.settle(), Outcome::default(), "told once");
@@ -123,17 +123,17 @@ fn a_refused_object_is_told_once_and_again_when_it_is_back() {
     sources.apply(pool("good", "192.0.2.0/25"));
     sources.apply(pool("bad", "192.0.2.1"));
     let outcome = sources.settle();
-    assert_eq!(reasons(&outcome), ["ConfigRejected"]);
+    assert_eq!(reasons(&outcome), [NoticeReason::Rejected]);
     let expected = "spec.addresses[0]: 192.0.2.1 has no prefix length: write 192.0.2.1/32 for this one address\n(the object is not in force)";
     assert_eq!(outcome.notices[0].text, expected);
     assert_eq!(outcome.notices[0].about, Subject::Object(pool("bad", "x").key, "bad".to_owned()));
     assert_eq!(sources.refusals().len(), 1);
-    assert_eq!(reasons(&sources.settle()), Vec::<&str>::new());
+    assert_eq!(reasons(&sources.settle()), []);
     sources.apply(pool("bad", "192.0.2.128/25"));
     assert!(sources.settle().changed && sources.refusals().is_empty());
     sources.apply(pool("bad", "192.0.2.1"));
     let outcome = sources.settle();
-    assert_eq!((reasons(&outcome), pools(&sources)), (vec!["ConfigRejected"], vec!["bad", "good"]));
+    assert_eq!((reasons(&outcome), pools(&sources)), (vec![NoticeReason::Rejected], vec!["bad", "good"]));
     assert!(outcome.notices[0].text.ends_with("(its last good state stays in force)"));
 }
 
@@ -154,7 +154,10 @@ fn a_password_in_a_secret_is_waited_for() {
     assert_eq!(password(&sources).as_deref(), Some("k3y"));
     sources.set_secret("s", None);
     let outcome = sources.settle();
-    assert_eq!((reasons(&outcome), password(&sources).as_deref()), (vec!["ConfigRejected"], Some("k3y")));
+    assert_eq!(
+        (reasons(&outcome), password(&sources).as_deref()),
+        (vec![NoticeReason::Rejected], Some("k3y"))
+    );
     let mut unread = Sources::new(false);
     unread.set_objects(Kind::BgpPeer, vec![manifests::read(peer).objects.remove(0)]);
     assert!(!unread.needs_secrets(), "the controller reads no Secrets");
@@ -164,14 +167,14 @@ fn a_password_in_a_secret_is_waited_for() {
 fn a_document_is_judged_as_before_where_there_are_no_objects() {
     let mut sources = sources(text("address-pools: 7\n"));
     let outcome = sources.settle();
-    assert_eq!((reasons(&outcome), sources.in_force()), (vec!["ConfigRejected"], None));
+    assert_eq!((reasons(&outcome), sources.in_force()), (vec![NoticeReason::Rejected], None));
     assert!(outcome.notices[0].text.ends_with("(nothing is done yet)"));
     sources.set_document(text(DOCUMENT));
     assert!(sources.settle().changed);
     sources.set_document(Document::NoKey);
-    assert_eq!((reasons(&sources.settle()), pools(&sources)), (vec!["ConfigRejected"], vec!["old"]));
+    assert_eq!((reasons(&sources.settle()), pools(&sources)), (vec![NoticeReason::Rejected], vec!["old"]));
     sources.set_document(Document::Gone);
-    assert_eq!((reasons(&sources.settle()), pools(&sources)), (vec!["ConfigDeleted"], vec!["old"]));
+    assert_eq!((reasons(&sources.settle()), pools(&sources)), (vec![NoticeReason::Deleted], vec!["old"]));
     sources.set_document(text(DOCUMENT));
     let outcome = sources.settle();
     assert_eq!((outcome.changed, sources.refusals().len()), (false, 0), "the same one again");
@@ -192,7 +195,7 @@ fn secrets_and_objects_are_taken_as_the_api_server_sends_them() {
     sources.delete_named("Secret", "s");
     assert_eq!(sources.settle().notices.len(), 1);
     sources.delete_named("BGPPeer", "tor");
-    assert_eq!(reasons(&sources.settle()), ["ConfigDeleted"]);
+    assert_eq!(reasons(&sources.settle()), [NoticeReason::Deleted]);
     assert!(sources.watched().iter().any(|watched| watched.plural == "secrets"));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use herald_runtime::ObjectName;
-use herald_runtime::events::EventType;
+use herald_runtime::events::{EventReason, EventType};
 
 use crate::plan::{Allotment, Tell};
 use crate::reason::Reason;
@@ -23,12 +23,12 @@ pub(super) enum Note {
 }
 
 impl Note {
-    fn reason(self) -> &'static str {
+    fn reason(self) -> EventReason {
         match self {
-            Self::Deprecated => "deprecatedAnnotation",
-            Self::Complaint => "InvalidAnnotation",
-            Self::ForeignAddress => "ForeignAddress",
-            Self::ExternalIp => "ExternalIPInUse",
+            Self::Deprecated => EventReason::DeprecatedAnnotation,
+            Self::Complaint => EventReason::InvalidAnnotation,
+            Self::ForeignAddress => EventReason::ForeignAddress,
+            Self::ExternalIp => EventReason::ExternalIpInUse,
         }
     }
 }
@@ -93,7 +93,7 @@ impl Notes {
         if let Some(reason) = changed(&mut self.lacking, &view.name, lacks) {
             tracing::info!(service = %view.name, reason = reason.word(), "no second address: {reason}");
             let note = format!("Failed to allocate a second IP for \"{}\": {reason}", view.name);
-            self.publish(view, EventType::Normal, "AdditionalAssignFailed", note);
+            self.publish(view, EventType::Normal, EventReason::AdditionalAssignFailed, note);
         }
     }
 
@@ -111,12 +111,12 @@ impl Notes {
         let told = self.told.entry(view.name.clone()).or_default();
         if told.get(&note) != Some(&text) {
             told.insert(note, text.clone());
-            tracing::warn!(service = %view.name, reason = note.reason(), "{text}");
+            tracing::warn!(service = %view.name, reason = %note.reason(), "{text}");
             self.publish(view, EventType::Warning, note.reason(), text);
         }
     }
 
-    fn publish(&mut self, view: &ServiceView, kind: EventType, reason: &'static str, note: String) {
+    fn publish(&mut self, view: &ServiceView, kind: EventType, reason: EventReason, note: String) {
         self.tells.push(Tell { regarding: view.reference(), kind, reason, note });
     }
 }

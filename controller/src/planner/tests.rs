@@ -232,7 +232,7 @@ fn settle(planner: &mut Planner, api: &mut Api, now: Instant) -> Vec<Action> {
 }
 
 fn told(planner: &mut Planner) -> Vec<(&'static str, String)> {
-    planner.take_tells().into_iter().map(|tell| (tell.reason, tell.note)).collect()
+    planner.take_tells().into_iter().map(|tell| (tell.reason.word(), tell.note)).collect()
 }
 
 #[test]

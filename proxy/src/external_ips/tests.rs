@@ -47,7 +47,7 @@ fn everything_is_served_but_what_belongs_to_somebody() {
     ] {
         for (context, wanted) in [(&open, in_open), (&listed, in_listed)] {
             let found = judge(ip(address), &name("web"), context).err();
-            assert_eq!(found.as_ref().map(Refused::reason), wanted, "{address}");
+            assert_eq!(found.as_ref().map(|refused| refused.reason().word()), wanted, "{address}");
         }
     }
     assert_eq!(judge(ip("192.0.2.1"), &name("other"), &open), Ok(()), "its own address");
@@ -57,7 +57,10 @@ fn everything_is_served_but_what_belongs_to_somebody() {
         Err(Refused::NotAllowed { ip: ip("192.0.2.2") })
     );
     let held = judge(ip("192.0.2.1"), &name("web"), &open).unwrap_err();
-    assert_eq!(held.to_string(), "externalIP 192.0.2.1 is the address of Service shop/other");
+    assert_eq!(
+        held.to_string(),
+        "externalIP 192.0.2.1 is not served: it is the address of Service shop/other"
+    );
 }
 
 #[test]

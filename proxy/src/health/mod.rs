@@ -19,15 +19,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use herald_runtime::ObjectName;
+use herald_runtime::events::EventReason;
 
 pub use ports::{HealthPort, HealthPorts, serve_health_ports};
 pub use proxy::{ProxyPorts, serve_proxy_ports};
 pub use state::{ProxyState, node_eligible};
 
 pub(crate) use http::listen;
-
-/// Reason of the Event on a Service whose health check node port cannot be opened, as kube-proxy has it.
-pub const EVENT_BIND_FAILED: &str = "FailedToStartServiceHealthcheck";
 
 /// A port could not be opened; it is being tried again.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +36,7 @@ pub struct BindFailure {
     /// For which Service, when it is one's.
     pub service: Option<ObjectName>,
     /// Reason of the Event on that Service.
-    pub reason: &'static str,
+    pub reason: EventReason,
     /// Why.
     #[source]
     pub error: io::Error,

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_runtime::ObjectName;
+use herald_runtime::events::EventReason;
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::state::ProxyState;
-use super::{BindFailure, EVENT_BIND_FAILED, http};
+use super::{BindFailure, http};
 
 /// What one health check node port tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +116,12 @@ async fn serve_port(
             %error, %address, service = named,
             "cannot listen at the health check node port, so load balancers pass this node by; trying again"
         );
-        let _ = failures.try_send(BindFailure { address, service, reason: EVENT_BIND_FAILED, error });
+        let _ = failures.try_send(BindFailure {
+            address,
+            service,
+            reason: EventReason::HealthCheckPortFailed,
+            error,
+        });
     });
     let Some(listener) = listener.await else { return };
     let handler: http::Handler = Arc::new(move |request| {

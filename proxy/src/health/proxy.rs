@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use herald_runtime::events::EventReason;
 use herald_runtime::metrics::Metrics;
 use http_body_util::Full;
 use hyper::Response;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::state::ProxyState;
-use super::{BindFailure, EVENT_BIND_FAILED, http};
+use super::{BindFailure, http};
 use crate::metrics::ProxyMetrics;
 
 /// What `/proxyMode` says, as kube-proxy does in this mode.
@@ -73,7 +74,12 @@ async fn serve(
             %error, %address,
             "cannot listen where kube-proxy's health and metrics are asked for; trying again"
         );
-        let _ = failures.try_send(BindFailure { address, service: None, reason: EVENT_BIND_FAILED, error });
+        let _ = failures.try_send(BindFailure {
+            address,
+            service: None,
+            reason: EventReason::HealthCheckPortFailed,
+            error,
+        });
     });
     if let Some(listener) = listener.await {
         http::serve(listener, handler, stop).await;

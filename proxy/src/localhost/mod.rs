@@ -32,9 +32,6 @@ use crate::family::IpFamily;
 use crate::health::BindFailure;
 use crate::metrics::{FamilyLabel, ProxyMetrics};
 
-/// Reason of the Event on a Service whose node port cannot be opened on localhost.
-pub const EVENT_LOCALHOST_FAILED: &str = "FailedToListenOnLocalhost";
-
 /// How long an endpoint may take to accept.
 const DIAL: Duration = Duration::from_secs(5);
 /// Connections of all local ports together.

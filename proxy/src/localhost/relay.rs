@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use herald_runtime::events::EventReason;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::affinity::Affinity;
-use super::{DIAL, EVENT_LOCALHOST_FAILED, Shared};
+use super::{DIAL, Shared};
 use crate::family::IpFamily;
 use crate::health::{BindFailure, listen};
 use crate::metrics::FamilyLabel;
@@ -84,8 +85,12 @@ async fn bound(address: SocketAddr, shared: &Shared, stop: &CancellationToken) -
         );
         let label = FamilyLabel { ip_family: IpFamily::of(address.ip()) };
         shared.metrics.localhost_failures.get_or_create(&label).inc();
-        let _ =
-            shared.failures.try_send(BindFailure { address, service, reason: EVENT_LOCALHOST_FAILED, error });
+        let _ = shared.failures.try_send(BindFailure {
+            address,
+            service,
+            reason: EventReason::LocalhostPortFailed,
+            error,
+        });
     };
     listen(address, stop, failed).await
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use herald_runtime::events::EventReason;
 use herald_runtime::metrics::Metrics;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -179,7 +180,7 @@ async fn a_port_that_is_taken_is_told_counted_and_opened_when_it_is_free() {
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let mut lab = start(taken.local_addr().unwrap(), port(&[a.address], None));
     let failure = timeout(PATIENCE, lab.failures.recv()).await.unwrap().unwrap();
-    assert_eq!(failure.reason, EVENT_LOCALHOST_FAILED);
+    assert_eq!(failure.reason, EventReason::LocalhostPortFailed);
     assert_eq!(failure.service, Some(ObjectName::new("shop", "web")));
     assert_eq!(failure.address.ip(), IpAddr::from(Ipv4Addr::LOCALHOST));
     let line = r#"kubeproxy_localhost_nodeport_listener_failures_total{ip_family="IPv4"} 1"#;

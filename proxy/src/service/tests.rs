@@ -175,7 +175,7 @@ fn ranges(service_type: &str, ranges: &[&str]) -> (Option<Vec<String>>, Vec<&'st
     let spec = json!({"type": service_type, "clusterIP": "10.96.0.10", "loadBalancerSourceRanges": ranges});
     let (view, notes) = read(&service(spec, &["192.0.2.1", "2001:db8:1::1"]));
     let ranges = view.source_ranges.map(|ranges| ranges.iter().map(ToString::to_string).collect());
-    (ranges, notes.iter().map(Note::reason).collect())
+    (ranges, notes.iter().map(|note| note.reason().word()).collect())
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn nonsense_is_dropped_value_by_value_and_told() {
     assert!(view.external_local && !view.internal_local);
     let ports: Vec<_> = view.ports.iter().map(|port| (&*port.name, port.node_port)).collect();
     assert_eq!(ports, [("good", None), ("other", None)]);
-    let count = |reason: &str| notes.iter().filter(|note| note.reason() == reason).count();
+    let count = |reason: &str| notes.iter().filter(|note| note.reason().word() == reason).count();
     for (reason, wanted) in [
         ("InvalidAddress", 1 + 9 + 2),
         ("InvalidPort", 3),
@@ -285,7 +285,7 @@ fn an_annotation_asks_for_probes_and_nonsense_asks_for_none_and_is_named() {
             None => assert_eq!(notes, [], "{text}"),
             Some(note) => {
                 assert_eq!(notes.len(), 1, "{text}");
-                assert_eq!(notes[0].reason(), "InvalidProbe");
+                assert_eq!(notes[0].reason().word(), "InvalidProbe");
                 let told = notes[0].to_string();
                 assert!(told.starts_with("annotation herald.io/probe: ") && told.contains(note), "{told}");
             }

@@ -61,7 +61,7 @@ fn ports_without_name_or_number_are_ignored_and_the_empty_name_is_a_name() {
     })));
     let ports: Vec<_> = reading.view.ports.iter().map(|p| (&*p.name, p.protocol, p.number)).collect();
     assert_eq!(ports, [("", Protocol::Tcp, 80), ("dns", Protocol::Udp, 53)]);
-    let reasons: Vec<_> = reading.notes.iter().map(Note::reason).collect();
+    let reasons: Vec<_> = reading.notes.iter().map(|note| note.reason().word()).collect();
     assert_eq!(reasons, ["InvalidPort", "UnknownProtocol"]);
 }
 

@@ -112,13 +112,14 @@ impl Ledger {
 mod tests {
     use jiff::Timestamp;
 
+    use super::super::EventReason;
     use super::*;
 
     fn message(object: &str, note: &str) -> Message {
         Message {
             regarding: ObjectReference { name: Some(object.to_owned()), ..ObjectReference::default() },
             kind: EventType::Normal,
-            reason: "IPAllocated",
+            reason: EventReason::IpAllocated,
             note: note.to_owned(),
             at: Timestamp::UNIX_EPOCH,
         }

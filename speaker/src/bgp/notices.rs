@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use herald_bgp::DownReason;
 use herald_runtime::ObjectName;
-use herald_runtime::events::{EventRecorder, EventType, regarding};
+use herald_runtime::events::{EventReason, EventRecorder, EventType, regarding};
 
 use super::peer::PeerSettings;
 use super::status::advice;
@@ -24,7 +24,11 @@ impl Notices {
     /// A session is up.
     pub(super) fn up(&self, peer: &PeerSettings, negotiated: &str) {
         self.remember(peer, true, negotiated);
-        self.tell(EventType::Normal, "BGPSessionUp", format!("BGP session with {peer} is up: {negotiated}"));
+        self.tell(
+            EventType::Normal,
+            EventReason::BgpSessionUp,
+            format!("BGP session with {peer} is up: {negotiated}"),
+        );
     }
 
     /// It is down again.
@@ -35,14 +39,14 @@ impl Notices {
         };
         let text = said(&reason.to_string(), &advice(reason, &peer.peer).unwrap_or_default());
         self.remember(peer, false, &text);
-        self.tell(kind, "BGPSessionDown", format!("BGP session with {peer} is down: {text}"));
+        self.tell(kind, EventReason::BgpSessionDown, format!("BGP session with {peer} is down: {text}"));
     }
 
     /// It does not come up.
     pub(super) fn failed(&self, peer: &PeerSettings, reason: &str, advice: &str) {
         let text = said(reason, advice);
         let note = format!("BGP session with {peer} does not come up: {text}");
-        self.tell(EventType::Warning, "BGPSessionFailed", note);
+        self.tell(EventType::Warning, EventReason::BgpSessionFailed, note);
     }
 
     fn remember(&self, peer: &PeerSettings, up: bool, text: &str) {
@@ -51,7 +55,7 @@ impl Notices {
         }
     }
 
-    fn tell(&self, kind: EventType, reason: &'static str, note: String) {
+    fn tell(&self, kind: EventType, reason: EventReason, note: String) {
         if let Some((events, node, _)) = &self.0 {
             // As the kubelet does: a Node's name stands for its uid, so that `kubectl describe node` finds it.
             let object = regarding("Node", &ObjectName::new("", node.as_str()), node);

@@ -138,7 +138,7 @@ fn fill(
     let health = plan.rules.as_ref().and_then(|rules| rules.health);
     answer.health_check =
         health.map(|health| HealthCheckAnswer { port: health.port, local_endpoints: health.local_endpoints });
-    answer.notes = plan.remarks.iter().map(|remark| Said::new(remark.reason, &remark.text)).collect();
+    answer.notes = plan.remarks.iter().map(|remark| Said::new(remark.reason.word(), &remark.text)).collect();
 }
 
 /// Who owns an address, by interface.

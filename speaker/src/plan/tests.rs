@@ -333,7 +333,7 @@ fn the_address_of_a_node_is_never_put_on_lo() {
 #[test]
 fn a_refused_external_ip_is_remarked_and_the_rest_is_served() {
     let plan = Case::new(VIP).with("externalIPs", json!(["10.0.0.12", "169.10.10.1"])).plan();
-    let reasons: Vec<_> = plan.remarks.iter().map(|remark| remark.reason).collect();
+    let reasons: Vec<_> = plan.remarks.iter().map(|remark| remark.reason.word()).collect();
     assert_eq!(reasons, ["ExternalIPIsNodeAddress"]);
     let rules = plan.rules.unwrap();
     assert!(rules.frontends.iter().any(|rules| rules.frontend.address == ip("169.10.10.1")));

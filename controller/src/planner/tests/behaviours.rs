@@ -70,7 +70,7 @@ fn another_pool_or_address_that_is_asked_for_clears_and_gives_anew_and_tells_bot
     annotate(&mut api, "web", "metallb.io/address-pool", "other");
     let actions = settle(&mut planner, &mut api, now);
     let told: Vec<_> =
-        actions.iter().flat_map(|a| &a.then).map(|tell| (tell.reason, tell.note.clone())).collect();
+        actions.iter().flat_map(|a| &a.then).map(|tell| (tell.reason.word(), tell.note.clone())).collect();
     assert!(has(&told, "ClearAssignment", "192.0.2.0 is taken away"), "{told:?}");
     assert!(has(&told, "IPAllocated", "Assigned IP [\"198.51.100.0\"]"), "{told:?}");
     annotate(&mut api, "web", "metallb.io/loadBalancerIPs", "198.51.100.5");
@@ -191,7 +191,7 @@ fn a_headless_service_loses_its_address() {
         o["spec"]["clusterIPs"] = json!(["None"]);
     });
     let actions = settle(&mut planner, &mut api, now);
-    assert_eq!(actions[0].then[0].reason, "ClearAssignment");
+    assert_eq!(actions[0].then[0].reason.word(), "ClearAssignment");
     assert!(api.addresses("web").is_empty());
 }
 
