@@ -1,5 +1,7 @@
 //! A lab: the namespaces, the control plane, the router and the pods, as one value. Dropping it removes everything.
 
+mod logs;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::control_plane::{self, ControlPlane, ControlPlaneOptions};
 use crate::namespace::Namespace;
@@ -28,6 +30,7 @@ pub struct LabBuilder {
     nodes: u8,
     router: Option<RouterOptions>,
     control_plane: Option<ControlPlaneOptions>,
+    noisy: bool,
 }
 
 /// A lab.
@@ -37,6 +40,7 @@ pub struct Lab {
     pub(crate) topology: Topology,
     pub(crate) lifetime: Lifetime,
     owned: bool,
+    noisy: bool,
     router: Router,
     control_plane: Option<ControlPlane>,
     sandboxes: Mutex<BTreeMap<(String, String), Sandbox>>,
@@ -83,6 +87,12 @@ impl LabBuilder {
         Self { router: Some(options), ..self }
     }
 
+    /// The same may happen in it again and again, as in a benchmark: its logs may tell that each time.
+    #[must_use]
+    pub fn noisy(self) -> Self {
+        Self { noisy: true, ..self }
+    }
+
     /// Builds the lab. It is removed when the value is dropped, and everything in it is killed by the kernel when this
     /// process ends in any other way.
     pub fn start(self) -> Result<Lab> {
@@ -111,6 +121,7 @@ impl LabBuilder {
             topology,
             lifetime,
             owned: true,
+            noisy: self.noisy,
             router,
             control_plane: None,
             sandboxes: Mutex::default(),
@@ -140,7 +151,7 @@ impl LabBuilder {
 impl Lab {
     /// A lab of three nodes, a router without BIRD, a client, and no control plane, unless the builder is told more.
     pub fn builder() -> LabBuilder {
-        LabBuilder { name: None, nodes: 3, router: None, control_plane: None }
+        LabBuilder { name: None, nodes: 3, router: None, control_plane: None, noisy: false }
     }
 
     /// A detached lab that another process has made. Its control plane and BIRD can be used, not restarted.
@@ -155,6 +166,7 @@ impl Lab {
             topology,
             lifetime: Lifetime::Owner,
             owned: false,
+            noisy: true,
             router,
             control_plane: None,
             sandboxes: Mutex::default(),
@@ -289,7 +301,10 @@ impl Lab {
     /// Removes the lab now and tells what could not be removed. Dropping it does the same, silently.
     pub fn remove(mut self) -> Result<()> {
         self.owned = false;
-        self.registry.remove()
+        let noise = self.noise();
+        self.registry.remove()?;
+        ensure!(noise.is_empty(), "{}", noise.join("\n"));
+        Ok(())
     }
 
     pub(crate) fn serve_command(&self, name: &str, ports: &[Port]) -> Result<Command> {
@@ -322,42 +337,6 @@ impl Lab {
     fn plug(&self, port: &str) -> Result<()> {
         self.topology.lan.ip(&[format!("link set {port} up")])
     }
-
-    /// The logs of a failed test would go with the lab, so their ends are printed.
-    fn print_logs(&self) {
-        let Ok(entries) = std::fs::read_dir(self.directory().join("log")) else { return };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        for path in paths {
-            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            let text =
-                std::fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
-            let quiet = ["kube-", "etcd", "pod-"].iter().any(|prefix| name.starts_with(prefix));
-            if quiet || text.is_empty() {
-                continue;
-            }
-            let lines: Vec<&str> = text.lines().collect();
-            let shown = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "── {name} of {}, the last {} lines ──\n{}",
-                self.name(),
-                shown.len(),
-                shown.join("\n")
-            );
-        }
-    }
-
-    /// With `HERALD_LAB_LOGS=<directory>` every lab leaves a copy of its files there. A test that fails by returning an
-    /// error drops its lab as one that succeeds does, so this cannot be told apart here.
-    fn keep_logs(&self) {
-        let Some(directory) = std::env::var_os("HERALD_LAB_LOGS") else { return };
-        let target = Path::new(&directory).join(self.name());
-        let copied = std::fs::create_dir_all(&directory)
-            .and_then(|()| Command::new("cp").arg("-rT").arg(self.directory()).arg(&target).status());
-        if copied.is_ok_and(|status| status.success()) {
-            eprintln!("the files of {} are kept in {}", self.name(), target.display());
-        }
-    }
 }
 
 impl Drop for Lab {
@@ -365,13 +344,21 @@ impl Drop for Lab {
         if !self.owned {
             return;
         }
-        if std::thread::panicking() {
+        // A second panic would end all tests of this process.
+        let failed = std::thread::panicking();
+        let noise = if failed { Vec::new() } else { self.noise() };
+        if failed || !noise.is_empty() {
             self.print_logs();
         }
         self.keep_logs();
         if let Err(error) = self.registry.remove() {
             eprintln!("{error:#}");
         }
+        assert!(
+            noise.is_empty(),
+            "Herald says the same too often (if the test returned an error as well, this has taken its place):\n{}",
+            noise.join("\n")
+        );
     }
 }
 

@@ -36,6 +36,7 @@ mod lab;
 mod machine;
 mod manifests;
 mod namespace;
+mod noise;
 mod pod;
 mod poller;
 mod process;
@@ -44,6 +45,7 @@ mod router;
 mod sandbox;
 pub mod serve;
 mod spawn;
+mod stamp;
 mod topology;
 
 pub use await_until::{await_ok, await_until, holds_for};

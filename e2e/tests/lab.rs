@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use herald_e2e::{
-    CLIENT, ClientError, Lab, PodOptions, PollOptions, Poller, Port, ROUTER, at, await_ok, await_until,
-    namespaces,
+    CLIENT, ClientError, Lab, LabBuilder, PodOptions, PollOptions, Poller, Port, ROUTER, at, await_ok,
+    await_until, namespaces,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -87,6 +87,29 @@ fn dropping_a_lab_removes_namespaces_processes_and_files_also_after_a_panic() ->
     assert!(!directory.exists());
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "the server lives: {stat}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_lab_in_which_herald_repeats_itself_fails_its_test_with_the_line() -> Result<()> {
+    let repeating = |builder: LabBuilder| -> Result<Lab> {
+        let lab = builder.nodes(1).start()?;
+        let mut command = Command::new("sh");
+        let line = "2026-01-01T12:00:00.123456Z  WARN herald_speaker::x: cannot; trying again";
+        command.args(["-c", "for i in $(seq 11); do echo \"$0\"; done; echo said", line]);
+        let process = lab.start_process(&lab.node(1).ns, "speaker-node1", command)?;
+        process.await_log("said", SOON)?;
+        Ok(lab)
+    };
+    let lab = repeating(Lab::builder())?;
+    let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(lab)));
+    let told = dropped.err().and_then(|panic| panic.downcast::<String>().ok()).unwrap_or_default();
+    let line = "the log of speaker-node1: more than 10 times within a second: WARN herald_speaker::x: cannot; trying again";
+    assert!(told.contains(line), "{told}");
+    let told = repeating(Lab::builder())?.remove().err().map(|error| error.to_string()).unwrap_or_default();
+    assert_eq!(told, line);
+    drop(repeating(Lab::builder().noisy())?);
     Ok(())
 }
 

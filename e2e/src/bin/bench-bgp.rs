@@ -58,7 +58,7 @@ fn main() -> Result<()> {
 
 fn run(arguments: &Arguments, table: &mut Table, header: &mut String) -> Result<()> {
     eprintln!("the lab: three nodes, a router, Kubernetes");
-    let lab = Lab::builder().nodes(3).control_plane().start()?;
+    let lab = Lab::builder().nodes(3).control_plane().noisy().start()?;
     let kubernetes = create::kubernetes(&lab)?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -83,7 +83,7 @@ fn run(arguments: &Arguments, table: &mut Table, header: &mut String) -> Result<
     }
     lab.remove()?;
     if ["death", "restart", "drain"].iter().any(|row| arguments.wants(row)) {
-        let lab = Lab::builder().nodes(3).control_plane().bird().start()?;
+        let lab = Lab::builder().nodes(3).control_plane().bird().noisy().start()?;
         outage::measure(&lab, &|row| arguments.wants(row), table)?;
         lab.remove()?;
     }

@@ -30,7 +30,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let begin = Instant::now();
     eprintln!("the lab: one node, BIRD, Kubernetes");
-    let lab = Lab::builder().nodes(1).control_plane().bird().start()?;
+    let lab = Lab::builder().nodes(1).control_plane().bird().noisy().start()?;
     let (_, kubernetes) = create::versions(&lab)?;
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

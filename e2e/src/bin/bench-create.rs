@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     let wants = |system| arguments.only.is_none_or(|only| only == system);
     let begin = Instant::now();
     eprintln!("the lab: three nodes, BIRD, a client, Kubernetes");
-    let lab = Lab::builder().nodes(3).control_plane().bird().start()?;
+    let lab = Lab::builder().nodes(3).control_plane().bird().noisy().start()?;
     for node in lab.nodes() {
         lab.pod(node, &format!("web-{}", node.index), &PodOptions::app("web"))?;
     }

@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     ensure!(arguments.sizes.iter().all(|size| (100..=65_000).contains(size)), "sizes are 100 to 65000");
     let begin = Instant::now();
     eprintln!("the lab: three nodes, BIRD, a client, Kubernetes");
-    let lab = Lab::builder().nodes(3).control_plane().bird().start()?;
+    let lab = Lab::builder().nodes(3).control_plane().bird().noisy().start()?;
     let (_, kubernetes) = create::versions(&lab)?;
     let (_, kube_proxy) = metallb::versions().unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

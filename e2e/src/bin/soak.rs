@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let begin = Instant::now();
     let mut table = Table::new("-", &[]);
-    let lab = Lab::builder().nodes(3).control_plane().bird().start()?;
+    let lab = Lab::builder().nodes(3).control_plane().bird().noisy().start()?;
     let kubernetes = create::kubernetes(&lab)?;
     let header = format!(
         "{}, {} min; Kubernetes {kubernetes}, load {:.1}",

@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// Moves them once.
 pub fn measure(kind: Kind, table: &mut Table) -> Result<()> {
     eprintln!("{}: a lab of two nodes, {COUNT} addresses", kind.name());
-    let lab = Lab::builder().nodes(2).control_plane().start()?;
+    let lab = Lab::builder().nodes(2).control_plane().noisy().start()?;
     lab.router().ns.ip(&[format!("route add {NETWORK} dev lan")])?;
     lab.pod(lab.node(2), "web-1", &PodOptions::app(SERVICE))?;
     configure(&lab, kind, POOL)?;

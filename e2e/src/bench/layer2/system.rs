@@ -71,7 +71,7 @@ impl System {
     /// Starts it in a lab of so many nodes, and waits until one node answers for the address and another one would.
     pub fn start(kind: Kind, nodes: u8) -> Result<Self> {
         eprintln!("{}: a lab of {nodes} nodes", kind.name());
-        let lab = Lab::builder().nodes(nodes).control_plane().start()?;
+        let lab = Lab::builder().nodes(nodes).control_plane().noisy().start()?;
         let macs = lab.nodes().iter().map(|node| Ok((node.index, mac(node)?))).collect::<Result<_>>()?;
         let (others, vip) = match kind {
             Kind::Keepalived => (serve(&lab)?, KEEPALIVED),
