@@ -72,6 +72,8 @@ pub(crate) struct Floor {
     /// Services that fell within the window and have not been usable since.
     fallen: BTreeMap<ObjectName, Instant>,
     held: BTreeMap<ObjectName, Held>,
+    /// Services whose grace was over since something is held: for whoever tells of it.
+    pub(crate) over: usize,
 }
 
 impl Floor {

@@ -86,6 +86,7 @@ impl Reconciler {
         let grace =
             self.settings.as_ref().map_or(Duration::ZERO, |settings| settings.config.herald.floor_grace);
         let losses = self.index.take_losses();
+        let before = self.floor.count();
         let changes = self.floor.step(now, grace, losses, self.index.dirty(), &self.index);
         if changes.is_empty() {
             return;
@@ -114,18 +115,22 @@ impl Reconciler {
                 }
             }
         }
-        if held > 0 {
+        // They fall and are released one after another: the log has the begin and the end, the metric how many they are.
+        if held > 0 && before == 0 {
             tracing::warn!(
-                services = held,
                 ?grace,
                 "endpoints of many Services turned not ready at once; what was good last is used on"
             );
         }
-        if over > 0 {
-            tracing::warn!(
-                services = over,
-                "the grace is over for which the last good endpoints were used on: these Services have none that is ready"
-            );
+        self.floor.over += over;
+        if self.floor.count() == 0 {
+            match std::mem::take(&mut self.floor.over) {
+                0 => tracing::info!("no Service uses its last good endpoints any more"),
+                services => tracing::warn!(
+                    services,
+                    "the grace is over for which the last good endpoints were used on: these Services have none that is ready"
+                ),
+            }
         }
         self.metrics.holds.inc_by(held);
         self.metrics.held_services.set(i64::try_from(self.floor.count()).unwrap_or(i64::MAX));
