@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use herald_config::{Config, Document, File, Finding, NoticeReason, Sources, Watched};
+use herald_config::{Config, Document, File, Finding, Notice, NoticeReason, Sources, Subject, Watched};
 use herald_runtime::config_report::{self, Refusals};
 use herald_runtime::untyped::{UntypedEvent, UntypedKind};
 use herald_runtime::watch::WatchEvent;
@@ -184,8 +184,12 @@ impl Configured {
         if self.listed() {
             config_report::tell(&self.told, self.sources.refusals());
         }
-        let refused: Vec<&str> =
-            outcome.notices.iter().filter(|notice| notice.refused).map(|notice| &*notice.text).collect();
+        let named = |notice: &Notice| match &notice.about {
+            Subject::ConfigMap => notice.text.clone(),
+            Subject::Object(key, _) => format!("{key}: {}", notice.text),
+        };
+        let refused: Vec<String> =
+            outcome.notices.iter().filter(|notice| notice.refused).map(named).collect();
         let gone = outcome.notices.iter().any(|notice| notice.reason == NoticeReason::Deleted);
         let news = match refused.is_empty() {
             _ if gone => Some(ConfigNews::Gone),
@@ -213,4 +217,25 @@ pub(crate) fn watched() -> Vec<UntypedKind> {
         fields,
     };
     Sources::new(true).watched().into_iter().map(kind).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_object_is_named() {
+        let mut configured = Configured::with_objects(watch::Sender::new(None));
+        configured.document(WatchEvent::Reset(Vec::new()));
+        for kind in watched() {
+            configured.object(UntypedEvent { kind: kind.kind, event: WatchEvent::Reset(Vec::new()) });
+        }
+        let pool = json!({ "metadata": { "name": "edge" }, "spec": { "addresses": ["nonsense"] } });
+        let event = WatchEvent::Applied(pool);
+        let (_, news) = configured.object(UntypedEvent { kind: "IPAddressPool", event });
+        let Some(ConfigNews::Refused(error)) = news else { panic!("{news:?}") };
+        assert!(error.starts_with("IPAddressPool edge: spec.addresses[0]: "), "{error}");
+    }
 }

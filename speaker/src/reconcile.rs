@@ -386,7 +386,10 @@ impl Reconciler {
         match news {
             ConfigNews::Taken => {
                 self.outputs.client_metrics.config_taken();
-                tracing::info!("configuration taken");
+                let config = self.index.config();
+                let (pools, peers) =
+                    (config.map(|config| config.pools.len()), config.map(|config| config.peers.len()));
+                tracing::info!(pools, peers, "configuration taken");
             }
             ConfigNews::Refused(error) => {
                 self.outputs.client_metrics.config_refused();

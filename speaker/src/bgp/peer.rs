@@ -353,7 +353,10 @@ impl Driver {
                     DownReason::Stopped(_) | DownReason::Restarting => {
                         tracing::info!(peer = %self.settings, %reason, "session down")
                     }
-                    _ => tracing::warn!(peer = %self.settings, %reason, "session down"),
+                    _ => {
+                        let advice = advice(&reason, &self.settings.peer).unwrap_or_default();
+                        tracing::warn!(peer = %self.settings, %reason, advice, "session down");
+                    }
                 }
             }
             Output::AttemptFailed(reason) => {
