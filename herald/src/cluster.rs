@@ -152,7 +152,7 @@ impl Cluster {
         let states = or_told("configurationstates.metallb.io", states);
         if let Some(lease) = lease {
             facts.leader = match lease {
-                Ok(Some(lease)) => Ok(leader(client, &lease.data).await),
+                Ok(Some(lease)) => Ok(leader(client, &serde_json::to_value(&lease)?).await),
                 Ok(None) => Ok(None),
                 Err(error) => Err(said(error)),
             };

@@ -1,5 +1,5 @@
 //! Who leads, by the Lease. Its times are of the leader's clock, and whoever asks may have another one: where the two do not go together, the API
-//! server's is asked for.
+//! server is asked what time it is, and when the Lease was written is taken from what it notes of each object itself (`managedFields`).
 
 use anyhow::{Context, Result};
 use k8s_openapi::jiff::{SignedDuration, Timestamp, fmt::rfc2822};
@@ -13,45 +13,57 @@ const APART: i64 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     holder: String,
+    /// By the leader's clock.
     renewed: Timestamp,
+    /// The same by the API server's, in whole seconds; `None`: it does not say.
+    written: Option<Timestamp>,
     /// Seconds.
     lasts: i64,
 }
 
 impl Held {
-    /// Of a Lease's fields; `None`: nobody holds it.
+    /// Of a whole Lease; `None`: nobody holds it.
     pub(crate) fn of(lease: &Value) -> Option<Self> {
         let spec = lease.get("spec")?;
         let holder = spec.get("holderIdentity")?.as_str().filter(|holder| !holder.is_empty())?;
         Some(Self {
             holder: holder.to_owned(),
             renewed: spec.get("renewTime")?.as_str()?.parse().ok()?,
+            written: written(lease),
             lasts: spec.get("leaseDurationSeconds")?.as_i64()?,
         })
     }
 
-    /// Who leads, if it has not run out by this time.
+    /// Who leads, if it has not run out by this time of the API server's.
     pub(crate) fn leader(&self, now: Timestamp) -> Option<&str> {
-        (self.age(now) <= self.lasts).then_some(&*self.holder)
+        (age(self.written.unwrap_or(self.renewed), now) <= self.lasts).then_some(&*self.holder)
     }
 
-    /// Whether this may be the time of the leader's clock, as far as can be told.
+    /// It has not run out by this time, which may be that of the leader's clock as far as can be told.
     fn goes_with(&self, now: Timestamp) -> bool {
-        (-APART..=self.lasts).contains(&self.age(now))
-    }
-
-    fn age(&self, now: Timestamp) -> i64 {
-        now.as_second().saturating_sub(self.renewed.as_second())
+        (-APART..=self.lasts).contains(&age(self.renewed, now))
     }
 }
 
-/// Who leads now by a Lease's fields. Asks the API server for its time where this machine's says that the Lease has run out, or is of the future.
+/// In seconds.
+fn age(then: Timestamp, now: Timestamp) -> i64 {
+    now.as_second().saturating_sub(then.as_second())
+}
+
+/// When the API server last took another time of renewal.
+fn written(lease: &Value) -> Option<Timestamp> {
+    let entries = lease.get("metadata")?.get("managedFields")?.as_array()?.iter();
+    let renewals = entries.filter(|entry| entry.pointer("/fieldsV1/f:spec/f:renewTime").is_some());
+    renewals.filter_map(|entry| entry.get("time")?.as_str()?.parse().ok()).max()
+}
+
+/// Who leads now by a whole Lease. Asks the API server for its time where this machine's says that the Lease has run out, or is of the future.
 pub(crate) async fn leader(client: &Client, lease: &Value) -> Option<String> {
     let (held, now) = (Held::of(lease)?, Timestamp::now());
-    let ahead = match held.goes_with(now) {
-        true => 0,
-        false => version(client).await.ok().and_then(|(_, ahead)| ahead).unwrap_or(0),
-    };
+    if held.goes_with(now) {
+        return Some(held.holder);
+    }
+    let ahead = version(client).await.ok().and_then(|(_, ahead)| ahead).unwrap_or(0);
     held.leader(now + SignedDuration::from_secs(ahead)).map(str::to_owned)
 }
 
@@ -93,6 +105,24 @@ mod tests {
         ] {
             let now = now.parse().unwrap();
             assert_eq!((held.leader(now).is_some(), held.goes_with(now)), (leads, together), "{now}");
+        }
+    }
+
+    #[test]
+    fn a_leader_whose_clock_is_wrong_leads_as_long_as_the_api_server_sees_it_renew() {
+        let entry =
+            |field: &str, time: &str| json!({ "time": time, "fieldsV1": { "f:spec": { field: {} } } });
+        // Its clock is an hour behind; somebody else has edited something later on.
+        let lease = json!({
+            "metadata": { "managedFields": [
+                entry("f:renewTime", "2026-08-01T04:00:00Z"), entry("f:strategy", "2026-08-01T05:00:00Z"),
+            ] },
+            "spec": { "holderIdentity": "herald-0", "renewTime": "2026-08-01T03:00:00.000000Z", "leaseDurationSeconds": 20 },
+        });
+        let held = Held::of(&lease).unwrap();
+        for (now, leads) in [("2026-08-01T04:00:20Z", true), ("2026-08-01T04:00:21Z", false)] {
+            let now = now.parse().unwrap();
+            assert_eq!((held.leader(now).is_some(), held.goes_with(now)), (leads, false), "{now}");
         }
     }
 }
