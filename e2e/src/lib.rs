@@ -27,6 +27,7 @@ mod beat;
 pub mod bench;
 mod certificates;
 mod client;
+mod clock;
 mod control_plane;
 pub mod demo;
 mod faulty_api;
@@ -50,6 +51,7 @@ mod topology;
 
 pub use await_until::{await_ok, await_until, holds_for};
 pub use client::{Answer, ClientError, Connection, HttpOptions};
+pub use clock::Clock;
 pub use control_plane::{ControlPlaneOptions, e2e_suite, programs, tools};
 pub use faulty_api::{Fault, FaultyApi};
 pub use herald::{NAMESPACE, program as herald_program};

@@ -3,6 +3,7 @@
 
 mod api;
 mod forwarding;
+mod clock;
 mod many;
 mod node;
 mod nonsense;
