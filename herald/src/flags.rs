@@ -160,7 +160,7 @@ pub(crate) struct ControllerFlags {
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "DURATION")]
     lease_duration: Duration,
     /// How long a leader that cannot renew its Lease goes on.
-    #[arg(long, default_value = "12s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, default_value = "13s", value_parser = parse_duration, value_name = "DURATION")]
     lease_renew_deadline: Duration,
     /// How often a Lease is renewed.
     #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]

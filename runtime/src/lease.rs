@@ -30,9 +30,10 @@ pub struct Timings {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            // An API server that takes five seconds for every answer has two renewals in this time.
             duration: Duration::from_secs(20),
-            renew_deadline: Duration::from_secs(12),
+            // Of an API server that takes five seconds for every answer: a renewal that is lost two seconds after the last one, a look,
+            // another renewal.
+            renew_deadline: Duration::from_secs(13),
             retry_period: Duration::from_secs(2),
         }
     }

@@ -149,6 +149,35 @@ fn timings_that_let_two_lead_are_refused() {
     assert_eq!(timings(SECOND * 3, SECOND * 2, SECOND * 2).validate(), Err(TimingsError::Retry));
 }
 
+/// From when a leader is cut off from it, and what was under way is lost, each answer takes five seconds.
+#[test]
+fn a_leader_leads_on_when_its_connection_is_cut_at_any_time_and_the_api_server_is_slow_from_then_on() {
+    const QUICK: Duration = Duration::from_millis(20);
+    for cut in (0..4000).step_by(10).map(Duration::from_millis) {
+        let start = Instant::now();
+        let (mut election, mut now, cut) = (leader(start), start, start + cut);
+        while now < start + SECOND * 60 {
+            now = now.max(election.next_deadline());
+            let mut inputs = vec![Input::Deadline];
+            while let Some(input) = inputs.pop() {
+                for output in election.handle(now, input) {
+                    assert_ne!(output, Output::Follow, "cut after {:?}", cut - start);
+                    // As the driver asks: never beyond the end of the leadership.
+                    let (sent, lost) = (now, election.lost_at().unwrap());
+                    let answered = sent + if sent < cut { QUICK } else { SECOND * 5 };
+                    let failed = (sent < cut && answered >= cut).then_some(cut);
+                    now = failed.unwrap_or(answered).min(lost);
+                    inputs.push(match output {
+                        _ if failed.is_some() || answered > lost => Input::Failed,
+                        Output::Read => Input::Read(Some(record("me", 1))),
+                        _ => Input::Written(sent, record("me", 1)),
+                    });
+                }
+            }
+        }
+    }
+}
+
 /// The API server's side: one object with versions.
 #[derive(Default)]
 struct Api {

@@ -33,11 +33,7 @@ fn an_api_server_that_is_slow_refuses_forgets_or_breaks_off_costs_no_route_and_i
     for (n, (fault, serves, word)) in cases.into_iter().enumerate() {
         let seen: Vec<usize> = served.everybody().map(|process| process.log().len()).collect();
         let spoiled = api.spoiled();
-        match fault {
-            // Nothing is cut: what is slow is every answer.
-            Fault::Slow(_) => api.drift(fault.clone()),
-            _ => api.turn(fault.clone()),
-        }
+        api.turn(fault.clone());
         let address = format!("192.0.2.{}", n + 1);
         let name = format!("during-{n}");
         if serves {
