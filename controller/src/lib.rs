@@ -42,6 +42,7 @@ use herald_runtime::admin::AdminServer;
 use herald_runtime::client::{self, ClientOptions};
 use herald_runtime::events::EventRecorder;
 use herald_runtime::lease::{self, LeaseOptions, Timings};
+use herald_runtime::memory;
 use herald_runtime::metrics::Metrics;
 use herald_runtime::readiness::Readiness;
 use tokio_util::sync::CancellationToken;
@@ -135,6 +136,7 @@ pub async fn run(options: ControllerOptions, shutdown: CancellationToken) -> any
         tasks.spawn("webhook", webhook.run(shutdown.clone()));
     }
     tasks.spawn_until_shutdown("events", events.run());
+    tasks.spawn_until_shutdown("memory", memory::watch());
     tasks.spawn("lease", election);
     tasks.spawn("leader", supervise(leader, leading.subscribe(), shutdown, stopped));
     tasks.join(GRACE).await

@@ -6,6 +6,7 @@
 //!        └───> lease::run ──(watch channel: leading?)──> controller    1x
 //!        └───> EventRecorder::run <──(bounded mpsc, drops)── anyone    1x
 //!   AdminServer::run: /livez /readyz /metrics                          1x
+//!   memory::watch: a word when the memory limit is near                1x
 //!   shutdown::signals: SIGTERM/SIGINT -> CancellationToken             1x
 //!   Tasks: the one JoinSet of a role; a task that ends, ends the role
 //! ```
@@ -22,6 +23,7 @@ mod deadline;
 pub mod events;
 pub mod fetch;
 pub mod lease;
+pub mod memory;
 pub mod metrics;
 mod name;
 pub mod protobuf;

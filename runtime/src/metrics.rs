@@ -17,6 +17,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use self::exposition::{CLASSIC, OPEN_METRICS};
 
+use crate::memory::MemoryMetrics;
 use crate::watch::Reach;
 
 /// A registry that can be shared and added to at any time.
@@ -30,6 +31,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
+        registry.register_collector(Box::new(MemoryMetrics));
         Self { registry: Arc::new(Mutex::new(registry)) }
     }
 

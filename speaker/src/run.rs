@@ -15,6 +15,7 @@ use herald_proxy::{Names, ProxyMetrics, SliceView};
 use herald_runtime::admin::AdminServer;
 use herald_runtime::config_report::{self, Component};
 use herald_runtime::events::EventRecorder;
+use herald_runtime::memory;
 use herald_runtime::metrics::{ClientMetrics, Metrics};
 use herald_runtime::readiness::Readiness;
 use herald_runtime::untyped;
@@ -116,6 +117,7 @@ pub async fn run(options: SpeakerOptions, shutdown: CancellationToken) -> anyhow
     let host = Some(options.node_name.clone());
     let (events, writer) = EventRecorder::new(options.client.clone(), "herald-speaker", host, &metrics);
     tasks.spawn_until_shutdown("events", writer.run());
+    tasks.spawn_until_shutdown("memory", memory::watch());
     let client_metrics = ClientMetrics::new(&metrics);
     let (observed, inputs) = mpsc::channel(OBSERVED);
     spawn_watches(&mut tasks, &options, &readiness, &client_metrics, &observed);

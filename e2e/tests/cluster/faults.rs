@@ -5,6 +5,7 @@ mod api;
 mod forwarding;
 mod clock;
 mod many;
+mod memory;
 mod node;
 mod nonsense;
 

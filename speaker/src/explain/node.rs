@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use herald_proxy::{EndpointsView, IpFamily};
 use herald_runtime::ObjectName;
+use herald_runtime::memory::Memory;
 use serde::Serialize;
 
 use super::history::{Clock, history};
@@ -69,6 +70,7 @@ impl Reconciler {
             refusal: settings.refusal,
             forwarding: self.forwarding_trouble(),
             conntrack: Room::of(&self.options.sysctl_directory),
+            memory: Memory::own(),
             drained: self.applier.means().peers.avoided(),
             remembered: self.index.is_remembered(),
             failed: self.applier.failures().collect(),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use herald_runtime::ObjectName;
+use herald_runtime::memory::Memory;
 use serde::{Deserialize, Serialize};
 
 use super::availability::{AvailabilityAnswer, availability};
@@ -80,6 +81,8 @@ pub(crate) struct Node<'a> {
     pub(crate) forwarding: Option<String>,
     /// Its connection table.
     pub(crate) conntrack: Option<Room>,
+    /// What the speaker's container holds.
+    pub(crate) memory: Option<Memory>,
     /// It is being drained.
     pub(crate) drained: bool,
     /// A snapshot stands in for lists that have not come.
@@ -158,6 +161,10 @@ fn own(node: &Node<'_>) -> Vec<Finding> {
             Some(format!("conntrack -S and conntrack -L -o extended on {}: who opens them?", node.name)),
         );
     }
+    if let Some(text) = node.memory.and_then(Memory::trouble) {
+        let advice = "raise resources.limits.memory of the speakers' DaemonSet, or take it away";
+        found(text, Some(advice.to_owned()));
+    }
     if node.contested {
         let text = "others edit Herald's nftables tables again and again, and repairs are held back";
         found(text.to_owned(), Some(format!("nft monitor on {}: who is it?", node.name)));
@@ -221,6 +228,7 @@ mod tests {
             refusal: None,
             forwarding: None,
             conntrack: None,
+            memory: None,
             drained: false,
             remembered: false,
             failed,
