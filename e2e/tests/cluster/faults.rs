@@ -2,8 +2,8 @@
 //! What worked goes on working, and what is to be done is said.
 
 mod api;
-mod forwarding;
 mod clock;
+mod forwarding;
 mod many;
 mod memory;
 mod node;
