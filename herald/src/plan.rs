@@ -1,5 +1,5 @@
 //! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; what it would do to sessions,
-//! routes and owners, asked of the speakers' own plans; which connections that would break ([`connections`]); and what becomes of all that when
+//! routes and owners, asked of the speakers' own plans; which connections that would break ([`mod@connections`]); and what becomes of all that when
 //! a node is drained ([`drain`]). Nothing is written.
 
 mod addresses;

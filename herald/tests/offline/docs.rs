@@ -91,7 +91,17 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Without `..`.
+/// The README counts what others list.
+#[test]
+fn the_readme_counts_rightly() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let readme = read("README.md");
+    for (file, row, what) in [("docs/runbook.md", "### ", "symptoms"), ("docs/doctor.md", "| `", "checks")] {
+        let count = read(file).lines().filter(|line| line.starts_with(row)).count();
+        assert!(readme.contains(&format!("({file}): {count} {what}")), "{file} has {count} {what}");
+    }
+}
+
 /// Each row of docs/faults.md names its tests: a module of the cluster suite, or a file.
 #[test]
 fn what_is_said_of_faults_is_tried() {
@@ -115,6 +125,7 @@ fn what_is_said_of_faults_is_tried() {
     assert!(tests >= 20, "{tests}");
 }
 
+/// Without `..`.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
