@@ -135,11 +135,14 @@ impl Collector for MemoryMetrics {
             (
                 "herald_memory_working_set_bytes",
                 "Memory of the container that the kernel cannot take back",
-                Some(used),
+                used,
             ),
-            ("herald_memory_limit_bytes", "At so much the kernel kills it; missing: at no limit", limit),
+            (
+                "herald_memory_limit_bytes",
+                "At so much the kernel kills it; 0: there is no limit",
+                limit.unwrap_or(0),
+            ),
         ] {
-            let Some(value) = value else { continue };
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }

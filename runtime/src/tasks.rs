@@ -30,13 +30,17 @@ impl Tasks {
         self.set.spawn(async move { (name, task.await) });
     }
 
-    /// Starts a task that is dropped where it stands when the token is cancelled.
+    /// Starts a task that is dropped where it stands when the token is cancelled. What it ends with after that is nobody's concern: those that
+    /// it works for may have gone before it is run again.
     pub fn spawn_until_shutdown<F>(&mut self, name: &'static str, task: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let shutdown = self.shutdown.clone();
-        self.spawn(name, async move { shutdown.run_until_cancelled(task).await.unwrap_or(Ok(())) });
+        self.spawn(name, async move {
+            let ended = shutdown.run_until_cancelled(task).await;
+            ended.filter(|_| !shutdown.is_cancelled()).unwrap_or(Ok(()))
+        });
     }
 
     /// Waits for the shutdown or for the first task that ends, then for all others, at most `grace` long.
@@ -104,6 +108,19 @@ mod tests {
         tasks.spawn("stubborn", std::future::pending());
         tasks.spawn_until_shutdown("plain", std::future::pending());
         shutdown.cancel();
+        tasks.join(Duration::from_secs(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_task_misses_after_the_shutdown_is_no_failure() {
+        let shutdown = CancellationToken::new();
+        let (others, mut theirs) = tokio::sync::watch::channel(());
+        let mut tasks = Tasks::new(shutdown.clone());
+        tasks.spawn_until_shutdown("listens", async move { Ok(theirs.changed().await?) });
+        tokio::task::yield_now().await;
+        // Both have happened when it is run again.
+        shutdown.cancel();
+        drop(others);
         tasks.join(Duration::from_secs(5)).await.unwrap();
     }
 

@@ -98,7 +98,7 @@ fn a_memory_limit_that_is_near_is_told_and_the_killing_at_it_costs_no_connection
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map(|value| value.parse().context(name.to_owned())).transpose()
     };
-    ensure!(metric("herald_memory_limit_bytes")?.is_none());
+    ensure!(metric("herald_memory_limit_bytes")? == Some(0));
     ensure!(!overview(&lab)?.contains("memory limit"));
     // It gives back what it has freed, so what it uses becomes less for a while. Its own look comes every ten seconds.
     let near = await_ok(SOON, "a limit that is near", || {
