@@ -146,6 +146,10 @@ impl Reconciler {
                 }
                 Ok(()) = inputs.layer2.changed() => {
                     let view = inputs.layer2.borrow_and_update().clone();
+                    let programmed = self.applier.programmed();
+                    if let Some(proxy) = &mut self.applier.effects().proxy {
+                        proxy.hand_over(&view.beside, programmed).await;
+                    }
                     self.availability.owned(&view);
                     self.reporter.layer2(Instant::now(), view);
                 }
@@ -204,11 +208,6 @@ impl Reconciler {
         let left = self.drain.next_deadline().is_some_and(|at| at <= started);
         if self.index.take_settings_changed() || self.settings.is_none() || follows || left {
             self.settings_changed(started, &addresses.unwrap_or_default()).await;
-        }
-        let beside = self.applier.effects().layer2.view().borrow().beside.clone();
-        let programmed = self.applier.programmed();
-        if let Some(proxy) = &mut self.applier.effects().proxy {
-            proxy.hand_over(&beside, programmed).await;
         }
         self.applier.expire(started).await;
         let look = self.applier.verify(started).await;

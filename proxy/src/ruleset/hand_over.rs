@@ -28,7 +28,7 @@ use super::model::{CONNECTION, Chain, Expression, Rule, SetName, Statement, Word
 
 /// How many other nodes are asked.
 pub const NODES: u16 = 32;
-/// How long an answer may take. Rounded to no kernel's ticks.
+/// How long an answer may take. Whole ticks at 100, 250, 300 and 1,000 Hz, so that each kernel lists it as it was written.
 const ASKING: Duration = Duration::from_millis(160);
 /// How long nobody is asked again.
 const ASKED: Duration = Duration::from_secs(2);

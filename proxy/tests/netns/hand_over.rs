@@ -103,6 +103,15 @@ impl Segment {
         }))
     }
 
+    /// The server, and a connection to it that the first node knows.
+    fn held_by_the_first(&self, f: usize) -> (Server, Held) {
+        let server = echo(&self.server, f);
+        self.turn(f, 0);
+        let mut held = self.connect(f);
+        held.goes_on();
+        (server, held)
+    }
+
     /// Packets that a node's interface has got so far.
     fn received(&self, node: usize) -> u64 {
         let count = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
@@ -157,10 +166,7 @@ fn a_connection_goes_on_wherever_its_packets_come_to() {
     let segment = Segment::new();
     let _kernels = segment.serve(true);
     for f in [0, 1] {
-        let _server = echo(&segment.server, f);
-        segment.turn(f, 0);
-        let mut held = segment.connect(f);
-        held.goes_on();
+        let (_server, mut held) = segment.held_by_the_first(f);
         for node in [1, 2, 1, 0, 2] {
             segment.turn(f, node);
             let before = segment.received(node);
@@ -187,10 +193,7 @@ fn a_connection_that_no_node_knows_ends_with_its_first_retransmission() {
     let segment = Segment::new();
     let _kernels = segment.serve(true);
     for f in [0, 1] {
-        let _server = echo(&segment.server, f);
-        segment.turn(f, 0);
-        let mut held = segment.connect(f);
-        held.goes_on();
+        let (_server, mut held) = segment.held_by_the_first(f);
         segment.nodes[0].ip(&["link set eth0 down"]);
         segment.turn(f, 1);
         let before = segment.received(2);
@@ -214,10 +217,7 @@ fn without_hand_over_a_connection_ends_where_its_packets_come_to_another_node() 
     let segment = Segment::new();
     let _kernels = segment.serve(false);
     for f in [0, 1] {
-        let _server = echo(&segment.server, f);
-        segment.turn(f, 0);
-        let mut held = segment.connect(f);
-        held.goes_on();
+        let (_server, mut held) = segment.held_by_the_first(f);
         segment.turn(f, 1);
         assert_eq!(held.asks().0.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
