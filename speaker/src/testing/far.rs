@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::bird::{BIRD as ROUTER, NODE};
 
@@ -113,7 +114,7 @@ fn namespace() -> Child {
     process
 }
 
-/// A veth pair of the net 10.9.`net`.0/30.
+/// A veth pair of the net 10.9.`net`.0/30 that takes packets: what is sent before the kernel has noticed its carrier is lost.
 fn connect(one: Option<u32>, other: Option<u32>, name: &str, net: u8) {
     let peer = format!("{name}-peer");
     let pid = other.unwrap_or_else(std::process::id).to_string();
@@ -123,9 +124,16 @@ fn connect(one: Option<u32>, other: Option<u32>, name: &str, net: u8) {
         run(&mut within(place, "ip", &["address", "add", &address, "dev", link]));
         run(&mut within(place, "ip", &["link", "set", link, "up"]));
     }
+    for (place, link) in [(one, name), (other, peer.as_str())] {
+        let begin = Instant::now();
+        while !run(&mut within(place, "ip", &["link", "show", "dev", link])).contains("state UP") {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{link} does not come up");
+        }
+    }
 }
 
-fn run(command: &mut Command) {
+fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("iproute2 and util-linux are installed");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use herald_e2e::{Fault, await_ok, await_until};
+use herald_e2e::{Fault, Lab, NAMESPACE, await_ok, await_until};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use serde_json::json;
 
 use super::{CONFIG, Served, WEB};
@@ -54,6 +56,7 @@ fn an_api_server_that_is_slow_refuses_forgets_or_breaks_off_costs_no_route_and_i
         ensure!(await_address(lab, &name)? == ip(&address));
         lab.router().await_route(&format!("{address}/32"), &served.hops(), AFTER)?;
         await_ok(AFTER, "an answer", || lab.client().get((ip(&address), 80).into()).map(drop))?;
+        await_renewal(lab)?;
     }
     for (node, ((updates, withdrawals), begun)) in served.sessions()?.into_iter().enumerate() {
         let ((first, _), sessions) = &before[node];
@@ -70,6 +73,21 @@ fn an_api_server_that_is_slow_refuses_forgets_or_breaks_off_costs_no_route_and_i
     }
     ensure!(served.controller.log().matches(" leading ").count() == 1, "{}", served.controller.log_tail());
     Ok(())
+}
+
+/// So that the next fault meets a leader whose Lease is fresh: each is borne by itself, not all of them in a row.
+fn await_renewal(lab: &Lab) -> Result<()> {
+    let version = || {
+        lab.block_on(async |client| {
+            let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
+            Ok(leases.get("herald-controller").await?.metadata.resource_version)
+        })
+    };
+    let before = version()?;
+    await_ok(SOON, "a renewal of the Lease", || {
+        ensure!(version()? != before);
+        Ok(())
+    })
 }
 
 /// Its disk hangs: reads are answered from the API server's memory, writes by nobody.
