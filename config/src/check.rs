@@ -64,6 +64,15 @@ pub(crate) fn contents(files: &[File]) -> Result<Vec<Contents>, Vec<Finding>> {
     if checker.findings.is_empty() { Ok(all) } else { Err(checker.findings) }
 }
 
+/// How many objects of `metallb.io` and documents of the ConfigMap stand in the files.
+///
+/// # Errors
+/// What cannot be read, by file and line.
+pub fn count(files: &[File]) -> Result<usize, Vec<Finding>> {
+    let contents = contents(files)?;
+    Ok(contents.iter().map(|content| content.objects.len() + content.documents.len()).sum())
+}
+
 /// Judges all files together.
 pub fn check(files: &[File]) -> Checked {
     let mut checker = Checker { files, findings: Vec::new() };

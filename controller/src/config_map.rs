@@ -118,13 +118,9 @@ impl ConfigState {
     ///
     /// # Errors
     /// What cannot be read; nothing is taken then.
-    pub fn apply_files(
-        &mut self,
-        files: &[File],
-        tells: &mut Vec<Tell>,
-    ) -> Result<(usize, bool), Vec<Finding>> {
-        let taken = self.sources.apply_files(files)?;
-        Ok((taken, self.settle(tells)))
+    pub fn apply_files(&mut self, files: &[File], tells: &mut Vec<Tell>) -> Result<bool, Vec<Finding>> {
+        self.sources.apply_files(files)?;
+        Ok(self.settle(tells))
     }
 
     fn settle(&mut self, tells: &mut Vec<Tell>) -> bool {

@@ -42,7 +42,7 @@ pub(crate) use self::told::{Subject, Wanted};
 pub(crate) use self::watch::watch;
 use crate::flags::{ClusterFlags, json};
 use crate::leader::leader;
-use crate::speakers::{NodeFact, PODS, ask_nodes, speaker_pods, untyped};
+use crate::speakers::{NodeFact, PODS, ask_nodes, pods_of, untyped};
 use crate::status::Form;
 
 /// For all lists.
@@ -122,7 +122,7 @@ impl Cluster {
         let balanced = ListParams::default().fields("spec.type=LoadBalancer");
         let herald = ListParams::default().labels(PODS);
         let (services, nodes) = (Api::<Service>::all(client.clone()), Api::<Node>::all(client.clone()));
-        let pods = speaker_pods(client, namespace);
+        let pods = pods_of(client, namespace);
         let leases = untyped(client, namespace, ("coordination.k8s.io", "v1", "Lease", "leases"));
         let ours = |kind, plural| untyped(client, namespace, ("metallb.io", "v1beta1", kind, plural));
         let pools = ours("IPAddressPool", "ipaddresspools");

@@ -20,7 +20,7 @@ use kube::api::ListParams;
 use serde::de::DeserializeOwned;
 
 use crate::flags::{ClusterFlags, Output, ReportFlags};
-use crate::speakers::{self, NodeFact, PODS, speaker_pods};
+use crate::speakers::{self, NodeFact, PODS, pods_of};
 
 /// How long the API server may take.
 const API: Duration = Duration::from_secs(10);
@@ -166,7 +166,7 @@ fn remedy(error: FetchError) -> anyhow::Error {
 /// What the speaker of a node answers: by the API server's pod proxy where it is a pod and that is allowed, which needs no way to the node.
 async fn by_node(name: &str, cluster: &ClusterFlags, path: &str) -> Result<Bytes> {
     let client = cluster.connect("--node needs the API server").await?;
-    let (nodes, pods) = (Api::<Node>::all(client.clone()), speaker_pods(&client, &cluster.namespace));
+    let (nodes, pods) = (Api::<Node>::all(client.clone()), pods_of(&client, &cluster.namespace));
     let (this, here) = (format!("metadata.name={name}"), format!("spec.nodeName={name}"));
     let (this, here) =
         (ListParams::default().fields(&this), ListParams::default().labels(PODS).fields(&here));

@@ -1,4 +1,4 @@
-//! `herald plan`: what other configuration would do to the Services' addresses, asked of the controller's own planner; what it would do to sessions,
+//! `herald plan`: what other configuration, or other Services, would do to addresses, asked of the controller's own planner; what it would do to sessions,
 //! routes and owners, asked of the speakers' own plans; which connections that would break ([`mod@connections`]); and what becomes of all that when
 //! a node is drained ([`drain`]). Nothing is written.
 
@@ -7,6 +7,7 @@ mod announced;
 mod connections;
 mod drain;
 mod facts;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
-use herald_config::File;
+use herald_config::{File, Finding};
 use herald_controller::planner::forecast as addresses_of;
+use herald_controller::service::ServiceView;
 use herald_speaker::SpeakerOptions;
 use herald_speaker::forecast::{Forecast, World, forecast};
 use kube::Client;
@@ -47,7 +49,8 @@ const UNKNOWN: &str = "Not known from here: how many connections there are, what
 pub(crate) struct PlanFlags {
     #[command(subcommand)]
     of: Option<Of>,
-    /// YAML files as for `kubectl apply -f`, with objects of metallb.io or the ConfigMap; `-` is standard input, can be repeated.
+    /// YAML files as for `kubectl apply -f`, with Services, objects of metallb.io or the ConfigMap; `-` is standard input, can be repeated. Services
+    /// are judged with the API server's dry run, for which one needs the right to write them.
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     files: Vec<String>,
     /// As the controller's.
@@ -92,38 +95,36 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
         .into_iter()
         .map(|name| Ok(File { text: read(&name).with_context(|| name.clone())?, name }))
         .collect::<Result<Vec<File>>>()?;
-    let client = cluster.connect("herald plan asks the API server for all Services").await?;
-    let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
-    let judged = quietly(|| {
-        addresses_of::forecast(
-            (lb_class.clone(), &cluster.namespace),
-            listed.cluster(),
-            &files,
-            Instant::now(),
-        )
-    });
-    let addresses = match judged {
-        Ok(addresses) => addresses,
-        Err(addresses_of::Failure::Unreadable(findings)) => {
+    let configuring = match herald_config::count(&files) {
+        Ok(configuring) => configuring,
+        Err(findings) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
             return Ok(ExitCode::from(UNREADABLE));
         }
-        Err(addresses_of::Failure::Nothing) => {
-            return Err(anyhow!(
-                "there is nothing to plan: name files with objects of metallb.io, or with the ConfigMap"
-            ));
-        }
     };
+    let client = cluster.connect("herald plan asks the API server for all Services").await?;
+    let wanted = services::read(&files, client.default_namespace())?;
+    if configuring + wanted.len() == 0 {
+        return Err(anyhow!(
+            "there is nothing to plan: name files with Services, objects of metallb.io, or the ConfigMap"
+        ));
+    }
+    let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
+    let applied = in_time(API, services::ask(&client, &wanted, &listed.services)).await?;
+    let views = applied.services.iter().map(|service| Box::new(ServiceView::new(service.clone())));
+    let (class, views) = (lb_class.clone(), views.collect());
+    let judged = quietly(|| {
+        addresses_of::forecast((class, &cluster.namespace), listed.cluster(), (&files, views), Instant::now())
+    });
+    let mut addresses = judged.map_err(unread)?;
+    addresses.refused.extend(applied.refused.iter().cloned());
     let now = quietly(|| listed.world());
     let mut services = listed.by_address();
+    listed.apply(applied);
     let then_of = |moved: &addresses_of::Moved| (moved.service.clone(), moved.then.addresses.clone());
     listed.give(&addresses.moved.iter().map(then_of).collect());
     let mut then = quietly(|| listed.world());
-    // They could be read before.
-    let read = quietly(|| then.apply_files(&files));
-    read.map_err(|findings| {
-        anyhow!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })?;
+    quietly(|| then.apply_files(&files)).map_err(unread)?;
     let heard = in_time(SPEAKERS, Heard::ask(&client, &cluster.namespace)).await?;
     for (address, of) in listed.by_address() {
         services.entry(address).or_default().extend(of);
@@ -165,6 +166,11 @@ impl fmt::Display for Planned {
         }
         writeln!(f, "{UNKNOWN}")
     }
+}
+
+/// What could be read before.
+fn unread(findings: Vec<Finding>) -> anyhow::Error {
+    anyhow!("{}", findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// What is decided here is no news for a log.

@@ -86,7 +86,7 @@ pub(crate) struct Heard<A> {
 /// The nodes, and why their pods are not known.
 pub(crate) async fn nodes(client: &Client, namespace: &str) -> Result<(Vec<NodeFact>, Option<String>)> {
     let nodes = Api::<Node>::all(client.clone());
-    let pods = speaker_pods(client, namespace);
+    let pods = pods_of(client, namespace);
     let (all, herald) = (ListParams::default(), ListParams::default().labels(PODS));
     let (nodes, pods) = tokio::join!(nodes.list(&all), pods.list(&herald));
     let nodes = nodes.map_err(|error| anyhow!("the API server does not list Nodes: {}", said(error)))?;
@@ -180,8 +180,8 @@ fn refusal(code: u16, body: &str) -> Silence {
     Silence { why, own: false, forbidden: code == 403 }
 }
 
-/// Where the speakers' pods are.
-pub(crate) fn speaker_pods(client: &Client, namespace: &str) -> Api<DynamicObject> {
+/// The pods of a namespace.
+pub(crate) fn pods_of(client: &Client, namespace: &str) -> Api<DynamicObject> {
     untyped(client, namespace, ("", "v1", "Pod", "pods"))
 }
 

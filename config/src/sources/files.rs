@@ -6,20 +6,17 @@ use crate::manifests::File;
 
 impl Sources {
     /// Takes what stands in files: an object takes the place of the one of its kind and name, a document that of the
-    /// ConfigMap's. Says how many objects and documents there were.
+    /// ConfigMap's.
     ///
     /// # Errors
     /// What cannot be read, by file and line; nothing is taken then.
-    pub fn apply_files(&mut self, files: &[File]) -> Result<usize, Vec<Finding>> {
-        let contents = contents(files)?;
-        let mut taken = 0;
-        for content in contents {
-            taken += content.objects.len() + content.documents.len();
+    pub fn apply_files(&mut self, files: &[File]) -> Result<(), Vec<Finding>> {
+        for content in contents(files)? {
             content.objects.into_iter().for_each(|object| self.apply(object));
             if let Some(document) = content.documents.into_iter().next_back() {
                 self.set_document(Document::Text(document.text));
             }
         }
-        Ok(taken)
+        Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! What another configuration would do to the Services' addresses: the planner asked before and after, and nothing written.
+//! What another configuration, or other Services, would do to the Services' addresses: the planner asked before and after, and nothing written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -81,25 +81,16 @@ pub struct Forecast {
     pub refused: Vec<String>,
 }
 
-/// Whether the files hold anything that counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// What cannot be read.
-    Unreadable(Vec<Finding>),
-    /// There is no object of `metallb.io` and no ConfigMap's document in them.
-    Nothing,
-}
-
-/// What would change if the files were applied. `class`: as the controller's.
+/// What would change if files were applied, and Services as they would be then. `class`: as the controller's.
 ///
 /// # Errors
-/// When the files cannot be read, or hold nothing.
+/// What of the files cannot be read, by file and line.
 pub fn forecast(
     (class, namespace): (Option<String>, &str),
     cluster: Cluster,
-    files: &[File],
+    (files, services): (&[File], Vec<Box<ServiceView>>),
     now: Instant,
-) -> Result<Forecast, Failure> {
+) -> Result<Forecast, Vec<Finding>> {
     let mut planner = Planner::new(class).with_objects(namespace);
     planner.handle(Event::ConfigMap(WatchEvent::Reset(cluster.config_map.into_iter().collect())), now);
     for (kind, objects) in cluster.objects {
@@ -109,12 +100,11 @@ pub fn forecast(
     planner.handle(Event::Service(WatchEvent::Reset(cluster.services)), now);
     let before = planner.decide_all(now);
     let pools_before = planner.pools();
-    let (taken, changed) =
-        planner.config.apply_files(files, planner.notes.tells()).map_err(Failure::Unreadable)?;
-    if taken == 0 {
-        return Err(Failure::Nothing);
-    }
+    let changed = planner.config.apply_files(files, planner.notes.tells())?;
     planner.configured(changed, now);
+    for service in services {
+        planner.handle(Event::Service(WatchEvent::Applied(service)), now);
+    }
     let after = planner.decide_all(now);
     let mut pools = planner.pools();
     let pools = {
@@ -125,17 +115,15 @@ pub fn forecast(
         all.extend(pools.into_iter().map(|(pool, used)| PoolUse { pool, now: None, then: Some(used) }));
         all
     };
-    let moved = before.iter().filter_map(|(name, now)| {
-        let then = after.get(name)?;
-        let differs = now.addresses != then.addresses;
-        differs.then(|| Moved { service: name.to_string(), now: now.clone(), then: then.clone() })
+    // One that is new, or that Herald cares for no more, is on one side only.
+    let all: BTreeSet<&ObjectName> = before.keys().chain(after.keys()).collect();
+    let services = all.len();
+    let moved = all.into_iter().filter_map(|name| {
+        let [now, then] = [&before, &after].map(|held| held.get(name).cloned().unwrap_or_default());
+        let differs = now.addresses != then.addresses || !before.contains_key(name);
+        differs.then(|| Moved { service: name.to_string(), now, then })
     });
-    Ok(Forecast {
-        services: before.len(),
-        moved: moved.collect(),
-        pools,
-        refused: planner.config().refusals().to_vec(),
-    })
+    Ok(Forecast { moved: moved.collect(), services, pools, refused: planner.config().refusals().to_vec() })
 }
 
 impl Planner {
@@ -188,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::config_map::watched;
+    use crate::service::ServiceType;
 
     fn pool(name: &str, addresses: &str) -> Value {
         json!({
@@ -226,9 +215,14 @@ mod tests {
         Cluster { services, namespaces, config_map: None, objects }
     }
 
-    fn ask(text: &str) -> Result<Forecast, Failure> {
+    fn ask(text: &str) -> Result<Forecast, Vec<Finding>> {
         let file = File { name: "new.yaml".to_owned(), text: text.to_owned() };
-        forecast((None, "metallb-system"), cluster(), &[file], Instant::now() + Duration::from_secs(1))
+        ask_with(&[file], Vec::new())
+    }
+
+    fn ask_with(files: &[File], services: Vec<Box<ServiceView>>) -> Result<Forecast, Vec<Finding>> {
+        let now = Instant::now() + Duration::from_secs(1);
+        forecast((None, "metallb-system"), cluster(), (files, services), now)
     }
 
     fn moves(forecast: &Forecast) -> Vec<(String, Vec<IpAddr>, Vec<IpAddr>)> {
@@ -272,11 +266,26 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_read_or_hold_nothing_are_told() {
-        assert!(
-            matches!(ask("a: [").unwrap_err(), Failure::Unreadable(found) if found[0].name == "new.yaml")
-        );
-        let other = "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n";
-        assert_eq!(ask(other).unwrap_err(), Failure::Nothing);
+    fn services_are_given_what_they_would_be() {
+        let new = ask_with(&[], vec![service(9, "new", None)]).unwrap();
+        assert_eq!((new.services, moves(&new)), (4, vec![("shop/new".to_owned(), vec![], vec![])]));
+        assert!(new.moved[0].then.why.as_ref().is_some_and(|why| why.contains("edge")), "{new:?}");
+        // Its status is emptied by the API server. Who waits longer is served first.
+        let mut leaves = service(1, "a", None);
+        leaves.kind = ServiceType::Other;
+        let left = ask_with(&[], vec![leaves, service(9, "new", None)]).unwrap();
+        let waited = [
+            ("shop/a".to_owned(), ips(&["192.0.2.0"]), vec![]),
+            ("shop/new".to_owned(), vec![], vec![]),
+            ("shop/waits".to_owned(), vec![], ips(&["192.0.2.0"])),
+        ];
+        assert_eq!(moves(&left), waited);
+        let same = ask_with(&[], vec![service(1, "a", Some(("edge", "192.0.2.0")))]).unwrap();
+        assert_eq!(moves(&same), []);
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_told() {
+        assert_eq!(ask("a: [").unwrap_err()[0].name, "new.yaml");
     }
 }

@@ -181,6 +181,69 @@ fn sessions_routes_and_connections_become_what_is_planned() -> Result<()> {
 
 #[test]
 #[ignore = "needs a network namespace"]
+fn services_of_a_file_become_what_is_planned() -> Result<()> {
+    let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
+    let (_controller, _speakers) = crate::order::herald(&lab, &crate::order::config("192.0.2.0/31"), &[])?;
+    let _here = lab.pod(lab.node(1), "web-1", &PodOptions::app("web"))?;
+    create(&lab, [service("old", json!({}))])?;
+    await_address(&lab, "old")?;
+    let (first, second) = (IpAddr::from(lab.node(1).ip), IpAddr::from(lab.node(2).ip));
+    lab.router().await_route("192.0.2.0/32", &[first, second], SOON)?;
+    let applied = |services: &[Value]| -> Result<Value> {
+        let file = services.iter().map(Value::to_string).collect::<Vec<_>>().join("\n---\n");
+        let before = held(&lab)?;
+        println!("$ herald plan -f services.yaml\n{}", plan(&lab, &file, "text")?);
+        let planned: Value = serde_json::from_str(&plan(&lab, &file, "json")?)?;
+        ensure!(held(&lab)? == before, "a plan changes nothing");
+        let mut expected = before;
+        for moved in planned["moved"].as_array().context("what moves")? {
+            let then: Vec<IpAddr> = serde_json::from_value(moved["then"]["addresses"].clone())?;
+            expected.insert(moved["service"].as_str().context("a name")?.to_owned(), then);
+        }
+        lab.kubectl_with_input(&["apply", "-f", "-"], &file)?;
+        await_ok(SOON, "what was planned", || {
+            let now = held(&lab)?;
+            ensure!(now == expected, "planned {expected:?}, is {now:?}");
+            Ok(())
+        })?;
+        Ok(planned)
+    };
+    let then = |planned: &Value| -> Vec<Value> {
+        let moved = planned["moved"].as_array().into_iter().flatten();
+        moved.map(|moved| json!([moved["service"], moved["then"]["addresses"]])).collect()
+    };
+
+    // One address is left for two that are new, of which the first is for the node with the pod alone.
+    let new = service("new", json!({ "spec": { "externalTrafficPolicy": "Local" } }));
+    let late = service("late", json!({}));
+    let planned = applied(std::slice::from_ref(&new))?;
+    ensure!(then(&planned) == [json!(["default/new", ["192.0.2.1"]])], "{planned:#}");
+    let comes = |nodes: &[&str]| json!([{ "what": "comes", "prefixes": ["192.0.2.1/32"], "nodes": nodes, "peers": ["10.0.0.1:179"] }]);
+    ensure!(planned["announced"]["routes"] == comes(&["node1"]), "{planned:#}");
+    lab.router().await_route("192.0.2.1/32", &[first], SOON)?;
+    let planned = applied(&[new, late])?;
+    ensure!(then(&planned) == [json!(["default/late", []])], "{planned:#}");
+    let why = planned["moved"][0]["then"]["why"].as_str().unwrap_or_default();
+    ensure!(why.contains("no IPv4 address is free in default"), "{planned:#}");
+
+    // What the file says no more is taken away: without its type it is none of a load balancer, and who waits has the address.
+    let mut none = service("new", json!({}));
+    none["spec"].as_object_mut().context("a spec")?.remove("type");
+    let planned = applied(&[none])?;
+    let moves = [json!(["default/late", ["192.0.2.1"]]), json!(["default/new", []])];
+    ensure!(then(&planned) == moves, "{planned:#}");
+    ensure!(planned["announced"]["routes"] == comes(&["node2"]), "{planned:#}");
+    lab.router().await_route("192.0.2.1/32", &[first, second], SOON)?;
+
+    // What the API server would refuse is told in its words.
+    let wrong = service("wrong", json!({ "spec": { "ports": [{ "port": 0 }] } })).to_string();
+    let refused = plan(&lab, &wrong, "text").err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(refused.contains("exit status: 1") && refused.contains("spec.ports[0].port"), "{refused}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
 fn what_a_drain_is_said_to_take_away_is_what_it_takes_away() -> Result<()> {
     let lab = Lab::builder().nodes(2).control_plane().bird().start()?;
     let (_controller, _speakers) = crate::order::herald(&lab, &crate::order::config("192.0.2.0/28"), &[])?;

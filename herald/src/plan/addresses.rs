@@ -1,4 +1,4 @@
-//! What other configuration does to the Services' addresses, as people read it.
+//! What other configuration, or other Services, do to addresses, as people read it.
 
 use std::fmt;
 
@@ -29,7 +29,14 @@ impl fmt::Display for Screen<'_> {
         match (moved.len(), gone) {
             (0, _) => writeln!(f, "no Service of {services} would have another address")?,
             (some, 0) => {
-                writeln!(f, "{some} of {services} Services would have an address that have none now")?
+                let waiting = moved.iter().filter(|moved| moved.then.addresses.is_empty()).count();
+                let given = some - waiting;
+                let wait = match waiting {
+                    0 => String::new(),
+                    1 => ", 1 new one would wait".to_owned(),
+                    many => format!(", {many} new ones would wait"),
+                };
+                writeln!(f, "{given} of {services} Services would have an address that have none now{wait}")?
             }
             (some, gone) => writeln!(
                 f,
@@ -74,6 +81,8 @@ mod tests {
         }
     }
 
+    const WAITS: &str = "no IPv4 address is free in edge: add addresses or delete a Service; it is tried again as soon as one frees";
+
     #[test]
     fn the_screen_is_as_its_golden_file() {
         let moved = |service: &str, now, then| Moved { service: service.to_owned(), now, then };
@@ -81,17 +90,7 @@ mod tests {
         let changes = Forecast {
             services: 14,
             moved: vec![
-                moved(
-                    "shop/db",
-                    of(&["192.0.2.9"], Some("edge"), None),
-                    of(
-                        &[],
-                        None,
-                        Some(
-                            "no IPv4 address is free in edge: add addresses or delete a Service; it is tried again as soon as one frees",
-                        ),
-                    ),
-                ),
+                moved("shop/db", of(&["192.0.2.9"], Some("edge"), None), of(&[], None, Some(WAITS))),
                 moved(
                     "shop/web",
                     of(&["192.0.2.8", "2001:db8::8"], Some("edge"), None),
@@ -112,10 +111,22 @@ mod tests {
             pools: vec![used("edge", Some((1, 16)), Some((1, 16)))],
             refused: vec!["IPAddressPool edge, spec.addresses[0]: 192.0.2.0/33 is no range".to_owned()],
         };
+        let new = Forecast {
+            services: 16,
+            moved: vec![
+                moved("shop/first", Held::default(), of(&["192.0.2.15"], Some("edge"), None)),
+                moved("shop/second", Held::default(), of(&[], None, Some(WAITS))),
+            ],
+            pools: vec![used("edge", Some((15, 16)), Some((16, 16)))],
+            refused: vec![
+                "Service shop/third: Service \"third\" is invalid: spec.ports: Required value".to_owned(),
+            ],
+        };
         let text = format!(
-            "$ herald plan -f pools.yaml\n{}\n$ herald plan -f typo.yaml\n{}",
+            "$ herald plan -f pools.yaml\n{}\n$ herald plan -f typo.yaml\n{}\n$ herald plan -f services.yaml\n{}",
             Screen(&changes),
-            Screen(&nothing)
+            Screen(&nothing),
+            Screen(&new)
         );
         golden("plan.txt", &text);
     }

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::drain;
+use super::services::Applied;
 use crate::speakers::{ask_nodes, nodes};
 
 /// Objects in one answer of the API server.
@@ -110,6 +111,16 @@ impl Listed {
         }
     }
 
+    /// Takes Services as they would be, and their endpoints.
+    pub(super) fn apply(&mut self, applied: Applied) {
+        let Applied { services, slices, refused: _ } = applied;
+        let names: BTreeSet<String> = services.iter().map(name).collect();
+        self.services.retain(|service| !names.contains(&name(service)));
+        self.services.extend(services);
+        self.slices.retain(|slice| !service_of(slice).is_some_and(|service| slices.contains_key(&service)));
+        self.slices.extend(slices.into_values().flatten());
+    }
+
     /// Gives Services other addresses, by namespace and name.
     pub(super) fn give(&mut self, then: &BTreeMap<String, Vec<IpAddr>>) {
         for service in &mut self.services {
@@ -128,8 +139,14 @@ impl Listed {
 /// The label that takes a node out of load balancing.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// `NAMESPACE/NAME` of the Service that a slice is of.
+fn service_of(slice: &EndpointSlice) -> Option<String> {
+    let service = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
+    Some(format!("{}/{service}", slice.metadata.namespace.as_deref().unwrap_or_default()))
+}
+
 /// `NAMESPACE/NAME`.
-fn name(service: &Service) -> String {
+pub(super) fn name(service: &Service) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
     format!("{}/{}", part(&service.metadata.namespace), part(&service.metadata.name))
 }
@@ -189,12 +206,8 @@ impl Heard {
 pub(super) fn service_facts(services: &[Service], slices: &[EndpointSlice]) -> Vec<drain::ServiceFact> {
     let mut ready: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for slice in slices {
-        let labels = slice.metadata.labels.as_ref();
-        let Some(service) = labels.and_then(|labels| labels.get("kubernetes.io/service-name")) else {
-            continue;
-        };
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        let of = ready.entry(format!("{namespace}/{service}")).or_default();
+        let Some(service) = service_of(slice) else { continue };
+        let of = ready.entry(service).or_default();
         for endpoint in slice.endpoints.iter().flatten() {
             let conditions = endpoint.conditions.as_ref();
             let is_ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);

@@ -1,0 +1,249 @@
+//! Services that stand in the files: what `kubectl apply` would make of them, by the API server's own word (a dry run, which writes nothing).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::{Result, anyhow};
+use herald_config::File;
+use herald_runtime::said;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::facts::name;
+use crate::speakers::pods_of;
+
+/// What `kubectl apply` remembers of the last time.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A Service of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Wanted {
+    namespace: String,
+    name: String,
+    object: Value,
+}
+
+/// What would come of those of the files.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// As they would be; their status is as it is.
+    pub(super) services: Vec<Service>,
+    /// The endpoints, by namespace and name, of new ones, and of those that would select other pods.
+    pub(super) slices: BTreeMap<String, Vec<EndpointSlice>>,
+    /// One sentence for each that would be refused.
+    pub(super) refused: Vec<String>,
+}
+
+/// The Services in files; what says no namespace is of this one.
+pub(super) fn read(files: &[File], namespace: &str) -> Result<Vec<Wanted>> {
+    let mut wanted = Vec::new();
+    for file in files {
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&file.text).map_err(|error| anyhow!("{}: {error}", file.name))?;
+        documents.into_iter().for_each(|document| take(document, namespace, &mut wanted));
+    }
+    Ok(wanted)
+}
+
+fn take(mut document: Value, namespace: &str, wanted: &mut Vec<Wanted>) {
+    let kind = document["kind"].as_str().unwrap_or_default();
+    if kind.ends_with("List") {
+        let items = document.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
+        items.into_iter().flatten().for_each(|item| take(item, namespace, wanted));
+    } else if kind == "Service" && document["apiVersion"] == "v1" {
+        let of = |key: &str| document["metadata"][key].as_str().map(str::to_owned);
+        wanted.push(Wanted {
+            namespace: of("namespace").unwrap_or_else(|| namespace.to_owned()),
+            name: of("name").unwrap_or_default(),
+            object: document,
+        });
+    }
+}
+
+/// Asks what would come of them, beside those that there are.
+pub(super) async fn ask(client: &Client, wanted: &[Wanted], live: &[Service]) -> Result<Applied> {
+    let live: BTreeMap<String, &Service> = live.iter().map(|service| (name(service), service)).collect();
+    let mut applied = Applied::default();
+    for wanted in wanted {
+        let of = format!("{}/{}", wanted.namespace, wanted.name);
+        let before = live.get(&of).copied();
+        match dry_run(client, wanted, before).await {
+            Ok(service) => {
+                if before.is_none_or(|before| selector(before) != selector(&service)) {
+                    applied.slices.insert(of, endpoints(client, &service).await?);
+                }
+                applied.services.push(service);
+            }
+            Err(why) => applied.refused.push(format!("Service {of}: {why}")),
+        }
+    }
+    Ok(applied)
+}
+
+/// The Service as it would be, or why the API server refuses it.
+async fn dry_run(client: &Client, wanted: &Wanted, before: Option<&Service>) -> Result<Service, String> {
+    if wanted.name.is_empty() {
+        return Err("it has no metadata.name: name it".to_owned());
+    }
+    let api: Api<Service> = Api::namespaced(client.clone(), &wanted.namespace);
+    let asked = match before {
+        Some(before) => {
+            let said = before.metadata.annotations.as_ref().and_then(|all| all.get(LAST_APPLIED));
+            let said = said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+            let parameters = PatchParams { dry_run: true, ..PatchParams::default() };
+            api.patch(&wanted.name, &parameters, &Patch::Merge(merge(&said, &wanted.object))).await
+        }
+        None => {
+            let parameters = PatchParams::apply("herald-plan").dry_run();
+            api.patch(&wanted.name, &parameters, &Patch::Apply(&wanted.object)).await
+        }
+    };
+    asked.map_err(said)
+}
+
+/// The merge patch (RFC 7386) of `kubectl apply`: what is said now, and null for what was said the last time only.
+fn merge(said: &Value, says: &Value) -> Value {
+    let (Value::Object(said), Value::Object(says)) = (said, says) else { return says.clone() };
+    let gone = said.keys().filter(|key| !says.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let now = says.iter().map(|(key, value)| {
+        (key.clone(), said.get(key).map_or_else(|| value.clone(), |before| merge(before, value)))
+    });
+    Value::Object(gone.chain(now).collect())
+}
+
+fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// As the endpoints of a Service will be with the pods that there are; none without a selector.
+async fn endpoints(client: &Client, service: &Service) -> Result<Vec<EndpointSlice>> {
+    let Some(selector) = selector(service) else { return Ok(Vec::new()) };
+    let labels = selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",");
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let found = pods_of(client, namespace).list(&ListParams::default().labels(&labels)).await;
+    let found = found.map_err(|error| anyhow!("the API server does not list Pods: {}", said(error)))?;
+    slices(service, &found.items)
+}
+
+fn slices(service: &Service, pods: &[DynamicObject]) -> Result<Vec<EndpointSlice>> {
+    let spec = service.spec.clone().unwrap_or_default();
+    let ports: Vec<Value> = spec
+        .ports
+        .iter()
+        .flatten()
+        // Which number a name stands for is the pod's matter, and not what is asked here.
+        .map(|port| json!({ "name": port.name.clone().unwrap_or_default(), "protocol": port.protocol, "port": port.port }))
+        .collect();
+    let mut of: BTreeMap<&str, BTreeMap<&str, Value>> = BTreeMap::new();
+    for pod in pods {
+        let status = &pod.data["status"];
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        let is_ready = conditions.any(|is| is["type"] == "Ready" && is["status"] == "True")
+            && pod.metadata.deletion_timestamp.is_none();
+        let addresses = status["podIPs"].as_array().into_iter().flatten().filter_map(|ip| ip["ip"].as_str());
+        for address in addresses {
+            let family = match address.parse() {
+                Ok(IpAddr::V4(_)) => "IPv4",
+                Ok(IpAddr::V6(_)) => "IPv6",
+                Err(_) => continue,
+            };
+            let endpoint = json!({
+                "addresses": [address], "nodeName": pod.data["spec"]["nodeName"], "conditions": { "ready": is_ready },
+                "targetRef": { "kind": "Pod", "name": pod.metadata.name },
+            });
+            of.entry(family).or_default().insert(address, endpoint);
+        }
+    }
+    let families: BTreeSet<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let slice = |(family, endpoints): (&str, BTreeMap<&str, Value>)| {
+        Ok(serde_json::from_value(json!({
+            "metadata": {
+                "namespace": service.metadata.namespace, "name": format!("{name}-{}", family.to_lowercase()),
+                "labels": { "kubernetes.io/service-name": name },
+            },
+            "addressType": family, "ports": ports, "endpoints": endpoints.into_values().collect::<Vec<_>>(),
+        }))?)
+    };
+    of.into_iter().filter(|(family, _)| families.contains(family)).map(slice).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_of_documents_and_lists_are_found_and_nothing_else() {
+        let text = "\
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}}
+- {apiVersion: apps/v1, kind: Deployment, metadata: {name: c}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: d}
+";
+        let file = |text: &str| File { name: "new.yaml".to_owned(), text: text.to_owned() };
+        let found = read(&[file(text)], "here").unwrap();
+        let found: Vec<_> = found.iter().map(|one| (one.namespace.as_str(), one.name.as_str())).collect();
+        assert_eq!(found, [("here", "a"), ("shop", "b")]);
+        assert_eq!(read(&[file("address-pools: []")], "here").unwrap(), []);
+        assert!(read(&[file("a: [")], "here").unwrap_err().to_string().starts_with("new.yaml: "));
+    }
+
+    #[test]
+    fn what_is_said_no_more_is_taken_away_and_what_others_said_stays() {
+        for (said, says, patch) in [
+            (json!(null), json!({ "a": { "b": 1 } }), json!({ "a": { "b": 1 } })),
+            (
+                json!({ "a": { "b": 1, "c": 2 } }),
+                json!({ "a": { "b": 3 } }),
+                json!({ "a": { "b": 3, "c": null } }),
+            ),
+            (json!({ "a": [1, 2] }), json!({ "a": [1] }), json!({ "a": [1] })),
+            (json!({ "a": 1 }), json!({}), json!({ "a": null })),
+        ] {
+            assert_eq!(merge(&said, &says), patch, "{said} {says}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_the_pods_with_addresses_of_its_families() {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": { "namespace": "shop", "name": "web" },
+            "spec": { "ipFamilies": ["IPv4"], "ports": [{ "port": 80, "protocol": "TCP" }] },
+        }))
+        .unwrap();
+        let pod = |name: &str, ready: &str, ips: &[&str]| -> DynamicObject {
+            let ips: Vec<_> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
+            serde_json::from_value(json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": { "nodeName": "node1" },
+                "status": { "podIPs": ips, "conditions": [{ "type": "Ready", "status": ready }] },
+            }))
+            .unwrap()
+        };
+        let pods = [
+            pod("a", "True", &["10.244.1.2", "2001:db8::2"]),
+            pod("b", "False", &["10.244.1.3"]),
+            pod("starts", "False", &[]),
+        ];
+        let found = slices(&service, &pods).unwrap();
+        assert_eq!(found.len(), 1);
+        let endpoint = |place: usize| {
+            let endpoint = &found[0].endpoints.as_ref().unwrap()[place];
+            let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready);
+            (endpoint.addresses.clone(), endpoint.node_name.clone(), ready)
+        };
+        assert_eq!(endpoint(0), (vec!["10.244.1.2".to_owned()], Some("node1".to_owned()), Some(true)));
+        assert_eq!(endpoint(1), (vec!["10.244.1.3".to_owned()], Some("node1".to_owned()), Some(false)));
+    }
+}
