@@ -44,7 +44,12 @@ pub struct PollReport {
     pub pods: BTreeMap<String, usize>,
     /// Which client addresses (without ports) the pods saw, and how often.
     pub clients: BTreeMap<String, usize>,
+    /// Those answered after more than [`LATE`]: when they began, and how long they took. Of a lost packet, or of a machine that stood still.
+    pub late: Vec<(Instant, Duration)>,
 }
+
+/// Beyond what a path without losses takes, and the least that a repeated packet does.
+const LATE: Duration = Duration::from_millis(200);
 
 /// A connection without an answer.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub struct Failure {
     pub took: Duration,
     /// Why.
     pub error: ClientError,
+    /// The client's own end, if it was connected: what is missing then is the answer.
+    pub connected: Option<SocketAddr>,
 }
 
 impl Poller {
@@ -66,6 +73,7 @@ impl Poller {
             failures: Vec::new(),
             pods: BTreeMap::new(),
             clients: BTreeMap::new(),
+            late: Vec::new(),
         };
         let timeout = options.timeout;
         let open = move || Ok(move || Ok(attempt(to, timeout)));
@@ -109,11 +117,17 @@ impl PollReport {
         let mut text = format!("{} of {} connections failed", self.failures.len(), self.attempts);
         for failure in self.failures.iter().take(20) {
             let at = (failure.at - self.begin).as_secs_f64();
+            let connected =
+                failure.connected.map_or("not connected".to_owned(), |own| format!("connected from {own}"));
             text.push_str(&format!(
-                "\n  at {at:.3} s: {} after {:.3} s",
+                "\n  at {at:.3} s: {} after {:.3} s, {connected}",
                 failure.error,
                 failure.took.as_secs_f64()
             ));
+        }
+        for (at, took) in self.late.iter().take(20) {
+            let at = (*at - self.begin).as_secs_f64();
+            text.push_str(&format!("\n  at {at:.3} s: answered late, after {:.3} s", took.as_secs_f64()));
         }
         text
     }
@@ -125,7 +139,7 @@ impl PollReport {
 }
 
 impl Report for PollReport {
-    type Outcome = Result<Answer, Failure>;
+    type Outcome = Result<(Answer, Instant, Duration), Failure>;
 
     fn begin(&mut self) {
         self.attempts += 1;
@@ -134,7 +148,8 @@ impl Report for PollReport {
     fn add(&mut self, outcome: Self::Outcome) -> bool {
         let good = outcome.is_ok();
         match outcome {
-            Ok(answer) => {
+            Ok((answer, at, took)) => {
+                self.late.extend((took > LATE).then_some((at, took)));
                 *self.pods.entry(answer.pod).or_default() += 1;
                 if let Some(client) = answer.client {
                     *self.clients.entry(client.ip().to_string()).or_default() += 1;
@@ -146,17 +161,22 @@ impl Report for PollReport {
     }
 }
 
-async fn attempt(to: SocketAddr, timeout: Duration) -> Result<Answer, Failure> {
-    let at = Instant::now();
-    let outcome = match tokio::time::timeout(timeout, ask(to)).await {
+async fn attempt(to: SocketAddr, timeout: Duration) -> Result<(Answer, Instant, Duration), Failure> {
+    let (at, mut connected) = (Instant::now(), None);
+    let outcome = match tokio::time::timeout(timeout, ask(to, &mut connected)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ClientError::TimedOut),
     };
-    outcome.map_err(|error| Failure { at, took: at.elapsed(), error })
+    let took = at.elapsed();
+    match outcome {
+        Ok(answer) => Ok((answer, at, took)),
+        Err(error) => Err(Failure { at, took, error, connected }),
+    }
 }
 
-async fn ask(to: SocketAddr) -> Result<Answer, ClientError> {
+async fn ask(to: SocketAddr, connected: &mut Option<SocketAddr>) -> Result<Answer, ClientError> {
     let mut stream = TcpStream::connect(to).await?;
+    *connected = stream.local_addr().ok();
     stream.write_all(request(to, &HttpOptions::default(), "close").as_bytes()).await?;
     let mut received = Vec::new();
     stream.read_to_end(&mut received).await?;

@@ -22,6 +22,8 @@ use crate::services::{
     received, service, sessions_begun,
 };
 
+pub(crate) use node::fill_connection_table;
+
 const CONFIG: &str = "\
 peers:
 - {my-asn: 42, peer-asn: 100, peer-address: 10.0.0.1}

@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{CLIENT, Lab, PodOptions, ROUTER, RouterOptions, at, await_ok, herald_program, programs};
+use herald_e2e::{CLIENT, Lab, PodOptions, RouterOptions, at, await_ok, herald_program, programs};
 use serde_json::json;
 
+use crate::faults::fill_connection_table;
 use crate::objects::{install, pool};
 use crate::services::{await_address, create, service};
 
@@ -453,20 +454,7 @@ fn a_connection_table_that_is_nearly_full_is_told() -> Result<()> {
     lab.router().await_session(&node.name, SHOWN)?;
     let calm = runbook.types("herald status")?;
     ensure!(!calm.contains("its connection table has"), "{calm}");
-    // Datagrams that nobody answers: one entry for each pair of ports, for half a minute.
-    let limit: u64 = node.ns.exec(&["cat", "/proc/sys/net/netfilter/nf_conntrack_max"])?.trim().parse()?;
-    let fill = || {
-        node.ns.run(|| -> Result<()> {
-            for _ in 0..limit.div_ceil(60_000) {
-                let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-                for port in 1..=60_000 {
-                    // Where the table is full the datagram is refused, which is what is wanted.
-                    let _ = socket.send_to(&[0], (ROUTER, port));
-                }
-            }
-            Ok(())
-        })?
-    };
+    let fill = || fill_connection_table(&node.ns).map(drop);
     runbook.shows_after(33, &[], fill)?;
     runbook.close(OF_CONNECTIONS)
 }

@@ -175,15 +175,38 @@ pub(crate) fn history(
     journal: &Journal,
     told: &AllTold,
 ) -> HistoryAnswer {
-    let mut addresses = match subject {
-        Subject::Any => return any(node, clock, journal),
-        Subject::Address(address) => BTreeSet::from([*address]),
+    let found = match subject {
+        Subject::Any => last(clock, journal),
+        Subject::Address(address) => about(BTreeSet::from([*address]), clock, journal, told),
         Subject::Service(name) => {
             let mut known = journal.addresses.keys_with(|entry| entry.service.as_ref() == Some(name));
             known.extend(told.of(name).verdicts.iter().map(|(address, _)| *address));
-            known
+            about(known, clock, journal, told)
         }
     };
+    HistoryAnswer {
+        node: node.to_owned(),
+        now: MicroTime(clock.time),
+        started: clock.at(journal.started),
+        complete_since: clock.at(found.since),
+        dropped: found.dropped,
+        addresses: found.held,
+        entries: found.entries.into_iter().map(|(_, entry)| entry).collect(),
+    }
+}
+
+/// What a journal has of a subject.
+struct Found {
+    /// From then on all of it.
+    since: Instant,
+    dropped: u64,
+    held: Vec<HeldAnswer>,
+    /// The oldest first; what happened at once in the order of the journal.
+    entries: Vec<(Instant, EntryAnswer)>,
+}
+
+/// Of these addresses, and of the sessions if they are announced by BGP.
+fn about(mut addresses: BTreeSet<IpAddr>, clock: Clock, journal: &Journal, told: &AllTold) -> Found {
     while addresses.len() > ADDRESSES {
         addresses.pop_last();
     }
@@ -202,21 +225,12 @@ pub(crate) fn history(
     for (peer, at, change) in journal.sessions.all().filter(|_| by_bgp) {
         entries.push((at, session(clock.at(at), peer, change)));
     }
-    // Stable: what happened at once stays in its order.
     entries.sort_by_key(|(at, _)| *at);
-    HistoryAnswer {
-        node: node.to_owned(),
-        now: MicroTime(clock.time),
-        started: clock.at(journal.started),
-        complete_since: clock.at(since),
-        dropped,
-        addresses: held,
-        entries: entries.into_iter().map(|(_, entry)| entry).collect(),
-    }
+    Found { since, dropped, held, entries }
 }
 
 /// The last of all addresses and sessions; how each address is now is not told.
-fn any(node: &str, clock: Clock, journal: &Journal) -> HistoryAnswer {
+fn last(clock: Clock, journal: &Journal) -> Found {
     let addresses = journal.addresses.last(LAST).into_iter();
     let sessions = journal.sessions.last(LAST).into_iter();
     let mut entries: Vec<(Instant, EntryAnswer)> = addresses
@@ -224,17 +238,9 @@ fn any(node: &str, clock: Clock, journal: &Journal) -> HistoryAnswer {
         .chain(sessions.map(|(peer, at, change)| (at, session(clock.at(at), peer, change))))
         .collect();
     entries.sort_by_key(|(at, _)| *at);
-    let told = entries.split_off(entries.len().saturating_sub(LAST));
+    entries.drain(..entries.len().saturating_sub(LAST));
     let (since, dropped) = journal.all_since();
-    HistoryAnswer {
-        node: node.to_owned(),
-        now: MicroTime(clock.time),
-        started: clock.at(journal.started),
-        complete_since: clock.at(since),
-        dropped,
-        addresses: Vec::new(),
-        entries: told.into_iter().map(|(_, entry)| entry).collect(),
-    }
+    Found { since, dropped, held: Vec::new(), entries }
 }
 
 /// The addresses as they are now; those that no Service has are left out.

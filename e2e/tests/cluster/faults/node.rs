@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{Lab, PodOptions, PollOptions, Poller, Process, ROUTER, at, await_until};
+use herald_e2e::{Lab, Namespace, PodOptions, PollOptions, Poller, Process, ROUTER, at, await_until};
 use serde_json::json;
 
 use super::CONFIG;
@@ -121,7 +121,23 @@ fn a_speaker_that_has_the_wrong_name_says_so_and_announces_nothing() -> Result<(
     Ok(())
 }
 
-/// With datagrams that nobody answers: the kernel evicts such entries for the sake of connections that begin.
+/// With datagrams that nobody answers, an entry for half a minute each; how many the table may have.
+pub(crate) fn fill_connection_table(node: &Namespace) -> Result<u64> {
+    let limit: u64 = node.exec(&["cat", "/proc/sys/net/netfilter/nf_conntrack_max"])?.trim().parse()?;
+    node.run(|| -> Result<()> {
+        for _ in 0..limit.div_ceil(60_000) + 1 {
+            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            for port in 1..=60_000 {
+                // Where the table is full the datagram is refused, which is what is wanted.
+                let _ = socket.send_to(&[0], (ROUTER, port));
+            }
+        }
+        Ok(())
+    })??;
+    Ok(limit)
+}
+
+/// The kernel evicts entries that nobody answers for the sake of connections that begin.
 #[test]
 #[ignore = "needs a network namespace"]
 fn a_connection_table_that_is_full_is_told_and_what_begins_takes_the_place_of_what_nobody_answers()
@@ -130,28 +146,14 @@ fn a_connection_table_that_is_full_is_told_and_what_begins_takes_the_place_of_wh
     let lab = &strained.lab;
     let node = &lab.node(1).ns;
     let poller = strained.poll()?;
-    let number = |name: &str| -> Result<u64> {
-        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
-        Ok(node.exec(&["cat", &path])?.trim().parse()?)
-    };
-    let limit = number("max")?;
-    node.run(|| -> Result<()> {
-        let ports = 1..=60_000;
-        for _ in 0..limit.div_ceil(60_000) + 1 {
-            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-            for port in ports.clone() {
-                // Where the table is full the datagram is refused, which is what is wanted.
-                let _ = socket.send_to(&[0], (ROUTER, port));
-            }
-        }
-        Ok(())
-    })??;
+    let limit = fill_connection_table(node)?;
     let overview = overview(lab)?;
     ensure!(
         overview.contains(&format!("of {limit} entries: when it is full, new connections are dropped")),
         "{overview}"
     );
-    ensure!(number("count")? >= limit / 10 * 9, "{} of {limit}", number("count")?);
+    let count: u64 = node.exec(&["cat", "/proc/sys/net/netfilter/nf_conntrack_count"])?.trim().parse()?;
+    ensure!(count >= limit / 10 * 9, "{count} of {limit}");
     let metrics = node.curl("http://127.0.0.1:7472/metrics")?;
     ensure!(metrics.contains(&format!("herald_conntrack_entries_limit {limit}")));
     strained.works()?;
