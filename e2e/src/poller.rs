@@ -117,8 +117,9 @@ impl PollReport {
         let mut text = format!("{} of {} connections failed", self.failures.len(), self.attempts);
         for failure in self.failures.iter().take(20) {
             let at = (failure.at - self.begin).as_secs_f64();
-            let connected =
-                failure.connected.map_or("not connected".to_owned(), |own| format!("connected from {own}"));
+            let connected = failure
+                .connected
+                .map_or_else(|| "not connected".to_owned(), |own| format!("connected from {own}"));
             text.push_str(&format!(
                 "\n  at {at:.3} s: {} after {:.3} s, {connected}",
                 failure.error,

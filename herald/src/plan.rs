@@ -111,7 +111,7 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
     }
     let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
     let applied = in_time(API, services::ask(&client, &wanted, &listed.services)).await?;
-    let views = applied.services.iter().map(|service| Box::new(ServiceView::new(service.clone())));
+    let views = applied.services.iter().map(|service| ServiceView::new(service.clone()));
     let (class, views) = (lb_class.clone(), views.collect());
     let judged = quietly(|| {
         addresses_of::forecast((class, &cluster.namespace), listed.cluster(), (&files, views), Instant::now())

@@ -88,7 +88,7 @@ pub struct Forecast {
 pub fn forecast(
     (class, namespace): (Option<String>, &str),
     cluster: Cluster,
-    (files, services): (&[File], Vec<Box<ServiceView>>),
+    (files, services): (&[File], Vec<ServiceView>),
     now: Instant,
 ) -> Result<Forecast, Vec<Finding>> {
     let mut planner = Planner::new(class).with_objects(namespace);
@@ -103,7 +103,7 @@ pub fn forecast(
     let changed = planner.config.apply_files(files, planner.notes.tells())?;
     planner.configured(changed, now);
     for service in services {
-        planner.handle(Event::Service(WatchEvent::Applied(service)), now);
+        planner.handle(Event::Service(WatchEvent::Applied(Box::new(service))), now);
     }
     let after = planner.decide_all(now);
     let mut pools = planner.pools();
@@ -220,7 +220,7 @@ mod tests {
         ask_with(&[file], Vec::new())
     }
 
-    fn ask_with(files: &[File], services: Vec<Box<ServiceView>>) -> Result<Forecast, Vec<Finding>> {
+    fn ask_with(files: &[File], services: Vec<ServiceView>) -> Result<Forecast, Vec<Finding>> {
         let now = Instant::now() + Duration::from_secs(1);
         forecast((None, "metallb-system"), cluster(), (files, services), now)
     }
@@ -267,20 +267,20 @@ mod tests {
 
     #[test]
     fn services_are_given_what_they_would_be() {
-        let new = ask_with(&[], vec![service(9, "new", None)]).unwrap();
+        let new = ask_with(&[], vec![*service(9, "new", None)]).unwrap();
         assert_eq!((new.services, moves(&new)), (4, vec![("shop/new".to_owned(), vec![], vec![])]));
         assert!(new.moved[0].then.why.as_ref().is_some_and(|why| why.contains("edge")), "{new:?}");
         // Its status is emptied by the API server. Who waits longer is served first.
-        let mut leaves = service(1, "a", None);
+        let mut leaves = *service(1, "a", None);
         leaves.kind = ServiceType::Other;
-        let left = ask_with(&[], vec![leaves, service(9, "new", None)]).unwrap();
+        let left = ask_with(&[], vec![leaves, *service(9, "new", None)]).unwrap();
         let waited = [
             ("shop/a".to_owned(), ips(&["192.0.2.0"]), vec![]),
             ("shop/new".to_owned(), vec![], vec![]),
             ("shop/waits".to_owned(), vec![], ips(&["192.0.2.0"])),
         ];
         assert_eq!(moves(&left), waited);
-        let same = ask_with(&[], vec![service(1, "a", Some(("edge", "192.0.2.0")))]).unwrap();
+        let same = ask_with(&[], vec![*service(1, "a", Some(("edge", "192.0.2.0")))]).unwrap();
         assert_eq!(moves(&same), []);
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
+use futures::StreamExt;
 use herald_config::File;
 use herald_runtime::said;
 use k8s_openapi::api::core::v1::Service;
@@ -17,6 +18,11 @@ use crate::speakers::pods_of;
 
 /// What `kubectl apply` remembers of the last time.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Documents, values, and events of the parser in one file.
+const MOST: usize = 50_000_000;
+/// Dry runs that are under way at a time.
+const AT_ONCE: usize = 16;
 
 /// A Service of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,10 +45,13 @@ pub(super) struct Applied {
 
 /// The Services in files; what says no namespace is of this one.
 pub(super) fn read(files: &[File], namespace: &str) -> Result<Vec<Wanted>> {
+    // Whose owner asks, and whose size is bounded where it is read: all manifests of a cluster may stand in one.
+    let bounds = serde_saphyr::budget! { max_documents: MOST, max_nodes: MOST, max_events: MOST };
+    let options = serde_saphyr::options! { budget: bounds };
     let mut wanted = Vec::new();
     for file in files {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&file.text).map_err(|error| anyhow!("{}: {error}", file.name))?;
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&file.text, options.clone())
+            .map_err(|error| anyhow!("{}: {error}", file.name))?;
         documents.into_iter().for_each(|document| take(document, namespace, &mut wanted));
     }
     Ok(wanted)
@@ -66,18 +75,27 @@ fn take(mut document: Value, namespace: &str, wanted: &mut Vec<Wanted>) {
 /// Asks what would come of them, beside those that there are.
 pub(super) async fn ask(client: &Client, wanted: &[Wanted], live: &[Service]) -> Result<Applied> {
     let live: BTreeMap<String, &Service> = live.iter().map(|service| (name(service), service)).collect();
-    let mut applied = Applied::default();
-    for wanted in wanted {
+    let live = &live;
+    let asked = wanted.iter().map(|wanted| async move {
         let of = format!("{}/{}", wanted.namespace, wanted.name);
         let before = live.get(&of).copied();
-        match dry_run(client, wanted, before).await {
-            Ok(service) => {
-                if before.is_none_or(|before| selector(before) != selector(&service)) {
-                    applied.slices.insert(of, endpoints(client, &service).await?);
-                }
+        let service = match dry_run(client, wanted, before).await {
+            Ok(service) => service,
+            Err(why) => return Ok((of, Err(why))),
+        };
+        let selects_others = before.is_none_or(|before| selector(before) != selector(&service));
+        let slices = if selects_others { Some(endpoints(client, &service).await?) } else { None };
+        anyhow::Ok((of, Ok((service, slices))))
+    });
+    let mut asked = futures::stream::iter(asked).buffered(AT_ONCE);
+    let mut applied = Applied::default();
+    while let Some(answer) = asked.next().await {
+        match answer? {
+            (of, Ok((service, slices))) => {
                 applied.services.push(service);
+                applied.slices.extend(slices.map(|slices| (of, slices)));
             }
-            Err(why) => applied.refused.push(format!("Service {of}: {why}")),
+            (of, Err(why)) => applied.refused.push(format!("Service {of}: {why}")),
         }
     }
     Ok(applied)
@@ -196,6 +214,8 @@ metadata: {name: d}
         let found = read(&[file(text)], "here").unwrap();
         let found: Vec<_> = found.iter().map(|one| (one.namespace.as_str(), one.name.as_str())).collect();
         assert_eq!(found, [("here", "a"), ("shop", "b")]);
+        let many = "---\n{apiVersion: v1, kind: Service, metadata: {name: a}}\n".repeat(5000);
+        assert_eq!(read(&[file(&many)], "here").unwrap().len(), 5000);
         assert_eq!(read(&[file("address-pools: []")], "here").unwrap(), []);
         assert!(read(&[file("a: [")], "here").unwrap_err().to_string().starts_with("new.yaml: "));
     }
