@@ -44,7 +44,7 @@ pub struct PollReport {
     pub pods: BTreeMap<String, usize>,
     /// Which client addresses (without ports) the pods saw, and how often.
     pub clients: BTreeMap<String, usize>,
-    /// Those answered after more than [`LATE`]: when they began, and how long they took. Of a lost packet, or of a machine that stood still.
+    /// Those answered after more than 200 ms: when they began, and how long they took. Of a lost packet, or of a machine that stood still.
     pub late: Vec<(Instant, Duration)>,
 }
 
