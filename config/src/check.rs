@@ -64,13 +64,28 @@ pub(crate) fn contents(files: &[File]) -> Result<Vec<Contents>, Vec<Finding>> {
     if checker.findings.is_empty() { Ok(all) } else { Err(checker.findings) }
 }
 
-/// How many objects of `metallb.io` and documents of the ConfigMap stand in the files.
-///
-/// # Errors
-/// What cannot be read, by file and line.
-pub fn count(files: &[File]) -> Result<usize, Vec<Finding>> {
-    let contents = contents(files)?;
-    Ok(contents.iter().map(|content| content.objects.len() + content.documents.len()).sum())
+/// What files hold for `kubectl apply`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// Objects of `metallb.io`, and documents of the ConfigMap.
+    pub configuring: usize,
+    /// Services, as `kubectl` would send them.
+    pub services: Vec<serde_json::Value>,
+}
+
+impl Manifests {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// What cannot be read, by file and line.
+    pub fn read(files: &[File]) -> Result<Self, Vec<Finding>> {
+        let mut all = Self::default();
+        for content in contents(files)? {
+            all.configuring += content.objects.len() + content.documents.len();
+            all.services.extend(content.services);
+        }
+        Ok(all)
+    }
 }
 
 /// Judges all files together.
@@ -218,6 +233,35 @@ mod tests {
 
     fn told(checked: &Checked) -> Vec<String> {
         checked.findings.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn services_of_documents_and_lists_are_found_and_nothing_else_is_taken_for_one() {
+        let text = "\
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}}
+- {apiVersion: apps/v1, kind: Deployment, metadata: {name: c}}
+---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: d}
+";
+        let read =
+            |text: &str| Manifests::read(&[File { name: "new.yaml".to_owned(), text: text.to_owned() }]);
+        let Manifests { configuring, services } = read(text).unwrap();
+        let names: Vec<_> = services.iter().map(|service| service["metadata"]["name"].as_str()).collect();
+        assert_eq!((configuring, names), (0, vec![Some("a"), Some("b")]));
+        let none = read(CONFIG_MAP).unwrap();
+        assert_eq!((none.configuring, none.services.len()), (1, 0));
+        let many = "---\n{apiVersion: v1, kind: Service, metadata: {name: a}}\n".repeat(5000);
+        assert_eq!(read(&many).unwrap().services.len(), 5000);
+        assert_eq!(read("a: [").unwrap_err()[0].name, "new.yaml");
     }
 
     const CONFIG_MAP: &str = "\

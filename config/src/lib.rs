@@ -43,7 +43,7 @@ mod tests;
 pub use address_range::{AddressIter, AddressRange, RangeError, overlapping};
 pub use assemble::{Assembler, Assembly, Problem, Secret, Secrets, Severity};
 pub use bfd::BfdProfile;
-pub use check::{Checked, Finding, check, count};
+pub use check::{Checked, Finding, Manifests, check};
 pub use community::{Community, CommunityError, LargeCommunity};
 pub use document::{MAX_DOCUMENT_BYTES, parse};
 pub use duration::{DurationError, parse_duration};

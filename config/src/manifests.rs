@@ -1,7 +1,7 @@
 //! Files: which objects stand in them, and where.
 //!
 //! A file holds YAML documents. A document is an object of `metallb.io`, a list of objects, a ConfigMap with the document
-//! under its key `config`, or that document itself. Everything else is counted and left alone.
+//! under its key `config`, or that document itself. Everything else is counted; of that Services are kept for who asks for them.
 
 use std::rc::Rc;
 
@@ -25,7 +25,9 @@ pub struct File {
 pub(crate) struct Contents {
     pub(crate) objects: Vec<Object>,
     pub(crate) documents: Vec<Document>,
-    /// Objects that are none of ours.
+    /// Services, as the API server would be sent them.
+    pub(crate) services: Vec<serde_json::Value>,
+    /// Objects that are none of ours, Services among them.
     pub(crate) others: usize,
     pub(crate) errors: Vec<ConfigError>,
 }
@@ -126,6 +128,9 @@ fn take(node: &Rc<Node>, root: &Value<'_>, contents: &mut Contents) {
                     config.fail("the document is no text: put a | behind config: and indent it");
             }
         },
-        None => contents.others += 1,
+        None => {
+            contents.others += 1;
+            contents.services.extend((version == "v1" && kind == "Service").then(|| node.to_json()));
+        }
     }
 }

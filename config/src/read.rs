@@ -4,6 +4,7 @@
 //! and warning is born here, with line, column and path, so that a ConfigMap and an object are told about alike.
 
 mod checked;
+mod json;
 pub(crate) mod nearest;
 pub(crate) mod peers;
 pub(crate) mod ranges;

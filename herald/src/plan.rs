@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
-use herald_config::{File, Finding};
+use herald_config::{File, Finding, Manifests};
 use herald_controller::planner::forecast as addresses_of;
 use herald_controller::service::ServiceView;
 use herald_speaker::SpeakerOptions;
@@ -27,6 +27,7 @@ use serde::Serialize;
 
 use self::connections::{Connections, Ground, connections};
 use self::facts::{Heard, Listed, service_facts};
+use self::services::Wanted;
 use crate::flags::ReportFlags;
 use crate::offline::{REFUSED, UNREADABLE, read};
 use crate::print;
@@ -95,15 +96,16 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
         .into_iter()
         .map(|name| Ok(File { text: read(&name).with_context(|| name.clone())?, name }))
         .collect::<Result<Vec<File>>>()?;
-    let configuring = match herald_config::count(&files) {
-        Ok(configuring) => configuring,
+    let Manifests { configuring, services } = match Manifests::read(&files) {
+        Ok(manifests) => manifests,
         Err(findings) => {
             findings.iter().for_each(|finding| eprintln!("{finding}"));
             return Ok(ExitCode::from(UNREADABLE));
         }
     };
     let client = cluster.connect("herald plan asks the API server for all Services").await?;
-    let wanted = services::read(&files, client.default_namespace())?;
+    let wanted: Vec<Wanted> =
+        services.into_iter().map(|service| Wanted::new(service, client.default_namespace())).collect();
     if configuring + wanted.len() == 0 {
         return Err(anyhow!(
             "there is nothing to plan: name files with Services, objects of metallb.io, or the ConfigMap"

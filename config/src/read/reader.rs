@@ -65,6 +65,25 @@ pub(crate) enum Scalar {
     Other,
 }
 
+impl Scalar {
+    /// What the API server takes a node for, going by how it is written.
+    pub(crate) fn of(node: &Node) -> Self {
+        let Kind::Scalar(text) = &node.kind else { return Self::Other };
+        if node.style != Style::Plain {
+            return Self::Text;
+        }
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let word = text.to_ascii_lowercase();
+        match digits.as_bytes().first() {
+            Some(b'0'..=b'9' | b'.') if text.parse::<f64>().is_ok() => Self::Number,
+            _ if matches!(word.as_str(), "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n") => {
+                Self::Boolean
+            }
+            _ => Self::Text,
+        }
+    }
+}
+
 /// A node on its way.
 #[derive(Clone)]
 pub(crate) struct Value<'a> {
@@ -103,21 +122,9 @@ impl<'a> Value<'a> {
         self.report.warning(self.node.line, self.node.column, &self.path, || message.to_string());
     }
 
-    /// What the API server takes a scalar for, going by how it is written.
+    /// What the API server takes it for.
     pub(crate) fn scalar(&self) -> Scalar {
-        let Kind::Scalar(text) = &self.node.kind else { return Scalar::Other };
-        if self.node.style != Style::Plain {
-            return Scalar::Text;
-        }
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let word = text.to_ascii_lowercase();
-        match digits.as_bytes().first() {
-            Some(b'0'..=b'9' | b'.') if text.parse::<f64>().is_ok() => Scalar::Number,
-            _ if matches!(word.as_str(), "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n") => {
-                Scalar::Boolean
-            }
-            _ => Scalar::Text,
-        }
+        Scalar::of(self.node)
     }
 
     /// How a scalar was written.

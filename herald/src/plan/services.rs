@@ -1,17 +1,17 @@
 //! Services that stand in the files: what `kubectl apply` would make of them, by the API server's own word (a dry run, which writes nothing).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
 use futures::StreamExt;
-use herald_config::File;
 use herald_runtime::said;
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::facts::name;
 use crate::speakers::pods_of;
@@ -19,8 +19,6 @@ use crate::speakers::pods_of;
 /// What `kubectl apply` remembers of the last time.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Documents, values, and events of the parser in one file.
-const MOST: usize = 50_000_000;
 /// Dry runs that are under way at a time.
 const AT_ONCE: usize = 16;
 
@@ -43,32 +41,15 @@ pub(super) struct Applied {
     pub(super) refused: Vec<String>,
 }
 
-/// The Services in files; what says no namespace is of this one.
-pub(super) fn read(files: &[File], namespace: &str) -> Result<Vec<Wanted>> {
-    // Whose owner asks, and whose size is bounded where it is read: all manifests of a cluster may stand in one.
-    let bounds = serde_saphyr::budget! { max_documents: MOST, max_nodes: MOST, max_events: MOST };
-    let options = serde_saphyr::options! { budget: bounds };
-    let mut wanted = Vec::new();
-    for file in files {
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(&file.text, options.clone())
-            .map_err(|error| anyhow!("{}: {error}", file.name))?;
-        documents.into_iter().for_each(|document| take(document, namespace, &mut wanted));
-    }
-    Ok(wanted)
-}
-
-fn take(mut document: Value, namespace: &str, wanted: &mut Vec<Wanted>) {
-    let kind = document["kind"].as_str().unwrap_or_default();
-    if kind.ends_with("List") {
-        let items = document.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take);
-        items.into_iter().flatten().for_each(|item| take(item, namespace, wanted));
-    } else if kind == "Service" && document["apiVersion"] == "v1" {
-        let of = |key: &str| document["metadata"][key].as_str().map(str::to_owned);
-        wanted.push(Wanted {
+impl Wanted {
+    /// What says no namespace is of this one.
+    pub(super) fn new(object: Value, namespace: &str) -> Self {
+        let of = |key: &str| object["metadata"][key].as_str().map(str::to_owned);
+        Self {
             namespace: of("namespace").unwrap_or_else(|| namespace.to_owned()),
             name: of("name").unwrap_or_default(),
-            object: document,
-        });
+            object,
+        }
     }
 }
 
@@ -143,19 +124,20 @@ async fn endpoints(client: &Client, service: &Service) -> Result<Vec<EndpointSli
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let found = pods_of(client, namespace).list(&ListParams::default().labels(&labels)).await;
     let found = found.map_err(|error| anyhow!("the API server does not list Pods: {}", said(error)))?;
-    slices(service, &found.items)
+    Ok(slices(service, &found.items))
 }
 
-fn slices(service: &Service, pods: &[DynamicObject]) -> Result<Vec<EndpointSlice>> {
+fn slices(service: &Service, pods: &[DynamicObject]) -> Vec<EndpointSlice> {
     let spec = service.spec.clone().unwrap_or_default();
-    let ports: Vec<Value> = spec
-        .ports
-        .iter()
-        .flatten()
-        // Which number a name stands for is the pod's matter, and not what is asked here.
-        .map(|port| json!({ "name": port.name.clone().unwrap_or_default(), "protocol": port.protocol, "port": port.port }))
-        .collect();
-    let mut of: BTreeMap<&str, BTreeMap<&str, Value>> = BTreeMap::new();
+    // Which number a name stands for is the pod's matter, and not what is asked here.
+    let port = |port: ServicePort| EndpointPort {
+        name: Some(port.name.unwrap_or_default()),
+        protocol: port.protocol,
+        port: Some(port.port),
+        app_protocol: port.app_protocol,
+    };
+    let ports: Vec<EndpointPort> = spec.ports.into_iter().flatten().map(port).collect();
+    let mut of: BTreeMap<&str, Vec<Endpoint>> = BTreeMap::new();
     for pod in pods {
         let status = &pod.data["status"];
         let mut conditions = status["conditions"].as_array().into_iter().flatten();
@@ -168,57 +150,39 @@ fn slices(service: &Service, pods: &[DynamicObject]) -> Result<Vec<EndpointSlice
                 Ok(IpAddr::V6(_)) => "IPv6",
                 Err(_) => continue,
             };
-            let endpoint = json!({
-                "addresses": [address], "nodeName": pod.data["spec"]["nodeName"], "conditions": { "ready": is_ready },
-                "targetRef": { "kind": "Pod", "name": pod.metadata.name },
+            of.entry(family).or_default().push(Endpoint {
+                addresses: vec![address.to_owned()],
+                node_name: pod.data["spec"]["nodeName"].as_str().map(str::to_owned),
+                conditions: Some(EndpointConditions {
+                    ready: Some(is_ready),
+                    ..EndpointConditions::default()
+                }),
+                ..Endpoint::default()
             });
-            of.entry(family).or_default().insert(address, endpoint);
         }
     }
-    let families: BTreeSet<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
+    let families = spec.ip_families.unwrap_or_default();
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    let slice = |(family, endpoints): (&str, BTreeMap<&str, Value>)| {
-        Ok(serde_json::from_value(json!({
-            "metadata": {
-                "namespace": service.metadata.namespace, "name": format!("{name}-{}", family.to_lowercase()),
-                "labels": { "kubernetes.io/service-name": name },
-            },
-            "addressType": family, "ports": ports, "endpoints": endpoints.into_values().collect::<Vec<_>>(),
-        }))?)
+    let label = ("kubernetes.io/service-name".to_owned(), name.to_owned());
+    let slice = |(family, endpoints): (&str, Vec<Endpoint>)| EndpointSlice {
+        metadata: ObjectMeta {
+            namespace: service.metadata.namespace.clone(),
+            name: Some(format!("{name}-{}", family.to_lowercase())),
+            labels: Some(BTreeMap::from([label.clone()])),
+            ..ObjectMeta::default()
+        },
+        address_type: family.to_owned(),
+        ports: Some(ports.clone()),
+        endpoints: Some(endpoints),
     };
-    of.into_iter().filter(|(family, _)| families.contains(family)).map(slice).collect()
+    of.into_iter().filter(|(family, _)| families.iter().any(|of| of == family)).map(slice).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn services_of_documents_and_lists_are_found_and_nothing_else() {
-        let text = "\
-apiVersion: v1
-kind: Service
-metadata: {name: a}
----
-apiVersion: v1
-kind: List
-items:
-- {apiVersion: v1, kind: Service, metadata: {name: b, namespace: shop}}
-- {apiVersion: apps/v1, kind: Deployment, metadata: {name: c}}
----
-apiVersion: serving.knative.dev/v1
-kind: Service
-metadata: {name: d}
-";
-        let file = |text: &str| File { name: "new.yaml".to_owned(), text: text.to_owned() };
-        let found = read(&[file(text)], "here").unwrap();
-        let found: Vec<_> = found.iter().map(|one| (one.namespace.as_str(), one.name.as_str())).collect();
-        assert_eq!(found, [("here", "a"), ("shop", "b")]);
-        let many = "---\n{apiVersion: v1, kind: Service, metadata: {name: a}}\n".repeat(5000);
-        assert_eq!(read(&[file(&many)], "here").unwrap().len(), 5000);
-        assert_eq!(read(&[file("address-pools: []")], "here").unwrap(), []);
-        assert!(read(&[file("a: [")], "here").unwrap_err().to_string().starts_with("new.yaml: "));
-    }
+    use super::*;
 
     #[test]
     fn what_is_said_no_more_is_taken_away_and_what_others_said_stays() {
@@ -256,7 +220,7 @@ metadata: {name: d}
             pod("b", "False", &["10.244.1.3"]),
             pod("starts", "False", &[]),
         ];
-        let found = slices(&service, &pods).unwrap();
+        let found = slices(&service, &pods);
         assert_eq!(found.len(), 1);
         let endpoint = |place: usize| {
             let endpoint = &found[0].endpoints.as_ref().unwrap()[place];
