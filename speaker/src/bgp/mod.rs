@@ -320,6 +320,8 @@ impl Peers {
                         );
                     }
                 }
+                // Whoever cancels one has no use for it: a port that nobody is let in at any more, a session that did not end in time.
+                Some(Err(error)) if error.is_cancelled() => {}
                 Some(Err(error)) => return anyhow::Error::new(error).context("a BGP session failed"),
             }
         }

@@ -162,6 +162,19 @@ fn a_change_of_the_configuration_leaves_unaffected_sessions_alone() {
 
 #[test]
 #[ignore = "needs a network namespace"]
+fn a_port_that_is_not_listened_at_any_more_is_no_failure() {
+    in_namespace(|| async {
+        let mut peers = peers(&Metrics::new());
+        let network = "10.0.0.0/24".parse().unwrap();
+        peers.accept_from(&[Range { network, key: None, source: None, device: None }]);
+        peers.accept_from(&[]);
+        let failed = tokio::time::timeout(Duration::from_millis(200), peers.failed()).await;
+        assert!(failed.is_err(), "{failed:?}");
+    });
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
 fn a_session_with_a_password_comes_up() {
     in_namespace(|| async {
         addresses().await;
