@@ -103,14 +103,14 @@ pub(crate) async fn run(flags: PlanFlags) -> Result<ExitCode> {
             return Ok(ExitCode::from(UNREADABLE));
         }
     };
-    let client = cluster.connect("herald plan asks the API server for all Services").await?;
-    let wanted: Vec<Wanted> =
-        services.into_iter().map(|service| Wanted::new(service, client.default_namespace())).collect();
-    if configuring + wanted.len() == 0 {
+    if configuring + services.len() == 0 {
         return Err(anyhow!(
             "there is nothing to plan: name files with Services, objects of metallb.io, or the ConfigMap"
         ));
     }
+    let client = cluster.connect("herald plan asks the API server for all Services").await?;
+    let wanted: Vec<Wanted> =
+        services.into_iter().map(|service| Wanted::new(service, client.default_namespace())).collect();
     let mut listed = in_time(API, Listed::ask(&client, &cluster.namespace)).await?;
     let applied = in_time(API, services::ask(&client, &wanted, &listed.services)).await?;
     let views = applied.services.iter().map(|service| ServiceView::new(service.clone()));

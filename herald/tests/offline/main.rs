@@ -62,6 +62,15 @@ fn what_cannot_be_read_or_is_nothing_exits_2() {
 }
 
 #[test]
+fn what_cannot_be_planned_is_told_without_a_cluster() {
+    let (code, _, err) = herald(&["plan", "-f", "-"], "a: [");
+    assert!(code == 2 && err.starts_with("-:"), "{code} {err}");
+    let other = "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n";
+    let (code, _, err) = herald(&["plan", "-f", "-"], other);
+    assert!(code == 2 && err.contains("there is nothing to plan: name files with Services"), "{code} {err}");
+}
+
+#[test]
 fn what_is_migrated_passes_the_check_and_what_is_refused_is_not_migrated() {
     let (code, objects, err) = herald(&["migrate", "-"], CONFIG_MAP);
     assert_eq!((code, err.as_str()), (0, ""));
