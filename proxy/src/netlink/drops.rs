@@ -17,6 +17,8 @@ use std::net::IpAddr;
 const DEPTH: usize = 16;
 /// Packets that are held against a rule, from one base chain on: those of 50,000 addresses against a thousand rules, which takes seconds.
 const STEPS: usize = 100_000_000;
+/// What a rule costs, in packets, also where none comes: chains may lead to chains in more ways than can be followed.
+const RULE: usize = 100;
 
 /// A rule of somebody's that drops packets of Services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -237,7 +239,11 @@ impl Walk<'_> {
             if rule.says_nothing() {
                 continue;
             }
-            let Some(left) = self.steps.checked_sub(packets.len()).filter(|_| depth > 0) else { break };
+            let Some(left) = self.steps.checked_sub(RULE + packets.len()).filter(|_| depth > 0) else {
+                // What was not followed to its end says nothing about what comes after it.
+                self.steps = 0;
+                break;
+            };
             self.steps = left;
             let passing = self.passing(rule, &packets);
             let narrow = narrow || rule.narrow;

@@ -151,3 +151,16 @@ fn sets_are_looked_into_and_one_that_is_not_there_says_nothing() {
     assert_eq!(ask(true, intervals), ["base 7 10.244.2.5"]);
     assert_eq!(told("forward", &[("base", blocked(false))], &[]), [""; 0]);
 }
+
+#[test]
+fn more_ways_than_can_be_followed_come_to_an_end() {
+    // Ten from each chain to the next, for addresses that nobody has.
+    let nobody = [203, 0, 113, 9];
+    let jumps =
+        |next: usize| vec![rule(1, vec![to(&nobody), from(&nobody)], Fate::Jump(format!("chain{next}"))); 10];
+    let mut chains: Vec<(String, Vec<Rule>)> = (1..15).map(|n| (format!("chain{n}"), jumps(n + 1))).collect();
+    chains.push(("base".to_owned(), jumps(1)));
+    let chains: Vec<(&str, Vec<Rule>)> =
+        chains.iter().map(|(name, rules)| (&**name, rules.clone())).collect();
+    assert_eq!(told("forward", &chains, &[]), [""; 0]);
+}
