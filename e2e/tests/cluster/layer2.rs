@@ -107,9 +107,14 @@ impl Layer2 {
         self.lab.kubectl(&["label", "node", &node.name, &label]).map(drop)
     }
 
-    /// The router forgets where the addresses are, as one does that was switched on just now.
-    fn forget(&self) -> Result<()> {
-        self.lab.router().ns.ip(&["neigh flush dev lan"])
+    /// The router forgets where an address is, as one does that was switched on just now. Each entry once: `ip neigh flush` looks again at what it
+    /// has left, and a connection that has asked meanwhile is told that there is no route.
+    fn forget(&self, vip: SocketAddr) -> Result<()> {
+        let (ns, address) = (&self.lab.router().ns, vip.ip().to_string());
+        if ns.exec(&["ip", "neigh", "show", "to", &address, "dev", "lan"])?.is_empty() {
+            return Ok(());
+        }
+        ns.ip(&[format!("neigh del {address} dev lan")])
     }
 }
 
@@ -141,7 +146,7 @@ fn an_address_is_answered_for_by_one_node_and_by_another_within_half_a_second_wh
         let speaker = layer2.speakers.get_mut(usize::from(index) - 1).context("its speaker")?;
         speaker.kill();
         let killed = Instant::now();
-        layer2.forget()?;
+        layer2.forget(vip)?;
         let next = layer2.owner(vip.ip(), None)?.index;
         ensure!(next != index && next != 3, "node{next}");
         poller.await_answers(100, SOON)?;
@@ -168,7 +173,7 @@ fn no_connection_fails_when_the_owner_is_drained_or_stops_and_held_ones_go_on_wi
         // The label takes the node out of the election; the other one is ready.
         layer2.lab.kubectl(&["label", "node", &owner.name, EXCLUDED])?;
         let next = layer2.owner(vip.ip(), Some(&owner))?.clone();
-        layer2.forget()?;
+        layer2.forget(vip)?;
         poller.await_answers(50, SOON)?;
         held.ask().context("held over the label")?;
         layer2.include(&owner)?;
@@ -178,7 +183,7 @@ fn no_connection_fails_when_the_owner_is_drained_or_stops_and_held_ones_go_on_wi
         let speaker = layer2.speakers.get_mut(usize::from(next.index) - 1).context("its speaker")?;
         ensure!(speaker.terminate(Duration::from_secs(5))?.success(), "{}", speaker.log_tail());
         layer2.owner(vip.ip(), Some(&next))?;
-        layer2.forget()?;
+        layer2.forget(vip)?;
         poller.await_answers(50, SOON)?;
         held.ask().context("held over the stop")?;
         let report = poller.stop()?;

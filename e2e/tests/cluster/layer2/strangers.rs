@@ -44,7 +44,7 @@ fn another_cluster_with_the_same_pool_is_not_heeded_and_takes_no_address_that_is
             Ok(())
         })?;
     }
-    layer2.forget()?;
+    layer2.forget(vip)?;
     layer2.lab.router().ns.get(vip)?;
     ensure!(layer2.owner(vip.ip(), None)?.index == owner.index, "it moved");
     Ok(())

@@ -100,6 +100,6 @@ fn a_newer_speaker_shares_the_segment_under_load_and_one_of_another_version_is_t
     translator.set_version(OURS);
     let owner = layer2.owner(vip.ip(), None)?.clone();
     await_next(if owner.index == 1 { &two } else { &one }, vip.ip())?;
-    layer2.forget()?;
+    layer2.forget(vip)?;
     await_ok(SOON, "the Service", || layer2.lab.router().ns.get(vip).map(drop))
 }

@@ -47,7 +47,7 @@ fn check(layer2: &mut Layer2) -> Result<()> {
     let speaker = layer2.speakers.get_mut(usize::from(owner.index) - 1).context("its speaker")?;
     speaker.kill();
     let killed = Instant::now();
-    layer2.forget()?;
+    layer2.forget(vip)?;
     let next = layer2.owner(vip.ip(), None)?.index;
     ensure!(next == other.index, "node{next}");
     poller.await_answers(100, SOON)?;

@@ -133,7 +133,7 @@ fn hostile_datagrams_and_frames_move_nothing_and_are_counted() -> Result<()> {
     })?;
     router.ip(&[format!("addr del {}/32 dev lan", vip.ip())])?;
     ensure!(layer2.owner(vip.ip(), None)?.index == owner.index, "it moved");
-    layer2.forget()?;
+    layer2.forget(vip)?;
     router.get(vip)?;
     let seen = recorder.stop()?;
     let nodes: BTreeSet<Mac> = layer2.lab.nodes().iter().map(mac).collect::<Result<_>>()?;
@@ -147,7 +147,7 @@ fn hostile_datagrams_and_frames_move_nothing_and_are_counted() -> Result<()> {
 /// Has hosts ask where an address is, again and again, and connect.
 fn asked(layer2: &Layer2, vip: SocketAddr) -> Result<()> {
     for _ in 0..10 {
-        layer2.forget()?;
+        layer2.forget(vip)?;
         layer2.lab.router().ns.get(vip)?;
     }
     Ok(())
