@@ -5,7 +5,7 @@
 
 use std::io;
 
-use herald_proxy::netlink::{DropRule, Kernel, KernelError, Monitor};
+use herald_proxy::netlink::{DropRules, Kernel, KernelError, Monitor};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,7 +37,7 @@ pub fn forward_drops() -> anyhow::Result<Vec<String>> {
 }
 
 /// Others' rules there that drop packets of what Herald serves.
-pub fn drop_rules() -> anyhow::Result<Vec<DropRule>> {
+pub fn drop_rules() -> anyhow::Result<DropRules> {
     Ok(Kernel::open()?.drop_rules()?)
 }
 

@@ -79,7 +79,7 @@ mod traffic;
 
 pub use cleanup::{Cleaned, cleanup};
 pub use conntrack::ConntrackLimits;
-pub use herald_proxy::netlink::DropRule;
+pub use herald_proxy::netlink::{DropRule, DropRules};
 pub use kernel::{drop_rules, forward_drops};
 pub use kernel_version::kernel_doubt;
 pub use node_ports::NodePortAddresses;

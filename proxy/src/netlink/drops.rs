@@ -20,6 +20,15 @@ const STEPS: usize = 100_000_000;
 /// What a rule costs, in packets, also where none comes: chains may lead to chains in more ways than can be followed.
 const RULE: usize = 100;
 
+/// Others' rules that drop packets of Services, as far as they were looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DropRules {
+    /// Those that were found.
+    pub found: Vec<DropRule>,
+    /// Base chains that lead to more than can be followed, as `nft` names them: `inet filter forward`. What drops behind that is not known.
+    pub unfinished: Vec<String>,
+}
+
 /// A rule of somebody's that drops packets of Services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DropRule {
@@ -156,12 +165,13 @@ enum Passes {
 }
 
 impl Ruleset {
-    /// The rules that drop packets of these addresses.
+    /// Adds the rules that drop packets of these addresses.
     pub(super) fn drops(
         &self,
         (family, table): (&'static str, &str),
         addresses: &BTreeSet<IpAddr>,
-    ) -> Vec<DropRule> {
+        all: &mut DropRules,
+    ) {
         let mut found: BTreeMap<(u64, &'static str), DropRule> = BTreeMap::new();
         let packets: Vec<Packet> = addresses
             .iter()
@@ -172,8 +182,11 @@ impl Ruleset {
         for (chain, hook) in &self.hooked {
             let mut walk = Walk { of: self, family, table, hook, steps: STEPS, found: &mut found };
             walk.chain(chain, packets.clone(), false, DEPTH);
+            if walk.steps == 0 {
+                all.unfinished.push(format!("{family} {table} {chain}"));
+            }
         }
-        found.into_values().collect()
+        all.found.extend(found.into_values());
     }
 
     fn passes(&self, rule: &Rule, packet: &Packet) -> Passes {

@@ -38,7 +38,7 @@ pub use self::batch::Subject;
 use self::batch::{Batch, message_type, protocol_family};
 pub use self::counters::{Count, Ended};
 use self::decode::find;
-pub use self::drops::DropRule;
+pub use self::drops::{DropRule, DropRules};
 pub use self::error::KernelError;
 pub use self::monitor::Monitor;
 pub use self::neighbours::KubeProxy;

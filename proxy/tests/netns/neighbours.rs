@@ -1,6 +1,6 @@
 //! kube-proxy's rules beside ours: seen, and removed without a scratch to anybody else's.
 
-use herald_proxy::netlink::KubeProxy;
+use herald_proxy::netlink::{DropRules, KubeProxy};
 use herald_proxy::{Policy, Protocol};
 
 use super::net::{Namespace, Network, PATIENCE, PODS, Seen, Server, tcp, udp};
@@ -150,7 +150,7 @@ fn rules_that_drop_what_is_served_or_an_endpoint_are_named_and_no_others() {
         ]
         .concat(),
     );
-    assert_eq!(kernel.drop_rules().unwrap(), []);
+    assert_eq!(kernel.drop_rules().unwrap(), DropRules::default());
     let (pod4, pod6) = (PODS[0][0], PODS[0][1]);
     // Each line is a rule; those that end with a star are told.
     let rules = [
@@ -186,7 +186,7 @@ fn rules_that_drop_what_is_served_or_an_endpoint_are_named_and_no_others() {
         listed.split("chain pass").nth(1).unwrap().lines().skip(2).take(rules.len()).map(handle_of).collect();
     let expected: Vec<u64> =
         rules.iter().zip(&pass).filter(|(rule, _)| rule.ends_with('*')).map(|(_, handle)| *handle).collect();
-    let told = kernel.drop_rules().unwrap();
+    let told = kernel.drop_rules().unwrap().found;
     let in_pass: Vec<u64> = told.iter().filter(|drop| drop.chain == "pass").map(|drop| drop.handle).collect();
     assert_eq!(in_pass, expected, "{told:#?}\n{listed}");
     assert!(

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use herald_speaker::DropRule;
+use herald_speaker::DropRules;
 
 /// Bytes of a file below `/proc` that are read at most.
 const MAX_FILE: usize = 1 << 20;
@@ -39,7 +39,7 @@ pub(super) struct NodeSeen {
     /// Others' chains of nftables that drop what is forwarded and not accepted: `ip filter FORWARD`.
     pub(super) forward_drops: Vec<String>,
     /// Others' rules of nftables that drop what is served.
-    pub(super) drop_rules: Vec<DropRule>,
+    pub(super) drop_rules: DropRules,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl NodeSeen {
             }),
             ufw: text(&root.join("etc/ufw/ufw.conf")).lines().any(|line| line.trim() == "ENABLED=yes"),
             forward_drops: Vec::new(),
-            drop_rules: Vec::new(),
+            drop_rules: DropRules::default(),
         }
     }
 

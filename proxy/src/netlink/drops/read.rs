@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{DropRule, Fate, Members, Rule, Ruleset, Side, Test, With};
+use super::{DropRules, Fate, Members, Rule, Ruleset, Side, Test, With};
 use crate::Element;
 use crate::family::IpFamily;
 use crate::netlink::attributes::attributes;
@@ -21,18 +21,18 @@ const ELEMENTS: usize = 100_000;
 impl Kernel {
     /// Rules of others in the hooks forward and input that drop packets of what Herald serves: by address, or whatever is forwarded. None of
     /// iptables-legacy's, which is no part of nf_tables.
-    pub fn drop_rules(&mut self) -> Result<Vec<DropRule>, KernelError> {
+    pub fn drop_rules(&mut self) -> Result<DropRules, KernelError> {
         for _ in 0..ATTEMPTS {
-            let mut found = Vec::new();
+            let mut all = DropRules::default();
             let mut whole = true;
             let addresses = self.served(&mut whole)?;
             for (number, family) in FAMILIES {
                 for (table, ruleset) in self.tables(number, &mut whole)? {
-                    found.extend(ruleset.drops((family, &table), &addresses));
+                    ruleset.drops((family, &table), &addresses, &mut all);
                 }
             }
             if whole {
-                return Ok(found);
+                return Ok(all);
             }
         }
         Err(KernelError::Unsettled)

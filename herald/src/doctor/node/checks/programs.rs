@@ -225,7 +225,16 @@ pub(super) fn drop_rules(seen: &NodeSeen) -> Verdict {
             ),
         )
     };
-    Ok(seen.drop_rules.iter().map(trouble).collect())
+    let unfinished = |chain: &String| {
+        Trouble::warning(
+            format!(
+                "chain {chain} leads to more rules than can be followed: that none of them drops packets of Services is not known"
+            ),
+            format!("nft list chain {chain}, and look for what drops the pods' network"),
+        )
+    };
+    let rules = &seen.drop_rules;
+    Ok(rules.found.iter().map(trouble).chain(rules.unfinished.iter().map(unfinished)).collect())
 }
 
 pub(super) fn state_directory(seen: &NodeSeen) -> Verdict {

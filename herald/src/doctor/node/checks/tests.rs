@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use herald_speaker::DropRule;
+use herald_speaker::{DropRule, DropRules};
 
 use super::super::seen::{Interface, Process, Socket, StateDirectory};
 use super::*;
@@ -61,7 +61,7 @@ fn fit() -> NodeSeen {
         state: Some(StateDirectory { path: PathBuf::from("/var/lib/herald"), mode: 0o700, owner: 0 }),
         ufw: false,
         forward_drops: Vec::new(),
-        drop_rules: Vec::new(),
+        drop_rules: DropRules::default(),
     }
 }
 
@@ -132,10 +132,19 @@ fn every_check_finds_its_trouble_and_no_other_does() {
         ),
         (
             "drop-rules",
-            |n| n.drop_rules.push(drop_rule(&["10.244.1.5", "10.244.1.6", "10.244.1.7", "192.0.2.1"])),
+            |n| n.drop_rules.found.push(drop_rule(&["10.244.1.5", "10.244.1.6", "10.244.1.7", "192.0.2.1"])),
             "inet hardening pods (handle 7, hook forward) drops packets of what is served: 10.244.1.5, 10.244.1.6, 10.244.1.7 and 1 more",
         ),
-        ("drop-rules", |n| n.drop_rules.push(drop_rule(&[])), "drops whatever no rule before it accepts"),
+        (
+            "drop-rules",
+            |n| n.drop_rules.found.push(drop_rule(&[])),
+            "drops whatever no rule before it accepts",
+        ),
+        (
+            "drop-rules",
+            |n| n.drop_rules.unfinished.push("inet filter forward".to_owned()),
+            "chain inet filter forward leads to more rules than can be followed",
+        ),
         ("state-directory", |n| n.state.as_mut().unwrap().mode = 0o755, "mode 755"),
     ];
     for (id, harm, word) in cases {
