@@ -1,6 +1,6 @@
 //! Services that stand in the files: what `kubectl apply` would make of them, by the API server's own word (a dry run, which writes nothing).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Result, anyhow};
@@ -51,14 +51,25 @@ impl Wanted {
             object,
         }
     }
+
+    fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Each Service where it stands first, and what stands again: which of them is meant, nobody knows.
+fn once(wanted: &[Wanted]) -> (Vec<&Wanted>, Vec<&Wanted>) {
+    let mut seen = BTreeSet::new();
+    wanted.iter().partition(|of| of.name.is_empty() || seen.insert(of.full_name()))
 }
 
 /// Asks what would come of them, beside those that there are.
 pub(super) async fn ask(client: &Client, wanted: &[Wanted], live: &[Service]) -> Result<Applied> {
     let live: BTreeMap<String, &Service> = live.iter().map(|service| (name(service), service)).collect();
     let live = &live;
-    let asked = wanted.iter().map(|wanted| async move {
-        let of = format!("{}/{}", wanted.namespace, wanted.name);
+    let (wanted, again) = once(wanted);
+    let asked = wanted.into_iter().map(|wanted| async move {
+        let of = wanted.full_name();
         let before = live.get(&of).copied();
         let service = match dry_run(client, wanted, before).await {
             Ok(service) => service,
@@ -69,7 +80,10 @@ pub(super) async fn ask(client: &Client, wanted: &[Wanted], live: &[Service]) ->
         anyhow::Ok((of, Ok((service, slices))))
     });
     let mut asked = futures::stream::iter(asked).buffered(AT_ONCE);
-    let mut applied = Applied::default();
+    let again = again
+        .iter()
+        .map(|of| format!("Service {}: the files have it more than once: let it stand once", of.full_name()));
+    let mut applied = Applied { refused: again.collect(), ..Applied::default() };
     while let Some(answer) = asked.next().await {
         match answer? {
             (of, Ok((service, slices))) => {
@@ -198,6 +212,17 @@ mod tests {
         ] {
             assert_eq!(merge(&said, &says), patch, "{said} {says}");
         }
+    }
+
+    #[test]
+    fn what_stands_again_is_not_asked_for() {
+        let of = |object| Wanted::new(object, "shop");
+        let web = json!({ "metadata": { "name": "web" } });
+        let other = json!({ "metadata": { "name": "web", "namespace": "other" } });
+        let same = json!({ "metadata": { "name": "web", "namespace": "shop" } });
+        let wanted = [web, other, json!({}), same, json!({})].map(of);
+        let [web, other, nameless, same, also] = &wanted;
+        assert_eq!(once(&wanted), (vec![web, other, nameless, also], vec![same]));
     }
 
     #[test]
