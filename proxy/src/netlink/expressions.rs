@@ -14,7 +14,7 @@ use super::wire::{
 };
 use crate::family::IpFamily;
 use crate::ruleset::{
-    CONNECTION, Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement, Word,
+    CONNECTION, Expression, FIRST_SLOT, IcmpType, NUMBERS, NUMBERS_MASK, SetName, Statement, TcpFlag, Word,
     slot_number,
 };
 
@@ -24,6 +24,10 @@ const VERDICT: u32 = 0;
 
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const LESS: u32 = 2;
+
+/// `NFT_BYTEORDER_HTON`: numbers are compared as octets.
+const HOST_TO_NETWORK: u32 = 1;
 
 const META_PRIORITY: u32 = 2;
 const META_MARK: u32 = 3;
@@ -31,6 +35,9 @@ const META_L4PROTO: u32 = 16;
 
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
+const CT_MARK: u32 = 3;
+/// In milliseconds.
+const CT_EXPIRATION: u32 = 5;
 /// Bits of `ct state`, in the host's order.
 const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
@@ -45,7 +52,7 @@ const TRANSPORT_HEADER: u32 = 2;
 const TCP: u8 = 6;
 /// The octet of TCP's header with the flags, and the one that says that a connection begins (RFC 9293 §3.1).
 const TCP_FLAGS: u32 = 13;
-const SYN: u8 = 2;
+const SYN: u8 = TcpFlag::Syn.bit();
 
 const FIB_ADDRTYPE: u32 = 3;
 const FIB_SADDR: u32 = 1;
@@ -89,11 +96,37 @@ pub(super) fn write(
         Statement::StateEstablished => any_bit(w, CT_STATE, STATE_ESTABLISHED),
         Statement::UnknownTcp => {
             any_bit(w, CT_STATE, STATE_INVALID | STATE_NEW);
-            meta(w, META_L4PROTO, FIRST);
-            compare(w, EQUAL, &[TCP]);
-            payload(w, TRANSPORT_HEADER, TCP_FLAGS, 1, FIRST);
-            bitwise(w, &[SYN], &[0]);
+            tcp_flags(w, SYN);
             compare(w, NOT_EQUAL, &[SYN]);
+        }
+        Statement::ExpiresWithin(time) => {
+            connection(w, CT_EXPIRATION);
+            expression(w, "byteorder", |w| {
+                w.number(1, FIRST);
+                w.number(2, FIRST);
+                w.number(3, HOST_TO_NETWORK);
+                w.number(4, 4);
+                w.number(5, 4);
+            });
+            let time = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            compare(w, LESS, &time.to_be_bytes());
+        }
+        Statement::TcpWithout(flags) => {
+            tcp_flags(w, flags.iter().fold(0, |bits, flag| bits | flag.bit()));
+            compare(w, EQUAL, &[0]);
+        }
+        Statement::ConnectionMarkHas(mask) => {
+            connection(w, CT_MARK);
+            bitwise(w, &mask.to_ne_bytes(), &[0; 4]);
+            compare(w, EQUAL, &mask.to_ne_bytes());
+        }
+        Statement::SetConnectionMark(mask) => {
+            connection(w, CT_MARK);
+            bitwise(w, &(!mask).to_ne_bytes(), &mask.to_ne_bytes());
+            expression(w, "ct", |w| {
+                w.number(2, CT_MARK);
+                w.number(4, FIRST);
+            });
         }
         Statement::StatusDnat => any_bit(w, CT_STATUS, STATUS_DNAT),
         Statement::Icmp(kind) => icmp(w, family, *kind),
@@ -264,6 +297,22 @@ fn meta(w: &mut Writer, key: u32, to: u32) {
     });
 }
 
+/// A field of the packet's connection into the first register.
+fn connection(w: &mut Writer, key: u32) {
+    expression(w, "ct", |w| {
+        w.number(2, key);
+        w.number(1, FIRST);
+    });
+}
+
+/// Flags of TCP into the first register, the others cleared.
+fn tcp_flags(w: &mut Writer, mask: u8) {
+    meta(w, META_L4PROTO, FIRST);
+    compare(w, EQUAL, &[TCP]);
+    payload(w, TRANSPORT_HEADER, TCP_FLAGS, 1, FIRST);
+    bitwise(w, &[mask], &[0]);
+}
+
 fn set_meta(w: &mut Writer, key: u32) {
     expression(w, "meta", |w| {
         w.number(2, key);
@@ -409,10 +458,7 @@ fn local(w: &mut Writer, side: u32) {
 }
 
 fn any_bit(w: &mut Writer, key: u32, bits: u32) {
-    expression(w, "ct", |w| {
-        w.number(2, key);
-        w.number(1, FIRST);
-    });
+    connection(w, key);
     bitwise(w, &bits.to_ne_bytes(), &[0; 4]);
     compare(w, NOT_EQUAL, &[0; 4]);
 }

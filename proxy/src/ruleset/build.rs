@@ -149,7 +149,7 @@ fn table(family: IpFamily, config: &RulesetConfig) -> Table {
     chains.push(chain("endpoint", endpoint(SetName::Endpoints)));
     chains.push(chain("local-endpoint", endpoint(SetName::LocalEndpoints)));
     chains.extend(affinity::common());
-    chains.extend(handed_over(config, hand_over::chains));
+    chains.extend(handed_over(config, || hand_over::chains(mark)));
     let sets = SetName::ALL.map(|name| Set { name, elements: constants(family, name) }).into();
     Table { family, sets, chains }
 }
@@ -211,7 +211,10 @@ fn first_look(config: &RulesetConfig) -> Vec<Rule> {
 }
 
 /// What hands connections over, if the kernel can.
-fn handed_over<T, const N: usize>(config: &RulesetConfig, what: fn() -> [T; N]) -> impl Iterator<Item = T> {
+fn handed_over<T, const N: usize>(
+    config: &RulesetConfig,
+    what: impl FnOnce() -> [T; N],
+) -> impl Iterator<Item = T> {
     config.hand_over.then(what).into_iter().flatten()
 }
 

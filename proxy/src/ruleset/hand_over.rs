@@ -17,6 +17,10 @@
 //! of a connection that nobody knows: the endpoint's reset tells the client at its first retransmission, which comes after 200 ms or more
 //! (RFC 6298 §2 has a second, Linux 200 ms).
 //!
+//! A client uses its ports again: what connection tracking knows may be a former connection that is over. The last packet of a
+//! connection marks it as such, and what comes for a marked one is not known either. Which packet is the last one is seen by the time
+//! that the kernel gives to each state of TCP (`nf_conntrack_tcp_timeout_*`).
+//!
 //! No packet goes round: copies say a [`Word`], and none of those is ever passed on. All that packets can
 //! fill is bounded, and so is how many connections a second are asked for ([`ASKED_A_SECOND`]); beyond that they are treated as if this were
 //! not here.
@@ -24,7 +28,7 @@
 use std::time::Duration;
 
 use super::build::chain;
-use super::model::{CONNECTION, Chain, Expression, Rule, SetName, Statement, Word};
+use super::model::{CONNECTION, Chain, Expression, Rule, SetName, Statement, TcpFlag, Word};
 
 /// How many other nodes are asked.
 pub const NODES: u16 = 32;
@@ -39,10 +43,26 @@ const TOLD: Duration = Duration::from_secs(1);
 /// For how many connections a second the others are asked.
 const ASKED_A_SECOND: u32 = 10_000;
 
+/// For how long connections are kept that were reset: 10 s.
+const RESET: Duration = Duration::from_secs(11);
+/// Where both ends have said that they end: 30 s.
+const LAST_ACK: Duration = Duration::from_secs(31);
+/// Where one end has said so, if nobody has raised it: 60 s.
+const HALF_CLOSED: Duration = Duration::from_secs(61);
+/// After the end: 120 s. One that is open has hours.
+const OVER: Duration = Duration::from_secs(121);
+
 /// What a packet that arrives meets first.
-pub(super) fn arriving() -> [Rule; 2] {
+pub(super) fn arriving() -> [Rule; 3] {
     let for_service = || Statement::InSet(vec![Expression::DestinationAddress], SetName::Vips);
     [
+        vec![
+            Statement::ExpiresWithin(OVER),
+            Statement::StateEstablished,
+            Statement::TcpWithout(&[TcpFlag::Syn, TcpFlag::Rst]),
+            for_service(),
+            Statement::Jump("ending"),
+        ],
         vec![Statement::UnknownTcp, for_service(), Statement::Jump("unknown")],
         vec![
             Statement::Says(Word::Whose),
@@ -68,24 +88,33 @@ pub(super) fn leaving() -> Rule {
     vec![Statement::StateUntracked, Statement::ClearNumber, Statement::Accept]
 }
 
-/// The chains that [`arriving`] leads to.
-pub(super) fn chains() -> [Chain; 4] {
+/// The chains that [`arriving`] leads to. `mark`: the bit that connections have which are over.
+pub(super) fn chains(mark: u32) -> [Chain; 5] {
+    let ending = vec![
+        vec![Statement::ExpiresWithin(RESET), Statement::Goto("unknown")],
+        vec![Statement::ConnectionMarkHas(mark), Statement::Goto("unknown")],
+        vec![Statement::ExpiresWithin(LAST_ACK), Statement::SetConnectionMark(mark), Statement::Return],
+        vec![Statement::ExpiresWithin(HALF_CLOSED), Statement::Return],
+        // With FIN it is the first end's.
+        vec![Statement::TcpWithout(&[TcpFlag::Fin]), Statement::SetConnectionMark(mark)],
+    ];
     let connection = |set| Statement::InSet(CONNECTION.into(), set);
     let unknown = vec![
         vec![Statement::Says(Word::Whose), Statement::Drop],
         vec![Statement::Says(Word::Mine), Statement::Note(SetName::Elsewhere, ELSEWHERE)],
         vec![Statement::Says(Word::Mine), Statement::Drop],
         vec![connection(SetName::Elsewhere), Statement::Goto("pass-on")],
-        vec![connection(SetName::Asking), Statement::Goto("pass-on")],
-        vec![connection(SetName::Asked), Statement::Return],
+        // What is looked up first is noted last: another packet of the connection, on another processor, finds both or neither.
         vec![
+            Statement::NotInSet(CONNECTION.into(), SetName::Asked),
             Statement::Slot(0),
             Statement::InSet(vec![Expression::Priority], SetName::Nodes),
             Statement::Limit(ASKED_A_SECOND),
-            Statement::Note(SetName::Asked, ASKED),
             Statement::Note(SetName::Asking, ASKING),
+            Statement::Note(SetName::Asked, ASKED),
             Statement::Goto("pass-on"),
         ],
+        vec![connection(SetName::Asking), Statement::Goto("pass-on")],
     ];
     let known = vec![
         vec![connection(SetName::Told), Statement::Return],
@@ -95,6 +124,7 @@ pub(super) fn chains() -> [Chain; 4] {
     let to_nodes =
         (0..NODES).map(|slot| vec![Statement::Slot(slot), Statement::PassOn(SetName::Nodes)]).collect();
     [
+        chain("ending", ending),
         chain("unknown", unknown),
         chain("known", known),
         chain(

@@ -33,7 +33,7 @@ pub use class::class_for;
 pub use hand_over::NODES;
 pub use model::{
     Base, CONNECTION, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Rule, Set, SetName,
-    Statement, Table, Word,
+    Statement, Table, TcpFlag, Word,
 };
 
 pub(crate) use affinity::Timeouts;

@@ -394,6 +394,15 @@ pub enum Statement {
     StateEstablished,
     /// Goes on for a packet in the middle of a TCP connection that connection tracking does not know.
     UnknownTcp,
+    /// Goes on when connection tracking forgets the connection within this time unless a packet comes: each state of TCP has its own. Packets
+    /// that it does not know yet may go on as well.
+    ExpiresWithin(Duration),
+    /// Goes on for TCP without any of these flags.
+    TcpWithout(&'static [TcpFlag]),
+    /// Goes on when all bits of the mask are set in the connection's mark.
+    ConnectionMarkHas(u32),
+    /// Sets the bits of the mask in the connection's mark.
+    SetConnectionMark(u32),
     /// Goes on when the destination was translated, by whomever.
     StatusDnat,
     /// Goes on for an ICMP or ICMPv6 message of a type.
@@ -491,6 +500,28 @@ impl Word {
     /// The TTL to send it with: as many routers as possible leave the word as it is.
     pub(crate) const fn ttl(self) -> u8 {
         self.bits() | !Self::MASK
+    }
+}
+
+/// Flags of a TCP segment (RFC 9293 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpFlag {
+    /// The last one of this end.
+    Fin,
+    /// The first one.
+    Syn,
+    /// The end of the connection.
+    Rst,
+}
+
+impl TcpFlag {
+    /// Its bit in the octet of the flags.
+    pub(crate) const fn bit(self) -> u8 {
+        match self {
+            Self::Fin => 1,
+            Self::Syn => 2,
+            Self::Rst => 4,
+        }
     }
 }
 

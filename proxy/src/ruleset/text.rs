@@ -7,7 +7,7 @@ use super::build::Ruleset;
 use super::entry::{Data, Entry, FIRST_SLOT, NUMBERS, NUMBERS_MASK, slot_number};
 use super::model::{
     Base, CONNECTION, Chain, ChainType, DataType, Expression, FieldType, Hook, IcmpType, Set, SetName,
-    Statement, Table, Word,
+    Statement, Table, TcpFlag, Word,
 };
 use crate::element::Element;
 use crate::family::IpFamily;
@@ -223,6 +223,17 @@ fn statement_text(family: IpFamily, statement: &Statement) -> String {
         Statement::StateNotKnown => "ct state invalid,new,untracked".to_owned(),
         Statement::StateEstablished => "ct state established".to_owned(),
         Statement::UnknownTcp => "ct state invalid,new tcp flags & syn != syn".to_owned(),
+        Statement::ExpiresWithin(time) => format!("ct expiration < {}s", time.as_secs()),
+        Statement::TcpWithout(flags) => {
+            let name = |flag: &TcpFlag| match flag {
+                TcpFlag::Fin => "fin",
+                TcpFlag::Syn => "syn",
+                TcpFlag::Rst => "rst",
+            };
+            format!("tcp flags ! {}", flags.iter().map(name).collect::<Vec<_>>().join(","))
+        }
+        Statement::ConnectionMarkHas(mask) => format!("ct mark & {mask:#010x} == {mask:#010x}"),
+        Statement::SetConnectionMark(mask) => format!("ct mark set ct mark | {mask:#010x}"),
         Statement::StatusDnat => "ct status dnat".to_owned(),
         Statement::Icmp(kind) => {
             let protocol = match family {

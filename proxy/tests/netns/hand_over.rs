@@ -2,12 +2,13 @@
 //!
 //! Client, three nodes and a server share one segment; the client's route says which node gets its packets.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use herald_proxy::ruleset::{Ruleset, RulesetConfig};
 use herald_proxy::{Element, Policy, Protocol};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::checked::CheckedKernel;
@@ -94,12 +95,35 @@ impl Segment {
     }
 
     fn connect(&self, f: usize) -> Held {
+        self.connect_from(f, 0)
+    }
+
+    /// From a port of the client that may have been in use just now.
+    fn connect_from(&self, f: usize, port: u16) -> Held {
         let to: SocketAddr = at(VIP[f], 80).parse().unwrap();
+        let from: SocketAddr = at(["0.0.0.0", "::"][f], port).parse().unwrap();
         Held(self.client.run(move || {
-            let stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.set_nodelay(true).unwrap();
-            stream
+            let begin = Instant::now();
+            loop {
+                let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+                socket.set_reuse_address(true).unwrap();
+                socket.bind(&from.into()).unwrap();
+                match socket.connect_timeout(&to.into(), PATIENCE) {
+                    // The client itself remembers the former connection for a second (tcp_tw_reuse).
+                    Err(error)
+                        if error.kind() == ErrorKind::AddrNotAvailable && begin.elapsed() < PATIENCE =>
+                    {
+                        std::thread::yield_now();
+                    }
+                    connected => {
+                        connected.unwrap();
+                        let stream = TcpStream::from(socket);
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream.set_nodelay(true).unwrap();
+                        return stream;
+                    }
+                }
+            }
         }))
     }
 
@@ -121,6 +145,9 @@ impl Segment {
     }
 }
 
+/// What the client says to have the server end a connection first.
+const END: &[u8; 4] = b"end.";
+
 /// Echoes whatever it gets.
 fn echo(namespace: &Namespace, f: usize) -> Server {
     let address: SocketAddr = at(&address(f, SERVER), 8080).parse().unwrap();
@@ -132,7 +159,7 @@ fn echo(namespace: &Namespace, f: usize) -> Server {
             connections.spawn(async move {
                 let mut octets = [0; 64];
                 while let Ok(count @ 1..) = stream.read(&mut octets).await {
-                    if stream.write_all(&octets[..count]).await.is_err() {
+                    if octets[..count] == END[..] || stream.write_all(&octets[..count]).await.is_err() {
                         break;
                     }
                 }
@@ -140,6 +167,16 @@ fn echo(namespace: &Namespace, f: usize) -> Server {
         }
     })
 }
+
+/// Who ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Client,
+    Server,
+    Reset,
+}
+
+const ENDS: [End; 3] = [End::Client, End::Server, End::Reset];
 
 /// A connection that is held.
 struct Held(TcpStream);
@@ -151,6 +188,18 @@ impl Held {
         let mut answer = [0; 4];
         let result = self.0.write_all(b"ping").and_then(|()| self.0.read_exact(&mut answer));
         (result, begin.elapsed())
+    }
+
+    /// Ends it, whoever is the first to say so, and waits until both have.
+    fn ends(mut self, how: End) {
+        match how {
+            End::Client => self.0.shutdown(Shutdown::Write).unwrap(),
+            End::Server => self.0.write_all(END).unwrap(),
+            End::Reset => SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap(),
+        }
+        if how != End::Reset {
+            assert_eq!(self.0.read(&mut [0; 4]).unwrap(), 0, "{how:?}");
+        }
     }
 
     fn goes_on(&mut self) {
@@ -181,7 +230,7 @@ fn a_connection_goes_on_wherever_its_packets_come_to() {
         let mut other = segment.connect(f);
         segment.turn(f, 1);
         other.goes_on();
-        other.0.shutdown(std::net::Shutdown::Write).unwrap();
+        other.0.shutdown(Shutdown::Write).unwrap();
         assert_eq!(other.0.read(&mut [0; 4]).unwrap(), 0, "its end arrives");
         held.goes_on();
     }
@@ -198,7 +247,7 @@ fn a_connection_that_no_node_knows_ends_with_its_first_retransmission() {
         segment.turn(f, 1);
         let before = segment.received(2);
         let (result, time) = held.asks();
-        assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::ConnectionReset);
         assert!(time < Duration::from_secs(1), "{time:?}");
         assert!(segment.received(2) - before < 20, "nothing goes round");
         // New ones are served meanwhile.
@@ -219,6 +268,52 @@ fn without_hand_over_a_connection_ends_where_its_packets_come_to_another_node() 
     for f in [0, 1] {
         let (_server, mut held) = segment.held_by_the_first(f);
         segment.turn(f, 1);
-        assert_eq!(held.asks().0.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(held.asks().0.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_port_that_a_client_uses_again_is_not_taken_for_the_connection_that_is_over() {
+    let segment = Segment::new();
+    let _kernels = segment.serve(true);
+    segment.client.sysctl("ipv4/tcp_tw_reuse", "1");
+    segment.nodes.iter().for_each(|node| node.sysctl("netfilter/nf_conntrack_tcp_be_liberal", "1"));
+    let ports = 40_000..;
+    for (port, (f, how)) in ports.zip([0, 1].into_iter().flat_map(|f| ENDS.map(|how| (f, how)))) {
+        let _server = echo(&segment.server, f);
+        segment.turn(f, 1);
+        let mut former = segment.connect_from(f, port);
+        former.goes_on();
+        former.ends(how);
+        segment.turn(f, 0);
+        let mut held = segment.connect_from(f, port);
+        held.goes_on();
+        // Node 1 knows a connection from this port, and it is not this one.
+        segment.turn(f, 1);
+        held.goes_on();
+        held.ends(how);
+    }
+}
+
+#[test]
+#[ignore = "needs a network namespace"]
+fn a_connection_that_ends_where_it_began_is_nobody_elses() {
+    let segment = Segment::new();
+    let _kernels = segment.serve(true);
+    for f in [0, 1] {
+        let _server = echo(&segment.server, f);
+        segment.turn(f, 0);
+        segment.connect(f).goes_on();
+        let before = segment.received(2);
+        for _ in 0..20 {
+            for how in ENDS {
+                let mut held = segment.connect(f);
+                held.goes_on();
+                held.ends(how);
+            }
+        }
+        let received = segment.received(2) - before;
+        assert!(received < 10, "{received} packets at a node that has nothing to do with it");
     }
 }
