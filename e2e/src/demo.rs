@@ -161,7 +161,7 @@ fn farewell(steps: &Steps) -> Result<()> {
     let lab = lab_program()?;
     let lab = relative(&lab);
     println!(
-        "Everything is up after {:.1} s, and stays. Five commands to try:",
+        "Everything is up after {:.1} s, and stays. Six commands to try:",
         steps.begin.elapsed().as_secs_f64()
     );
     let commands = [
@@ -169,6 +169,10 @@ fn farewell(steps: &Steps) -> Result<()> {
         ("exec cp kubectl scale deployment nginx --replicas 5", "more pods, the same address"),
         ("exec router birdc show route", "who serves the address"),
         ("exec node1 nft list map ip herald services", "what the kernel of a node does with the address"),
+        (
+            "exec cp herald status",
+            "whether all is well, and what is wrong first; break something, and ask again",
+        ),
         ("exec cp kubectl delete service nginx", "and the route is gone"),
     ];
     for (command, what) in commands {

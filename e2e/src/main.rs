@@ -29,7 +29,7 @@ enum Action {
     Exec {
         /// The namespace
         place: String,
-        /// The command; kubectl uses the lab's API server, birdc the lab's BIRD
+        /// The command; kubectl and herald use the lab's API server, birdc the lab's BIRD
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
@@ -81,6 +81,7 @@ fn exec(place: &str, command: &[String]) -> Result<()> {
     process.args(["netns", "exec", &name]);
     match program.as_str() {
         "kubectl" => process.arg(herald_e2e::programs()?.join("kubectl")),
+        "herald" => process.arg(herald_e2e::herald_program()?),
         "birdc" => process.arg("/usr/sbin/birdc").arg("-s").arg(lab.router().socket()),
         _ => process.arg(program),
     };

@@ -20,11 +20,17 @@ use serde::Serialize;
 #[derive(Debug, Args)]
 pub(crate) struct ClientFlags {
     /// The kubeconfig file; without it the Pod's service account is used.
-    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The API server's own addresses, instead of the kubeconfig's or the `kubernetes` Service's. Needed where no
     /// kube-proxy serves that Service before Herald does.
-    #[arg(long = "api-server", env = "HERALD_API_SERVER", value_delimiter = ',', value_name = "URL")]
+    #[arg(
+        long = "api-server",
+        global = true,
+        env = "HERALD_API_SERVER",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
     api_servers: Vec<String>,
 }
 
@@ -45,7 +51,13 @@ impl ClientFlags {
 #[derive(Debug, Args)]
 pub(crate) struct ClusterFlags {
     /// Where Herald's pods and configuration are, or will be.
-    #[arg(long, env = "HERALD_NAMESPACE", default_value = "metallb-system", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "HERALD_NAMESPACE",
+        default_value = "metallb-system",
+        value_name = "NAME"
+    )]
     pub(crate) namespace: String,
     #[command(flatten)]
     pub(crate) client: ClientFlags,

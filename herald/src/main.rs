@@ -196,12 +196,25 @@ pub(crate) fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     use super::Cli;
 
     #[test]
     fn flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_a_status_stand_before_its_subject_or_after_it() {
+        let taken = |line: &str| format!("{:?}", Cli::parse_from(line.split(' ')));
+        for line in [
+            "herald status -o wide --kubeconfig a services -n shop",
+            "herald status services -n shop -o wide --kubeconfig a",
+        ] {
+            let taken = taken(line);
+            assert!(taken.contains("output: Wide") && taken.contains("kubeconfig: Some(\"a\")"), "{taken}");
+        }
+        assert_eq!(taken("herald status -w bgp"), taken("herald status bgp -w"));
     }
 }

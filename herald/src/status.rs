@@ -18,7 +18,6 @@ const NO_TERMINAL: u8 = 2;
 
 /// `herald status`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct StatusFlags {
     #[command(subcommand)]
     of: Option<Of>,
@@ -40,59 +39,47 @@ enum Of {
         /// Services of all namespaces, as without it.
         #[arg(short = 'A', long, conflicts_with = "service_namespace")]
         all_namespaces: bool,
-        #[command(flatten)]
-        look: LookFlags,
     },
     /// The nodes: what is wrong on each, its speaker, its proxy, how far its rules are behind, its sessions, and how many addresses it announces.
     Nodes {
         /// Only these Nodes.
         #[arg(value_name = "NAME")]
         names: Vec<String>,
-        #[command(flatten)]
-        look: LookFlags,
     },
     /// The IPAddressPools: how much of each is in use.
     Pools {
         /// Only these pools.
         #[arg(value_name = "NAME")]
         names: Vec<String>,
-        #[command(flatten)]
-        look: LookFlags,
     },
     /// BGP sessions. With a kubeconfig those of all nodes. Of one node (--node, --speaker, or without a kubeconfig the speaker on this machine)
     /// in full: state, what was agreed, routes out, how each ended last, and the likely cause.
     Bgp {
         #[command(flatten)]
         speaker: SpeakerFlags,
-        #[command(flatten)]
-        look: LookFlags,
     },
     /// The addresses that are announced by ARP or NDP: who owns each on which interface, with which MAC and since when, and who would be next.
     Layer2 {
         /// Only these: an address, or a Service as NAMESPACE/NAME or NAME.
         #[arg(value_name = "ADDRESS|NAMESPACE/NAME")]
         names: Vec<String>,
-        #[command(flatten)]
-        look: LookFlags,
     },
     /// The routes that are announced, and the Services that make each. With a kubeconfig those of all nodes; of one node (--node, --speaker, or
     /// without a kubeconfig the speaker on this machine) with addresses and pools.
     Routes {
         #[command(flatten)]
         speaker: SpeakerFlags,
-        #[command(flatten)]
-        look: LookFlags,
     },
 }
 
-/// How it is looked at.
+/// How it is looked at. The flags may stand before the subject as well as after it, as kubectl's do.
 #[derive(Debug, Args)]
 struct LookFlags {
     /// `text` is for people and `wide` has more columns; `json` is for scripts; `name` is a name a line, as other commands take it.
-    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Form::Text)]
     output: Form,
     /// A live view on the whole terminal, that looks anew every 2 s; `q` ends it.
-    #[arg(short, long)]
+    #[arg(short, long, global = true)]
     watch: bool,
     #[command(flatten)]
     cluster: ClusterFlags,
@@ -110,42 +97,28 @@ pub(crate) enum Form {
 impl StatusFlags {
     /// The screen is the view's: no log goes there.
     pub(crate) fn is_live(&self) -> bool {
-        let Self { of, look } = self;
-        of.as_ref().map_or(look, Of::look).watch
-    }
-}
-
-impl Of {
-    fn look(&self) -> &LookFlags {
-        match self {
-            Self::Services { look, .. }
-            | Self::Nodes { look, .. }
-            | Self::Pools { look, .. }
-            | Self::Bgp { look, .. }
-            | Self::Layer2 { look, .. }
-            | Self::Routes { look, .. } => look,
-        }
+        self.look.watch
     }
 }
 
 /// Asks for a status, and prints it.
 pub(crate) async fn run(flags: StatusFlags) -> Result<ExitCode> {
     let StatusFlags { of, look } = flags;
-    let (subject, wanted, look) = match of {
-        None => (Subject::All, Wanted::default(), look),
-        Some(Of::Services { names, service_namespace: namespace, all_namespaces: _, look }) => {
-            (Subject::Services, Wanted { names, namespace }, look)
+    let (subject, wanted) = match of {
+        None => (Subject::All, Wanted::default()),
+        Some(Of::Services { names, service_namespace: namespace, all_namespaces: _ }) => {
+            (Subject::Services, Wanted { names, namespace })
         }
-        Some(Of::Nodes { names, look }) => (Subject::Nodes, Wanted { names, namespace: None }, look),
-        Some(Of::Pools { names, look }) => (Subject::Pools, Wanted { names, namespace: None }, look),
-        Some(Of::Layer2 { names, look }) => (Subject::Layer2, Wanted { names, namespace: None }, look),
-        Some(Of::Bgp { speaker, look }) => match asks_one(&speaker, &look) {
+        Some(Of::Nodes { names }) => (Subject::Nodes, Wanted { names, namespace: None }),
+        Some(Of::Pools { names }) => (Subject::Pools, Wanted { names, namespace: None }),
+        Some(Of::Layer2 { names }) => (Subject::Layer2, Wanted { names, namespace: None }),
+        Some(Of::Bgp { speaker }) => match asks_one(&speaker, &look) {
             true => return one::<BgpAnswer>(&speaker, &look, BGP_PATH).await,
-            false => (Subject::Bgp, Wanted::default(), look),
+            false => (Subject::Bgp, Wanted::default()),
         },
-        Some(Of::Routes { speaker, look }) => match asks_one(&speaker, &look) {
+        Some(Of::Routes { speaker }) => match asks_one(&speaker, &look) {
             true => return one::<RoutesAnswer>(&speaker, &look, ROUTES_PATH).await,
-            false => (Subject::Routes, Wanted::default(), look),
+            false => (Subject::Routes, Wanted::default()),
         },
     };
     let LookFlags { output, watch, cluster } = look;

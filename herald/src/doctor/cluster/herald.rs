@@ -68,8 +68,21 @@ fn count(object: &Value, key: &str) -> u64 {
     object["status"][key].as_u64().unwrap_or(0)
 }
 
+/// Neither a Deployment nor a DaemonSet of Herald's is there, and yet a controller leads: no Pod tells who else runs.
+fn runs_without_pods(seen: &ClusterSeen) -> Result<(), String> {
+    let workloads = [ours(seen, "deployments", "controller")?, ours(seen, "daemonsets", "speaker")?];
+    if workloads.iter().any(|found| !found.is_empty()) {
+        return Ok(());
+    }
+    let told = |leader| {
+        format!("{leader} leads, and Herald has no Pods here: ask herald status, which asks the speakers")
+    };
+    leader_of(seen)?.map_or(Ok(()), |leader| Err(told(leader)))
+}
+
 fn controllers(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     let namespace = &seen.namespace;
+    runs_without_pods(seen)?;
     let found = ours(seen, "deployments", "controller")?;
     if found.is_empty() {
         return Ok(vec![Trouble::error(
@@ -88,11 +101,15 @@ fn controllers(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     })
 }
 
-fn leader(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
-    let lease = seen.object("leases", "herald-controller")?;
+/// Who leads by the Lease.
+fn leader_of(seen: &ClusterSeen) -> Result<Option<String>, String> {
+    let held = seen.object("leases", "herald-controller")?.and_then(Held::of);
     let now = Timestamp::now() + SignedDuration::from_secs(seen.ahead.unwrap_or(0));
-    let held = lease.and_then(Held::of);
-    Ok(match held.as_ref().and_then(|held| held.leader(now)) {
+    Ok(held.and_then(|held| held.leader(now).map(str::to_owned)))
+}
+
+fn leader(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
+    Ok(match leader_of(seen)? {
         None => vec![Trouble::error(
             "the Lease herald-controller has no holder who renews it: no controller leads",
             format!("kubectl -n {} logs -l app.kubernetes.io/component=controller --tail 50", seen.namespace),
@@ -103,6 +120,7 @@ fn leader(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
 
 fn speakers(seen: &ClusterSeen) -> Result<Vec<Trouble>, String> {
     let found = ours(seen, "daemonsets", "speaker")?;
+    runs_without_pods(seen)?;
     let nodes = seen.list("nodes")?.len() as u64;
     if found.is_empty() {
         return Ok(vec![Trouble::error(

@@ -392,6 +392,22 @@ fn without_rights_nothing_is_concluded_and_all_is_told() {
 }
 
 #[test]
+fn where_herald_runs_without_pods_nothing_is_said_to_be_missing() {
+    let mut seen = well();
+    for workloads in ["deployments", "daemonsets"] {
+        list(&mut seen, workloads).clear();
+    }
+    let bare = found(&seen);
+    let ids: Vec<_> = bare.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, ["controllers", "speakers"]);
+    assert!(bare.iter().all(|(_, text)| text.contains("Herald has no Pods here")), "{bare:#?}");
+
+    list(&mut seen, "leases").clear();
+    let nothing = found(&seen);
+    assert!(nothing.iter().any(|(_, text)| text.starts_with("no Deployment")), "{nothing:#?}");
+}
+
+#[test]
 fn the_screen_is_as_its_golden_file() {
     let screen = |seen: &ClusterSeen| {
         let checks = CHECKS.into_iter().flatten();
