@@ -58,7 +58,7 @@ pub use herald::{NAMESPACE, program as herald_program};
 pub use kubelet::Settled;
 pub use lab::{Lab, LabBuilder, at};
 pub use machine::{Machine, SANDBOX_IMAGE, node_programs};
-pub use manifests::{MANIFESTS, Overlay, herald_image, phase};
+pub use manifests::{MANIFESTS, Overlay, commands_after, herald_image, phase};
 pub use namespace::{Namespace, list as namespaces};
 pub use nix::sys::signal::Signal;
 pub use pod::{Pod, PodOptions};

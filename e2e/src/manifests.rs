@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::herald::NAMESPACE;
+use crate::control_plane::programs;
+use crate::herald::{NAMESPACE, program as herald_program};
 use crate::lab::Lab;
 use crate::topology::CONTROL_PLANE;
 
@@ -49,7 +50,27 @@ pub fn phase<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(done)
 }
 
+/// The first block of commands of a document after these words.
+pub fn commands_after<'a>(document: &'a str, words: &str) -> Result<Vec<&'a str>> {
+    let (_, text) = document.split_once(words).with_context(|| words.to_owned())?;
+    let lines = text.lines().skip_while(|line| !line.starts_with("    "));
+    let commands: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
+    ensure!(!commands.is_empty(), "no commands after {words}");
+    Ok(commands)
+}
+
 impl Lab {
+    /// Types lines as a person does who has kubectl and herald and stands where the repository begins; the first that fails ends it.
+    pub fn type_lines(&self, lines: &[impl AsRef<str>]) -> Result<String> {
+        let herald = herald_program()?;
+        let herald = herald.parent().context("a directory")?.display();
+        let path = format!("PATH={}:{herald}:/usr/bin:/bin", programs()?.display());
+        let kubeconfig = format!("KUBECONFIG={}", self.kubeconfig().display());
+        let lines: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+        let script = format!("cd {MANIFESTS}/..\n{}", lines.join("\n"));
+        self.control_plane_ns().exec(&["env", &path, &kubeconfig, "sh", "-exc", &script])
+    }
+
     /// What `kubectl get` says of objects.
     pub fn get(&self, arguments: &[&str]) -> Result<Value> {
         Ok(serde_json::from_str(&self.kubectl(&[&["get", "-o", "json"], arguments].concat())?)?)

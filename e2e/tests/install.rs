@@ -1,4 +1,4 @@
-//! The manifests as users apply them, in a cluster of three real kubelets with containerd and no kube-proxy at all: the image
+//! The manifests as users apply them, by what the README says and nothing else, in a cluster of three real kubelets with containerd and no kube-proxy at all: the image
 //! imported, probes, ServiceAccount tokens, a rolling update, a speaker that hangs, a node that loses its power.
 //!
 //! `make test-install` builds what it needs and runs it. The API server stays outside the nodes, as a load balancer's would.
@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use herald_e2e::{
-    ControlPlaneOptions, Lab, MANIFESTS, Machine, NAMESPACE, Namespace, Node, Overlay, PollOptions, Poller,
-    at, await_ok, herald_image, node_programs, phase,
+    ControlPlaneOptions, Lab, Machine, NAMESPACE, Namespace, Node, PollOptions, Poller, at, await_ok,
+    commands_after, herald_image, node_programs, phase,
 };
 use serde_json::Value;
 
+const README: &str = include_str!("../../README.md");
 const SOON: Duration = Duration::from_secs(60);
 /// Three probes ten seconds apart, then fifteen seconds for an orderly end, then a start.
 const RESTARTED: Duration = Duration::from_secs(180);
@@ -55,6 +56,11 @@ spec:
     image: agnhost:lab
     args: [inclusterclient, --poll-interval=1]
 ";
+
+/// Types what the README shows after these words. The API server's address there is the lab's, and so are the sample's addresses.
+fn type_of_readme(lab: &Lab, words: &str) -> Result<()> {
+    lab.type_lines(&commands_after(README, words)?).map(drop)
+}
 
 /// Herald's pod of this component on a node.
 fn herald_pod(lab: &Lab, component: &str, node: &str) -> Result<Value> {
@@ -189,17 +195,18 @@ fn traces(machine: &Machine) -> Result<[String; 4]> {
     ])
 }
 
-/// As docs/install.md says: the nodes are what they were before.
+/// The nodes are what they were before, and the API server has nothing of Herald's: Services can be deleted without it.
 fn uninstall(lab: &Lab, machines: &[Machine], before: &[String; 4]) -> Result<()> {
-    let overlay = format!("{MANIFESTS}/overlays/cleanup");
-    lab.kubectl(&["delete", "-n", NAMESPACE, "daemonset", "herald-speaker", "--wait", "--timeout=60s"])?;
-    lab.kubectl(&["apply", "--server-side", "-k", &overlay])?;
-    lab.rolled_out(NAMESPACE, "daemonset/herald-cleanup")?;
+    type_of_readme(lab, "To remove it")?;
     for machine in machines {
         let after = traces(machine)?;
         ensure!(after == *before, "{}: {before:?} became {after:?}", machine.node().name);
     }
-    lab.kubectl(&["delete", "-k", &overlay, "--timeout=60s"]).map(drop)
+    let kinds = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings";
+    let left = lab.kubectl(&["get", kinds, "-o", "name"])?;
+    let ours = |line: &str| ["metallb", "herald"].iter().any(|word| line.contains(word));
+    ensure!(!left.lines().any(ours), "{left}");
+    lab.kubectl(&["delete", "service", "web", "--timeout=20s"]).map(drop)
 }
 
 #[test]
@@ -213,7 +220,7 @@ fn the_manifests_work_on_real_kubelets() -> Result<()> {
         lab.nodes().iter().map(|node| lab.boot(node, &[&herald, &agnhost])).collect::<Result<Vec<_>>>()
     })?;
     let before = traces(&machines[0])?;
-    phase("the manifests are applied and rolled out", || lab.install(Overlay::Layer2))?;
+    phase("it is installed and rolled out", || type_of_readme(&lab, "## Install it"))?;
     let (address, cluster) = phase("a Service has an address and three pods", || service(&lab))?;
     phase("it answers a client outside and every node", || {
         answers(lab.client(), &address)?;

@@ -7,7 +7,7 @@ mod confined;
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use herald_e2e::{HttpOptions, Lab, NAMESPACE, at, await_ok, programs};
+use herald_e2e::{HttpOptions, Lab, NAMESPACE, at, await_ok, commands_after, programs};
 use serde_json::{Value, json};
 
 use crate::objects::install;
@@ -37,15 +37,6 @@ fn applicable() -> Result<Vec<String>> {
 
 const DOCUMENT: &str = include_str!("../../../docs/install.md");
 const METRICS: &str = include_str!("../../../docs/metrics.md");
-
-/// The first block of commands after a heading of the document.
-fn commands_after(heading: &str) -> Result<String> {
-    let (_, section) = DOCUMENT.split_once(&format!("{heading}\n")).with_context(|| heading.to_owned())?;
-    let block = section.lines().skip_while(|line| !line.starts_with("    "));
-    let commands: Vec<&str> = block.map_while(|line| line.strip_prefix("    ")).collect();
-    ensure!(!commands.is_empty(), "no commands after {heading}");
-    Ok(commands.join("\n"))
-}
 
 /// The kustomization that the document shows.
 fn document_composition() -> Result<String> {
@@ -107,10 +98,7 @@ fn every_manifest_passes_the_api_server_and_its_pods_are_made() -> Result<()> {
     }
 
     // In earnest, by the document's own commands: admission looks at pods only where they are made.
-    let path = format!("PATH={}:/usr/bin:/bin", programs()?.display());
-    let kubeconfig = format!("KUBECONFIG={}", lab.kubeconfig().display());
-    let script = format!("cd {MANIFESTS}/..\n{}", commands_after("## The commands")?);
-    lab.control_plane_ns().exec(&["env", &path, &kubeconfig, "sh", "-exc", &script])?;
+    lab.type_lines(&commands_after(DOCUMENT, "## The commands\n")?)?;
     await_ok(SOON, "the pods of both roles", || {
         let of = |component: &str| -> Result<Vec<Value>> {
             let selector = format!("app.kubernetes.io/component={component}");

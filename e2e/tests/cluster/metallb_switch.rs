@@ -9,13 +9,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use herald_e2e::bench::metallb::MetalLb;
-use herald_e2e::{Lab, PodOptions};
+use herald_e2e::{Lab, PodOptions, commands_after};
 use serde_json::{Value, json};
 
 use crate::services::{History, SOON, addresses_of, all, await_address, await_event, create, service};
 
+const README: &str = include_str!("../../../README.md");
 /// For MetalLB, which works by the second.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Whose controller is asked on each change of a pool, and is not there any more when it is stopped.
+const WEBHOOK: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: metallb-webhook-configuration}
+webhooks:
+- name: ipaddresspoolvalidationwebhook.metallb.io
+  clientConfig: {service: {name: metallb-webhook-service, namespace: metallb-system, path: /validate}}
+  rules: [{apiGroups: [metallb.io], apiVersions: [v1beta1], operations: [CREATE, UPDATE], resources: [ipaddresspools]}]
+  admissionReviewVersions: [v1]
+  sideEffects: None
+";
 const POOL: &str = "192.0.2.0/26";
 
 fn annotated(name: &str, annotations: Value, port: u16) -> Value {
@@ -57,7 +70,12 @@ fn every_service_keeps_its_address_from_metallb_to_herald_and_back() -> Result<(
     let hops: Vec<IpAddr> = lab.nodes().iter().map(|node| node.ip.into()).collect();
     lab.router().await_route(&route, &hops, PATIENCE)?;
 
+    // What MetalLB's own manifests have besides.
+    node_by_node::workloads(&lab)?;
+    lab.apply(WEBHOOK)?;
+
     let (history, ()) = History::during(&lab, || {
+        lab.type_lines(&commands_after(README, "From MetalLB, with its objects")?)?;
         drop(metallb);
         // Its objects and their definitions stay as they are: they are all the configuration that there is.
         let controller = lab.controller("controller", &[])?;

@@ -101,7 +101,7 @@ fn workload(kind: &str, namespace: &str, name: &str) -> String {
 }
 
 /// What a cluster with MetalLB and kube-proxy has.
-fn workloads(lab: &Lab) -> Result<()> {
+pub(super) fn workloads(lab: &Lab) -> Result<()> {
     lab.apply(&daemon_set("kube-system", "kube-proxy"))?;
     lab.apply(&daemon_set(NAMESPACE, "speaker"))?;
     lab.apply(&workload("Deployment", NAMESPACE, "controller")).map(drop)
