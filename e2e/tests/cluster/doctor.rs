@@ -88,14 +88,15 @@ fn the_cluster_is_judged_before_herald_is_installed_and_after() -> Result<()> {
 #[test]
 #[ignore = "needs a network namespace"]
 fn a_nodes_settings_and_neighbours_are_judged_on_it() -> Result<()> {
-    let lab = Lab::builder().nodes(1).control_plane().start()?;
+    let lab = Lab::builder().nodes(2).control_plane().start()?;
     lab.configure_herald("address-pools: [{name: edge, protocol: layer2, addresses: [10.0.0.240/28]}]\n")?;
     let node = lab.node(1);
-    let _speaker = lab.speaker(node, &[])?;
+    let _speakers = lab.speakers(&[])?;
     let doctor = || doctor(&node.ns, "node");
-    // Other labs' processes are seen as well: only what is of this namespace is judged here.
+    // The other node's speaker is on the same machine as well, and so are other labs' processes, of which only some are asked for.
     let of_settings = |found: &[(String, String)]| -> Vec<String> {
         let ids = [
+            "second-speaker",
             "ipv4-forwarding",
             "conntrack-liberal",
             "admin-port",

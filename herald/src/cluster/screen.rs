@@ -8,6 +8,9 @@ use super::sheet::{Grid, Row, Sheet, counted, dash, some};
 const NAMED: usize = 3;
 /// Rows of Services; `-o json` and the subject have all.
 const ROWS: usize = 200;
+/// Where speakers run without `--probe-addresses`.
+const NOT_PROBED: &str = "Not probed: herald try NAMESPACE/NAME asks its endpoints from every node, herald doctor node looks at the node it is run on; \
+                          --probe-addresses asks the addresses all the time.";
 
 impl Overview {
     fn headline(&self) -> String {
@@ -16,9 +19,11 @@ impl Overview {
             self.nodes.iter().fold((0, 0), |(up, all), row| (up + row.sessions_up, all + row.sessions));
         let answering = self.nodes.iter().filter(|row| row.version.is_some()).count();
         let sessions = if all > 0 { format!(", {up} of {all} BGP sessions up") } else { String::new() };
-        let wrong = match self.findings.len() {
-            0 => "all is well".to_owned(),
-            count => counted(count, "thing is wrong", "things are wrong"),
+        let wrong = match (self.findings.len(), &self.availability) {
+            (0, Some(_)) => "all is well".to_owned(),
+            // What lies before the nodes and between them may still lose packets.
+            (0, None) => "nothing is known to be wrong".to_owned(),
+            (count, _) => counted(count, "thing is wrong", "things are wrong"),
         };
         let probes = self
             .availability
@@ -65,11 +70,15 @@ impl Overview {
             shown: Some(ROWS),
             wide: 0,
         };
+        let mut foot = vec![format!("The controller that leads: {}", dash(self.leader.as_ref()))];
+        if self.availability.is_none() && self.services.iter().any(|row| row.address.is_some()) {
+            foot.push(NOT_PROBED.to_owned());
+        }
         Sheet {
             headline: self.headline(),
             findings: self.findings.clone(),
             grids: vec![services, nodes, pools],
-            foot: vec![format!("The controller that leads: {}", dash(self.leader.as_ref()))],
+            foot,
         }
     }
 }

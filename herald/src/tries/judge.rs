@@ -70,6 +70,10 @@ pub(super) fn judge(service: String, answers: BTreeMap<String, Result<TryAnswer,
     Verdict { service, endpoints, unknown, left_out }
 }
 
+/// What is left where every endpoint answers every node.
+const BEFORE_THE_NODES: &str = "if clients outside get no answer all the same, it is lost before the nodes or on the way back: herald status services -o wide says what \
+                                 routers and hosts were told; compare it with what the router does (birdc show route, ip route, ip neigh)";
+
 impl Verdict {
     /// Every endpoint that gets connections answers every node, and all nodes were asked.
     pub(super) fn is_well(&self) -> bool {
@@ -106,7 +110,7 @@ impl Endpoint {
             Some(own) => [
                 format!("{} answers {own}, where it runs, and no other node: {why}", self.address),
                 format!(
-                    "what comes in at {own} from other nodes is lost: herald doctor node, nft list ruleset and ip route there"
+                    "what comes in at {own} from other nodes is lost: on {own}, herald doctor node, nft list ruleset and ip route"
                 ),
             ],
             None => [
@@ -160,6 +164,9 @@ impl fmt::Display for Verdict {
         }
         if self.endpoints.is_empty() {
             return Ok(());
+        }
+        if used > 0 && self.is_well() {
+            writeln!(f, "    {}", BEFORE_THE_NODES)?;
         }
         let row = |endpoint: &Endpoint| {
             let asked = endpoint.answers.len() + endpoint.fails.len();

@@ -186,19 +186,14 @@ fn interfaces(class: &Path) -> BTreeMap<String, Interface> {
     entries(class).filter_map(of).collect()
 }
 
-/// The processes of this network namespace, and which program has the socket with an inode. What runs in another one (the pods, the nodes
-/// of a kind cluster) has rules and sockets of its own. A process whose namespace cannot be read counts as one of this.
+/// The processes of this network namespace, and which program of any has the socket with an inode. What runs in another one (the pods, the
+/// nodes of a kind cluster) has rules of its own. A process whose namespace cannot be read counts as one of this.
 fn processes(proc: &Path) -> (Vec<Process>, BTreeMap<u64, String>) {
     let namespace = |process: &Path| fs::read_link(process.join("ns/net")).ok();
     let here = namespace(&proc.join("self"));
-    let elsewhere =
-        |process: &Path| namespace(process).is_some_and(|of| here.as_ref().is_some_and(|here| of != *here));
     let (mut processes, mut owners) = (Vec::new(), BTreeMap::new());
     for (name, path) in entries(proc) {
         let Ok(id) = name.parse() else { continue };
-        if elsewhere(&path) {
-            continue;
-        }
         let line = text(&path.join("cmdline"));
         let mut words = line.split('\0').filter(|word| !word.is_empty()).map(str::to_owned);
         // Threads of the kernel have none.
@@ -210,7 +205,9 @@ fn processes(proc: &Path) -> (Vec<Process>, BTreeMap<u64, String>) {
             let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')?.parse().ok());
             owners.extend(inode.map(|inode: u64| (inode, program.clone())));
         }
-        processes.push(Process { id, program, arguments: words.collect() });
+        if here.is_none() || namespace(&path).is_none_or(|of| here == Some(of)) {
+            processes.push(Process { id, program, arguments: words.collect() });
+        }
     }
     processes.sort_by_key(|process| process.id);
     (processes, owners)

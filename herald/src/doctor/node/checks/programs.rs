@@ -191,8 +191,8 @@ pub(super) fn forward_policy(seen: &NodeSeen) -> Verdict {
     let trouble = |chain: &String| {
         Trouble::warning(
             format!(
-                "chain {chain} drops what is forwarded unless a rule of its own accepts it: packets to Services pass it with the \
-                 endpoint's address"
+                "chain {chain} drops what is forwarded unless a rule of its own accepts it, and packets to Services come to it with the \
+                 address of an endpoint"
             ),
             format!(
                 "nft list chain {chain}, and let the pods' network pass there, both ways (docs/install.md, \"firewalld, ufw and \
