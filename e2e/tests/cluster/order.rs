@@ -78,11 +78,11 @@ fn on_the_wire_an_address_is_announced_after_its_rules_are_committed_and_withdra
     let _herald = herald(&lab, &config, &[])?;
     lab.router().await_session("node1", SOON)?;
     let recorder = Recorder::start(&node.ns, node.ip)?;
-    let twenty = |round: &str| -> Vec<String> {
+    let twenty = |round: &str, spec: &str| -> Vec<String> {
         let name = |n: i32| format!("{round}-{n}");
         (0..20)
             .map(|n| {
-                service(&name(n), "web", "")
+                service(&name(n), "web", spec)
                     .replace("labels: {app: web}", &format!("labels: {{round: {round}}}"))
             })
             .collect()
@@ -91,12 +91,13 @@ fn on_the_wire_an_address_is_announced_after_its_rules_are_committed_and_withdra
         lab.kubectl(&["delete", "service", "-l", &format!("round={round}"), "--wait=false"]).map(drop)
     };
 
-    for yaml in twenty("first") {
+    for yaml in twenty("first", "") {
         lab.apply(&yaml)?;
     }
     await_routes(&lab, 20)?;
-    // These are ready but for an address. They get those that are left, within the linger of their first holders.
-    lab.apply(&twenty("second").join("---\n"))?;
+    // These are ready but for an address. They get those that are left, within the linger of their first holders, and what the
+    // frontends lead to is replaced.
+    lab.apply(&twenty("second", "externalTrafficPolicy: Local").join("---\n"))?;
     let twenty_of = |kind: &str, field: &str| {
         await_ok(SOON, &format!("20 times {field}"), || {
             let jsonpath = format!("jsonpath={{.items[*].{field}}}");

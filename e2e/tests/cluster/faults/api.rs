@@ -1,9 +1,9 @@
 //! An API server that is there and of little use: what serves goes on serving, it is told once, and what was asked meanwhile is done
 //! as soon as it can be.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use herald_e2e::{Fault, Lab, NAMESPACE, await_ok, await_until};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -35,6 +35,7 @@ fn an_api_server_that_is_slow_refuses_forgets_or_breaks_off_costs_no_route_and_i
     for (n, (fault, serves, word)) in cases.into_iter().enumerate() {
         let seen: Vec<usize> = served.everybody().map(|process| process.log().len()).collect();
         let spoiled = api.spoiled();
+        let begin = Instant::now();
         api.turn(fault.clone());
         let address = format!("192.0.2.{}", n + 1);
         let name = format!("during-{n}");
@@ -53,9 +54,13 @@ fn an_api_server_that_is_slow_refuses_forgets_or_breaks_off_costs_no_route_and_i
             ensure!(addresses_of(&all(lab)?[&name]).is_empty(), "{fault:?}: it was given an address");
         }
         api.turn(Fault::None);
-        ensure!(await_address(lab, &name)? == ip(&address));
+        let lasted = begin.elapsed();
+        let given = await_address(lab, &name)
+            .with_context(|| format!("after {fault:?}: {}", served.controller.log_tail()))?;
+        ensure!(given == ip(&address));
         lab.router().await_route(&format!("{address}/32"), &served.hops(), AFTER)?;
         await_ok(AFTER, "an answer", || lab.client().get((ip(&address), 80).into()).map(drop))?;
+        eprintln!("{fault:?} for {lasted:?}: all is well after {:?}", begin.elapsed() - lasted);
         await_renewal(lab)?;
     }
     for (node, ((updates, withdrawals), begun)) in served.sessions()?.into_iter().enumerate() {

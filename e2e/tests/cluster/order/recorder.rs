@@ -4,6 +4,9 @@
 //! before its acknowledgement, and to all packets of TCP port 179. A packet has the kernel's own time stamp. A notification
 //! has none, so it has two times: when there was certainly nothing of it yet, and when it was read. A verdict about order
 //! counts only what is certain, so a recorder that was kept waiting never accuses wrongly.
+//!
+//! No packet sees half a transaction. A frontend whose verdict is replaced is told as removed and added again; of that only what
+//! holds at the end of the transaction is recorded, which the kernel tells by the number of the new generation.
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
@@ -34,6 +37,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const NFT_MSG_DELTABLE: u16 = 0x0a02;
 const NFT_MSG_NEWSETELEM: u16 = 0x0a0c;
 const NFT_MSG_DELSETELEM: u16 = 0x0a0e;
+const NFT_MSG_NEWGEN: u16 = 0x0a0f;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
@@ -58,6 +62,15 @@ pub(crate) enum What {
     Notification(u8, u8),
     /// The end of Herald's side of the connection, in order.
     Fin,
+}
+
+impl What {
+    fn frontend(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Committed(frontend) | Self::Removed(frontend) => Some(*frontend),
+            _ => None,
+        }
+    }
 }
 
 /// Something seen: not before `after`, at the latest at `at`. For packets the two are one.
@@ -152,6 +165,35 @@ struct Sockets {
     packets: std::os::fd::OwnedFd,
     /// When the netlink socket was last seen to be empty.
     empty: Duration,
+    transaction: Transaction,
+}
+
+/// What was told of a transaction that is not complete yet, and when there was nothing of it.
+#[derive(Default)]
+struct Transaction {
+    after: Option<Duration>,
+    told: Vec<What>,
+}
+
+impl Transaction {
+    /// Takes the next notification of a socket that was last empty at `empty`. Its end gives what it has changed.
+    fn tell(&mut self, empty: Duration, notification: Notification) -> Option<(Duration, Vec<What>)> {
+        let after = *self.after.get_or_insert(empty);
+        match notification {
+            Notification::Change(what) => {
+                let of = what.frontend();
+                self.told.retain(|earlier| of.is_none() || earlier.frontend() != of);
+                self.told.push(what);
+                None
+            }
+            Notification::End => Some((after, std::mem::take(self).told)),
+        }
+    }
+}
+
+enum Notification {
+    Change(What),
+    End,
 }
 
 impl Sockets {
@@ -166,7 +208,7 @@ impl Sockets {
             socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_NONBLOCK, SockProtocol::EthAll)?;
         setsockopt(&packets, sockopt::ReceiveTimestampns, &true)?;
         setsockopt(&packets, sockopt::RcvBufForce, &(8 << 20))?;
-        Ok(Self { netlink, packets, empty: now()? })
+        Ok(Self { netlink, packets, empty: now()?, transaction: Transaction::default() })
     }
 
     fn wait(&self) -> Result<()> {
@@ -180,7 +222,7 @@ impl Sockets {
         }
     }
 
-    /// All notifications that are there.
+    /// All transactions that are complete.
     fn commits(&mut self) -> Result<Vec<Record>> {
         let mut seen = Vec::new();
         loop {
@@ -195,13 +237,12 @@ impl Sockets {
                 Err(error) => return Err(error).context("notifications of nf_tables"),
             };
             let at = now()?;
-            let records = notifications(&bytes).into_iter().map(|what| Record {
-                after: self.empty,
-                at,
-                peer: None,
-                what,
-            });
-            seen.extend(records);
+            let complete = notifications(&bytes)
+                .into_iter()
+                .filter_map(|notification| self.transaction.tell(self.empty, notification));
+            seen.extend(complete.flat_map(|(after, changes)| {
+                changes.into_iter().map(move |what| Record { after, at, peer: None, what })
+            }));
         }
     }
 
@@ -258,18 +299,21 @@ fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// What a datagram of nf_tables' notifications says about the map `services`.
-fn notifications(datagram: &[u8]) -> Vec<What> {
+/// What a datagram of nf_tables' notifications says about the map `services`, and where transactions end.
+fn notifications(datagram: &[u8]) -> Vec<Notification> {
     let mut seen = Vec::new();
     let mut rest = datagram;
     while let Some(header) = rest.first_chunk::<16>() {
         let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let kind = u16::from_ne_bytes([header[4], header[5]]);
         let Some(body) = rest.get(20..length) else { break };
+        let of =
+            |what: fn(SocketAddr) -> What| frontends(body).into_iter().map(what).map(Notification::Change);
         match kind {
-            NFT_MSG_DELTABLE => seen.push(What::TableGone),
-            NFT_MSG_NEWSETELEM => seen.extend(frontends(body).into_iter().map(What::Committed)),
-            NFT_MSG_DELSETELEM => seen.extend(frontends(body).into_iter().map(What::Removed)),
+            NFT_MSG_DELTABLE => seen.push(Notification::Change(What::TableGone)),
+            NFT_MSG_NEWSETELEM => seen.extend(of(What::Committed)),
+            NFT_MSG_DELSETELEM => seen.extend(of(What::Removed)),
+            NFT_MSG_NEWGEN => seen.push(Notification::End),
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
