@@ -15,6 +15,7 @@ mod speakers;
 mod status;
 #[cfg(test)]
 mod testing;
+mod tip;
 mod tries;
 
 use std::io::Write;
@@ -85,7 +86,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Cli { log, command } = Cli::parse();
+    let Cli { log, command } = Cli::try_parse().map_err(tip::add).unwrap_or_else(|error| error.exit());
     if !matches!(&command, Command::Status(flags) if flags.is_live()) {
         log.init();
     }
